@@ -1,0 +1,1 @@
+"""Synthetic pre-training of neural-network interatomic potentials."""
