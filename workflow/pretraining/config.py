@@ -1,0 +1,245 @@
+"""Load and validate a study's configuration.
+
+A fault is one line that names the file, the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from pretraining.errors import UserError
+from pretraining.splits import split_sizes
+
+SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
+
+__all__ = ["largest_pool", "load_config", "validate_config", "validate_study"]
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """A YAML loader that refuses a key written twice, where YAML would keep the last."""
+
+
+def _unique_mapping(loader: UniqueKeyLoader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key, (key_node, _) in zip(keys, node.value, strict=True):
+        if keys.count(key) > 1:
+            line = key_node.start_mark.line + 1
+            raise UserError(f"line {line}: key '{key}' is given twice; keep one")
+    return loader.construct_mapping(node, deep=True)
+
+
+UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Read a configuration file, validate it and fill in the defaults.
+
+    Parameters
+    ----------
+    path
+        A YAML file in the form of ``workflow/schemas/config.schema.yaml``.
+
+    Returns
+    -------
+    dict
+        The configuration with every default of the schema written out.
+
+    Raises
+    ------
+    UserError
+        In one line, for a file that is missing, is not YAML or breaks a rule.
+    """
+    try:
+        with open(path, encoding="utf-8") as handle:
+            config = yaml.load(handle, Loader=UniqueKeyLoader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: must be a mapping of keys to values, as config/config.yaml is")
+    return validate_config(config, str(path))
+
+
+def validate_study(config: dict[str, Any], file: str) -> dict[str, Any]:
+    """Validate a configuration as a whole study: what it names must be configured too.
+
+    A program that needs only a part, such as the label sources, takes a file with that part.
+
+    Raises
+    ------
+    UserError
+        In one line, for the first rule that is broken.
+    """
+    for section in ("datasets", "sources", "experiments"):
+        if section not in config:
+            raise UserError(f"{file}: section '{section}' is missing; see config/README.md")
+    config = validate_config(config, file)
+    for problem in _cross_checks(config):
+        raise UserError(f"{file}: {problem}")
+    return config
+
+
+def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
+    """Return a validated copy of `config` with its defaults; `file` names it in messages.
+
+    Raises
+    ------
+    UserError
+        In one line, for the first rule of the schema that is broken.
+    """
+    config = copy.deepcopy(config)
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        raise UserError(f"{file}: {_describe(error)}")
+    _set_defaults(config, schema, schema)
+    config["transforms"] = {"none": {"scale": 1.0, "scale_forces": False}} | config["transforms"]
+    return config
+
+
+def _key(path: list[str | int]) -> str:
+    """Write a path into the configuration as ``experiments.fig2.sizes[0]``."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+    return "".join(parts).removeprefix(".") or "top level"
+
+
+def _describe(error: ValidationError) -> str:
+    """Say in one line which key is wrong, its value and what is allowed."""
+    path = list(error.absolute_path)
+    where = _key(path)
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    meaning = f" ({schema['description']})" if "description" in schema else ""
+    match error.validator:
+        case "additionalProperties":
+            known = sorted(schema.get("properties", {}))
+            unknown = next(key for key in error.instance if key not in known)
+            near = difflib.get_close_matches(str(unknown), known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            return f"{where}: unknown key '{unknown}'{hint} allowed: {', '.join(known)}"
+        case "required":
+            missing = next(key for key in error.validator_value if key not in error.instance)
+            return f"{where}: key '{missing}' is missing"
+        case "enum":
+            allowed = ", ".join(map(str, error.validator_value))
+            return f"{where}: {error.instance!r} is not allowed; allowed: {allowed}"
+        case "uniqueItems":
+            twice = next(item for item in error.instance if error.instance.count(item) > 1)
+            return f"{where}: {twice!r} is given twice; every entry must differ"
+        case "oneOf" if all(set(option) == {"required"} for option in error.validator_value):
+            options = " | ".join(" + ".join(o["required"]) for o in error.validator_value)
+            return f"{where}: give one of: {options}"
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
+            sign = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
+            bound = f"{sign.get(error.validator, '<')} {error.validator_value}"
+            return f"{where}: {error.instance!r} is not allowed; must be {bound}{meaning}"
+        case "type":
+            allowed = error.validator_value
+            return f"{where}: {error.instance!r} is not of type {allowed}{meaning}"
+        case "pattern":
+            return f"{where}: {error.instance!r} is not allowed{meaning}"
+        case _:
+            return f"{where}: {error.message}{meaning}"
+
+
+def _set_defaults(value: Any, schema: dict, root: dict) -> None:
+    """Write the schema's defaults into `value`, in place, at every depth."""
+    if "$ref" in schema:
+        _set_defaults(value, root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root)
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        for key, subschema in properties.items():
+            default = subschema.get("default", _default_of_ref(subschema, root))
+            if default is not None:
+                value.setdefault(key, copy.deepcopy(default))
+            if key in value:
+                _set_defaults(value[key], subschema, root)
+        extra = schema.get("additionalProperties")
+        if isinstance(extra, dict):
+            for key in value.keys() - properties.keys():
+                _set_defaults(value[key], extra, root)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            _set_defaults(item, schema["items"], root)
+
+
+def _default_of_ref(schema: dict, root: dict) -> Any:
+    if "$ref" not in schema:
+        return None
+    return root["$defs"][schema["$ref"].rsplit("/", 1)[1]].get("default")
+
+
+def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
+    """Yield every broken rule between keys that a schema cannot express."""
+
+    def one_of(key: str, name: str, section: str) -> Iterator[str]:
+        if name not in config[section]:
+            allowed = ", ".join(config[section]) or "none configured"
+            yield f"{key}: '{name}' is not one of the configured {section}; allowed: {allowed}"
+
+    for name, dataset in config["datasets"].items():
+        source = dataset["energy_reference"].get("source")
+        if source is not None:
+            yield from one_of(f"datasets.{name}.energy_reference.source", source, "sources")
+        if dataset["energy_reference"] != {"none": True} and "labels" not in dataset:
+            yield f"datasets.{name}.energy_reference: the set has no labels to subtract it from"
+        if "val" in dataset["split"] and "key" not in dataset["split"]:
+            yield f"datasets.{name}.split.val: needs split.key, the info key with the set's split"
+
+    for index, weights in enumerate(config["pretrained_weights"]):
+        for key, section in [("structures", "datasets"), ("source", "sources")]:
+            yield from one_of(f"pretrained_weights[{index}].{key}", weights[key], section)
+        yield from one_of(
+            f"pretrained_weights[{index}].transform", weights["transform"], "transforms"
+        )
+
+    for name, experiment in config["experiments"].items():
+        where = f"experiments.{name}"
+        for key in ("target", "structures"):
+            yield from one_of(f"{where}.{key}", experiment[key], "datasets")
+        for key, section in [("sources", "sources"), ("transforms", "transforms")]:
+            for index, value in enumerate(experiment[key]):
+                yield from one_of(f"{where}.{key}[{index}]", value, section)
+        target, structures = (config["datasets"][experiment[k]] for k in ("target", "structures"))
+        if "labels" not in target:
+            yield (
+                f"{where}.target: '{experiment['target']}' has no labels; name their keys in "
+                f"datasets.{experiment['target']}.labels"
+            )
+        for key, dataset_name, dataset in [
+            ("sizes", experiment["target"], target),
+            ("pretrain_sizes", experiment["structures"], structures),
+        ]:
+            pool = largest_pool(dataset)
+            for index, size in enumerate(experiment[key]):
+                if pool is not None and size > pool:
+                    yield (
+                        f"{where}.{key}[{index}]: {size} is more than the pool of "
+                        f"'{dataset_name}', at most {pool} training structures"
+                    )
+
+
+def largest_pool(dataset: dict[str, Any]) -> int | None:
+    """Return the most training structures that a set can hold, or None if it is not known.
+
+    The bound follows from the expected number of structures and the split; filters, which need
+    the data itself, can only lower it, and are counted when the set is prepared.
+    """
+    if "structures" not in dataset:
+        return None
+    n = dataset["structures"] - len(dataset["exclude"])
+    split = dataset["split"]
+    if "key" in split:
+        return n - 1
+    n_val, n_test = split_sizes(n, split)
+    return n - n_val - n_test

@@ -1,0 +1,132 @@
+"""What the runs of a grid will cost, from published medians and from finished runs.
+
+The published medians (Gardner, Baker and Deringer 2023, one RTX A6000) are in
+``resources/published/training-cost.csv``. Runs that are not among them are interpolated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["estimated_seconds", "finished_seconds", "published_costs"]
+
+
+def published_costs(path: str | Path) -> pd.DataFrame:
+    """Read the published medians: a row a kind of run, with ``gpu_seconds_median``."""
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def finished_seconds(grid: pd.DataFrame, results: str | Path) -> pd.Series:
+    """Return the measured wall time of every finished run, s; NaN where there is none.
+
+    Parameters
+    ----------
+    grid
+        Table of runs with their ``path`` relative to `results`.
+    results
+        Folder of the study's results.
+    """
+
+    def seconds(path: str) -> float:
+        try:
+            metrics = json.loads((Path(results) / path / "metrics.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return np.nan
+        return float(metrics.get("wall_time_s") or np.nan)
+
+    return grid["path"].map(seconds).astype(float)
+
+
+def estimated_seconds(
+    grid: pd.DataFrame, costs: pd.DataFrame, finished: pd.Series | None = None
+) -> pd.Series:
+    """Return the expected wall time of every run, s.
+
+    A published run has its published median. For any other the median is interpolated in the
+    number of structures (log-log, proportional outside the published range) among the published
+    runs of its kind, on its target if there are any. Runs finished here replace their own
+    estimate, and their median ratio to it scales the others of their kind.
+
+    Parameters
+    ----------
+    grid
+        Table of runs.
+    costs
+        Table of :func:`published_costs`.
+    finished
+        Series of :func:`finished_seconds`.
+    """
+    published = {
+        (r.kind, r.target, r.source, r.structures, r.npre, r.n): r.gpu_seconds_median
+        for r in costs.itertuples()
+    }
+    seconds = []
+    for run in grid.itertuples():
+        size = run.npre if run.kind == "pretrain" else run.n
+        structures = run.structures if run.transform == "none" else run.transform
+        key = (run.kind, run.target or "-", run.source, structures or "-", run.npre, size)
+        value = published.get(key)
+        seconds.append(value if value is not None else _interpolate(costs, run, size))
+    estimate = pd.Series(seconds, index=grid.index, dtype=float)
+    if finished is None:
+        return estimate
+    for kind in grid["kind"].unique():
+        rows = grid["kind"] == kind
+        ratio = (finished[rows] / estimate[rows]).median()
+        if np.isfinite(ratio):
+            estimate[rows] *= ratio
+    return finished.fillna(estimate)
+
+
+def _interpolate(costs: pd.DataFrame, run: tuple, size: int) -> float:
+    rows = costs[costs["kind"] == run.kind]
+    if (rows["target"] == run.target).any():
+        rows = rows[rows["target"] == run.target]
+    known = rows.groupby("n")["gpu_seconds_median"].median()
+    sizes, values = known.index.to_numpy(float), known.to_numpy(float)
+    inside = np.clip(size, sizes[0], sizes[-1])
+    value = float(np.exp(np.interp(np.log(inside), np.log(sizes), np.log(values))))
+    # Below the smallest published run, start-up dominates and the time no longer falls.
+    return value * max(1.0, size / inside)
+
+
+def summarise(
+    grid: pd.DataFrame, seconds: pd.Series, finished: pd.Series, sources: Iterable[str]
+) -> str:
+    """Return the grid as text for a person: runs by kind, source and size, and GPU hours."""
+    table = grid.assign(hours=seconds / 3600, done=finished.notna())
+    lines = [
+        f"{len(table)} training runs, {int(table['done'].sum())} finished, about "
+        f"{table['hours'].sum():.1f} h of training in all, "
+        f"{table.loc[~table['done'], 'hours'].sum():.1f} h of it left",
+        "",
+    ]
+    order = {name: i for i, name in enumerate(["none", *sources])}
+    for kind, runs in table.groupby("kind", sort=False):
+        lines.append(f"{kind}: {_count(runs)}")
+        size = "npre" if kind == "pretrain" else "n"
+        where = "structures" if kind == "pretrain" else "target"
+        groups = runs.groupby([where, "source", "transform"], sort=False)
+        for (name, source, transform), part in sorted(
+            groups, key=lambda item: (item[0][0], item[0][2], order.get(item[0][1], 99))
+        ):
+            label = " ".join(
+                [name] + [source] * (source != "none") + [transform] * (transform != "none")
+            )
+            sizes = sorted(part[size].unique())
+            axes = [f"{size} {', '.join(f'{s:,}' for s in sizes)}"]
+            if kind == "finetune":
+                axes.append(f"npre {', '.join(f'{s:,}' for s in sorted(part['npre'].unique()))}")
+            axes.append(f"seeds {', '.join(str(s) for s in sorted(part['seed'].unique()))}")
+            lines.append(f"  {label:<34} {_count(part)}   {'; '.join(axes)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _count(runs: pd.DataFrame) -> str:
+    return f"{len(runs):>4} runs {runs['hours'].sum():>8.1f} h"

@@ -1,0 +1,42 @@
+"""Write the table of runs and print a summary of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli, estimate
+from pretraining.config import load_config, validate_study
+from pretraining.grid import grid_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="configuration of the study")
+    parser.add_argument("--costs", required=True, type=Path, help="published medians, CSV")
+    parser.add_argument("--out", required=True, type=Path, help="table of runs, TSV")
+    args = parser.parse_args()
+
+    config = validate_study(load_config(args.config), str(args.config))
+    grid = grid_table(config)
+    finished = estimate.finished_seconds(grid, config["results"])
+    seconds = estimate.estimated_seconds(grid, estimate.published_costs(args.costs), finished)
+    table = grid.assign(
+        status=finished.notna().map({True: "finished", False: "to do"}),
+        estimated_hours=(seconds / 3600).round(4),
+    )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(args.out, sep="\t", index=False)
+    print(estimate.summarise(grid, seconds, finished, config["sources"]))
+    print(
+        "Hours are those of finished runs here, else published medians of one RTX A6000"
+        + (" scaled to the finished runs." if finished.notna().any() else ".")
+    )
+    print(f"Table of runs: {args.out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
