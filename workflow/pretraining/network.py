@@ -1,0 +1,398 @@
+"""The network of the paper, built from NequIP's own modules, and any other NequIP model.
+
+The paper trained NequIP 0.5.6 with its default network. Today's default network is another one
+(six times as many parameters), so :func:`PaperNetwork` composes the old one from today's modules.
+Parameters keep the names, shapes and scales that they had, hence published weights load as they are
+and an optimiser's step means what it meant then.
+
+Where the old network differs from :func:`nequip.model.NequIPGNNModel`: atoms enter as one-hot
+types, every layer has a self-connection, the last layer keeps all its irreps, the readout has a
+hidden layer, and the nonlinearities are the shifted softplus, tanh and the absolute value.
+
+Sources: NequIP 0.5.6 (github.com/mir-group/nequip, tag v0.5.6, MIT licence) for the architecture;
+S. Batzner et al., Nature Communications 13, 2453 (2022).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from e3nn.math import normalize2mom
+from e3nn.o3 import Irreps
+from hydra.utils import get_method
+from nequip.data import AtomicDataDict as Key
+from nequip.model.nequip_models import FullNequIPGNNModel
+from nequip.model.utils import model_builder
+from nequip.nn import (
+    ApplyFactor,
+    AtomwiseLinear,
+    AtomwiseReduce,
+    ConvNetLayer,
+    ForceStressOutput,
+    GraphModel,
+    SequentialGraphNetwork,
+)
+from nequip.nn._graph_mixin import GraphModuleMixin
+from nequip.nn.embedding import (
+    BesselEdgeLengthEncoding,
+    EdgeLengthNormalizer,
+    PolynomialCutoff,
+    SphericalHarmonicEdgeAttrs,
+)
+from nequip.nn.nonlinearities import shifted_softplus
+from nequip.utils.global_state import set_global_state
+
+from pretraining.errors import UserError
+
+BUILDERS = {
+    "paper": "pretraining.network.PaperNetwork",
+    "stock": "nequip.model.NequIPGNNModel",
+}
+DEFAULT_CUTOFF = 4.0
+# Arguments of a builder that a run decides, not the configuration.
+RUN_ARGUMENTS = ("seed", "model_dtype", "type_names", "r_max", "avg_num_neighbors")
+
+
+class OneHotTypes(GraphModuleMixin, torch.nn.Module):
+    """Node attributes: one scalar for each atom type, 1 for the atom's own."""
+
+    def __init__(self, num_types: int) -> None:
+        super().__init__()
+        self.num_types = num_types
+        self._dtype = torch.get_default_dtype()
+        self._init_irreps(irreps_out={Key.NODE_ATTRS_KEY: Irreps([(num_types, (0, 1))])})
+
+    def forward(self, data: Key.Type) -> Key.Type:
+        types = data[Key.ATOM_TYPE_KEY].view(-1)
+        one_hot = torch.nn.functional.one_hot(types, self.num_types)
+        data[Key.NODE_ATTRS_KEY] = one_hot.to(self._dtype)
+        return data
+
+
+class BesselInRadians(BesselEdgeLengthEncoding):
+    """NequIP's Bessel basis with its roots n π as the trainable numbers, not n.
+
+    The basis is the same. A step of Adam changes every number by about the learning rate, so the
+    roots learn π times as fast where the numbers are n.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bessel_weights.data.mul_(math.pi)
+
+    def forward(self, data: Key.Type) -> Key.Type:
+        x = data[self.norm_length_field]
+        orders = self.bessel_weights / math.pi
+        cutoff = self.cutoff(x).to(self._output_dtype)
+        bessel = (torch.sinc(x * orders) * orders).to(self._output_dtype)
+        data[Key.EDGE_CUTOFF_KEY] = cutoff
+        data[self.edge_invariant_field] = bessel * cutoff
+        return data
+
+
+class RadialNonlinearity(torch.nn.Module):
+    """Shifted softplus, normalised as e3nn 0.4 normalised it in the radial network.
+
+    The linear layer that follows multiplies by the gain √2, which stands for the normalisation
+    constant of a generic nonlinearity; dividing by it leaves the constant of this one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = _second_moment_constant() / math.sqrt(2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * shifted_softplus(x)
+
+
+@functools.cache
+def _second_moment_constant() -> float:
+    """Return c such that c f(x) has a mean square of one for normal x; f: shifted softplus."""
+    return float(normalize2mom(shifted_softplus).cst)
+
+
+def _use_old_radial_network(layer: ConvNetLayer) -> None:
+    """Give a layer the radial nonlinearity and the normal initial weights of NequIP 0.5.6."""
+    mlp = layer.conv.edge_mlp.mlp
+    for i, module in enumerate(mlp):
+        if isinstance(module, torch.nn.SiLU):  # hard-coded in NequIP's InteractionBlock
+            mlp[i] = RadialNonlinearity()
+        else:
+            torch.nn.init.normal_(module.weight)
+
+
+@model_builder
+def PaperNetwork(
+    r_max: float,
+    type_names: Sequence[str],
+    avg_num_neighbors: float,
+    num_layers: int = 4,
+    num_features: int = 32,
+    l_max: int = 1,
+    parity: bool = True,
+    num_bessels: int = 8,
+    bessel_trainable: bool = True,
+    polynomial_cutoff_p: float = 6,
+    radial_mlp_depth: int = 1,
+    radial_mlp_width: int = 8,
+) -> GraphModel:
+    """Build the paper's network: 73,784 parameters with the defaults and one atom type.
+
+    Energies carry no scale and no shift a species, so that weights mean the same on any labels.
+
+    Parameters
+    ----------
+    r_max
+        Cut-off, Å.
+    type_names
+        Chemical symbols of the atom types.
+    avg_num_neighbors
+        Average number of neighbours, by whose square root sums over neighbours are divided.
+    num_layers, num_features, l_max, parity
+        Interaction blocks; features an irrep; their highest rotation order; whether odd and even.
+    num_bessels, bessel_trainable, polynomial_cutoff_p
+        Radial basis, and the exponent of its envelope.
+    radial_mlp_depth, radial_mlp_width
+        Hidden layers of the radial networks and their width.
+
+    Notes
+    -----
+    NequIP's decorator adds ``seed`` and ``model_dtype``, which the caller must give.
+    """
+    modules: dict[str, GraphModuleMixin] = {}
+
+    def add(name: str, module_type: type, **kwargs: Any) -> GraphModuleMixin:
+        """Append a module whose input is what the modules before it have put out."""
+        previous = next(reversed(modules.values()), None)
+        if previous is not None:
+            kwargs["irreps_in"] = previous.irreps_out
+        modules[name] = module_type(**kwargs)
+        return modules[name]
+
+    parities = (1, -1) if parity else (1,)
+    hidden = Irreps([(num_features, (ell, p)) for p in parities for ell in range(l_max + 1)])
+
+    add("one_hot", OneHotTypes, num_types=len(type_names))
+    add(
+        "spharm_edges",
+        SphericalHarmonicEdgeAttrs,
+        irreps_edge_sh=str(Irreps.spherical_harmonics(l_max, p=-1 if parity else 1)),
+    )
+    add("edge_length", EdgeLengthNormalizer, r_max=r_max, type_names=list(type_names))
+    add(
+        "radial_basis",
+        BesselInRadians,
+        num_bessels=num_bessels,
+        trainable=bessel_trainable,
+        cutoff=PolynomialCutoff(polynomial_cutoff_p),
+    )
+    # NequIP 0.5.6 wrote the basis as (2 / r_max) sin(n π r / r_max) / r.
+    add(
+        "radial_factor", ApplyFactor, in_field=Key.EDGE_EMBEDDING_KEY, factor=2 * math.pi / r_max**2
+    )
+    add(
+        "chemical_embedding",
+        AtomwiseLinear,
+        field=Key.NODE_ATTRS_KEY,
+        out_field=Key.NODE_FEATURES_KEY,
+        irreps_out=Irreps([(num_features, (0, 1))]),
+    )
+    for i in range(num_layers):
+        layer = add(
+            f"layer{i}_convnet",
+            ConvNetLayer,
+            feature_irreps_hidden=str(hidden),
+            convolution_kwargs={
+                "radial_mlp_depth": radial_mlp_depth,
+                "radial_mlp_width": radial_mlp_width,
+                "use_sc": True,
+                "is_first_layer": i == 0,
+                "avg_num_neighbors": avg_num_neighbors,
+                "type_names": type_names,
+            },
+            nonlinearity_scalars={"e": "ssp", "o": "tanh"},
+            nonlinearity_gates={"e": "ssp", "o": "abs"},
+        )
+        _use_old_radial_network(layer)
+    add(
+        "conv_to_output_hidden",
+        AtomwiseLinear,
+        irreps_out=Irreps([(max(1, num_features // 2), (0, 1))]),
+    )
+    add(
+        "output_hidden_to_scalar",
+        AtomwiseLinear,
+        irreps_out="1x0e",
+        out_field=Key.PER_ATOM_ENERGY_KEY,
+    )
+    add(
+        "total_energy_sum",
+        AtomwiseReduce,
+        field=Key.PER_ATOM_ENERGY_KEY,
+        out_field=Key.TOTAL_ENERGY_KEY,
+    )
+    return ForceStressOutput(SequentialGraphNetwork(modules))
+
+
+def network_config(
+    network: dict[str, Any],
+    *,
+    type_names: Sequence[str],
+    avg_num_neighbors: float,
+    seed: int,
+    cutoff: float | None = None,
+) -> dict[str, Any]:
+    """Turn the configuration's `network` into the arguments of a NequIP model builder.
+
+    Parameters
+    ----------
+    network
+        ``model`` (``paper``, ``stock`` or the import path of a builder), ``cutoff`` in Å, and
+        hyperparameters under the names that the builder gives them.
+    type_names
+        Chemical symbols of the atom types.
+    avg_num_neighbors
+        Average number of neighbours in the run's own training set.
+    seed
+        Seed of the initial weights.
+    cutoff
+        Used in place of the network's cut-off, Å.
+
+    Returns
+    -------
+    dict
+        What NequIP's Lightning modules take as ``model``: ``_target_`` and keyword arguments.
+    """
+    options = dict(network)
+    model = options.pop("model", "paper")
+    own_cutoff = options.pop("cutoff", DEFAULT_CUTOFF)
+    taken = [name for name in RUN_ARGUMENTS if name in options]
+    if taken:
+        raise UserError(f"network: {taken[0]!r} is decided by each run; remove it from `network`")
+    config = {
+        "_target_": BUILDERS.get(model, model),
+        "seed": int(seed),
+        "model_dtype": "float32",
+        "type_names": list(type_names),
+        "r_max": float(cutoff if cutoff is not None else own_cutoff),
+        "avg_num_neighbors": float(avg_num_neighbors),
+        **options,
+    }
+    if config["_target_"] == BUILDERS["stock"]:
+        # Without a scale and a shift a species, as in the paper's network.
+        config = {"per_type_energy_scales": 1.0, "per_type_energy_shifts": 0.0} | config
+    return config
+
+
+def build_network(config: dict[str, Any]) -> GraphModel:
+    """Build a network from the arguments of :func:`network_config`.
+
+    Raises
+    ------
+    UserError
+        If there is no such builder, or it does not know a hyperparameter.
+    """
+    set_global_state(allow_tf32=False)
+    check_network_config(config)
+    options = dict(config)
+    return get_method(options.pop("_target_"))(**options)
+
+
+def check_network_config(config: dict[str, Any]) -> None:
+    """Raise a `UserError` for an unknown builder or, where it can be told, hyperparameter."""
+    target = config["_target_"]
+    try:
+        builder = get_method(target)
+    except Exception as error:
+        raise UserError(
+            f"network.model: {target!r} cannot be imported as a model builder; give "
+            f"{', '.join(BUILDERS)} or the import path of a NequIP model builder"
+        ) from error
+    parameters = inspect.signature(builder).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        # NequIP's builders pass what they do not know on to this one, which knows all.
+        if target != BUILDERS["stock"]:
+            return
+        parameters = {**parameters, **inspect.signature(FullNequIPGNNModel).parameters}
+    known = [name for name in parameters if name not in (*RUN_ARGUMENTS, "kwargs")]
+    for name in config:
+        if name not in (*parameters, *RUN_ARGUMENTS, "_target_", "compile_mode"):
+            raise UserError(
+                f"network.{name}: {target} has no such hyperparameter; known are {', '.join(known)}"
+            )
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def copy_parameters(weights: dict[str, torch.Tensor], model: torch.nn.Module, source: str) -> None:
+    """Copy trained parameters, by name, into a freshly built network.
+
+    Only parameters are copied: buffers, such as the cut-off and the average number of neighbours,
+    stay those of `model`.
+
+    Parameters
+    ----------
+    weights
+        Tensors by parameter name; names that are not parameters of `model` must not occur.
+    model
+        Receives the weights.
+    source
+        Where the weights come from, for the message.
+
+    Raises
+    ------
+    UserError
+        If the names or shapes do not fit.
+    """
+    parameters = dict(model.named_parameters())
+    missing = sorted(parameters.keys() - weights.keys())
+    extra = sorted(weights.keys() - parameters.keys())
+    shapes = [
+        n for n in parameters.keys() & weights.keys() if parameters[n].shape != weights[n].shape
+    ]
+    if missing or extra or shapes:
+        example = (missing + extra + sorted(shapes))[0]
+        raise UserError(
+            f"{source}: its weights do not fit the configured network ({len(missing)} missing, "
+            f"{len(extra)} unknown, {len(shapes)} of another shape; first {example!r}); use the "
+            "network that they were trained with"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def convert_published_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the state dict of a NequIP 0.5.6 network to the parameters of :func:`PaperNetwork`.
+
+    Parameters
+    ----------
+    state
+        Content of a published ``.pth`` file.
+
+    Returns
+    -------
+    dict
+        Parameters by name. No value changes; the roots of the Bessel basis become double precision.
+    """
+    weights = {}
+    for name, value in state.items():
+        # All else are constants, which the network makes itself.
+        if not name.endswith((".weight", "bessel_weights")) or not value.numel():
+            continue
+        prefix, radial, layer = name.partition(".fc.layer")
+        if radial:
+            index = int(layer.removesuffix(".weight"))
+            name = f"{prefix}.edge_mlp.mlp.{2 * index}.weight"  # a nonlinearity stands between two
+        elif name.endswith("bessel_weights"):
+            name, value = name.replace(".basis.", "."), value.double().view(1, -1)
+        weights[name] = value
+    return weights
