@@ -111,7 +111,7 @@ def test_columns(tmp_path: Path) -> None:
 def test_checksum_is_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = make(9)
     first = Store.write(tmp_path / "a.h5", frames, 1, 1, {"made": "today"})
-    monkeypatch.setattr("pretraining.store._BUFFERED_ATOMS", 2)
+    monkeypatch.setattr("pretraining.store_writer._BUFFERED_ATOMS", 2)
     assert Store.write(tmp_path / "b.h5", iter(frames), 1, 1, {"made": "tomorrow"}) == first
     assert Store.write(tmp_path / "c.h5", frames, 1, 2) != first
     frames[3].positions[0, 0] += 1e-9

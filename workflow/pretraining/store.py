@@ -23,7 +23,6 @@ the content), ``provenance`` (JSON).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,196 +35,11 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from pretraining.errors import UserError
+from pretraining.store_writer import ATOM_ARRAYS, FORMAT, FRAME_ARRAYS, LABELS, StoreWriter
 
-FORMAT = "structures-1"
+__all__ = ["GROUPS", "Store", "StoreWriter"]
+
 GROUPS = ("val", "test", "train")
-
-# name: (shape of a row, type, rows of a chunk). Chunks are small, since a random frame reads whole
-# chunks, and not compressed, since coordinates hardly compress.
-_ATOM_ARRAYS: dict[str, tuple[tuple[int, ...], Any, int]] = {
-    "numbers": ((), np.uint8, 16384),
-    "positions": ((3,), np.float64, 2048),
-    "forces": ((3,), np.float64, 2048),
-}
-_FRAME_ARRAYS: dict[str, tuple[tuple[int, ...], Any, int]] = {
-    "cell": ((3, 3), np.float64, 256),
-    "pbc": ((3,), np.bool_, 4096),
-    "index": ((), np.int64, 1024),
-    "energy": ((), np.float64, 1024),
-}
-_LABELS = ("energy", "forces")
-_BUFFERED_ATOMS = 100_000
-
-
-def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.ndarray]:
-    """Turn a structure into the arrays of one row of the store.
-
-    Parameters
-    ----------
-    atoms
-        Structure; with `has_labels`, its calculator holds `energy` (eV, total) and `forces` (eV/Å).
-    has_labels
-        Whether labels are wanted.
-    index
-        Position in the raw dataset, used when ``atoms.info["index"]`` is absent.
-
-    Raises
-    ------
-    UserError
-        If a label is missing or of the wrong shape.
-    """
-    row = {
-        "numbers": np.asarray(atoms.numbers, dtype=np.uint8),
-        "positions": np.asarray(atoms.positions, dtype=np.float64),
-        "cell": np.asarray(atoms.cell.array, dtype=np.float64),
-        "pbc": np.asarray(atoms.pbc, dtype=bool),
-        "index": np.asarray(atoms.info.get("index", index), dtype=np.int64),
-    }
-    if has_labels:
-        results = atoms.calc.results if atoms.calc is not None else {}
-        missing = [label for label in _LABELS if results.get(label) is None]
-        if missing:
-            raise UserError(f"structure {row['index']} has no {' and no '.join(missing)} to store")
-        row["energy"] = np.asarray(results["energy"], dtype=np.float64)
-        row["forces"] = np.asarray(results["forces"], dtype=np.float64)
-        if row["energy"].shape != () or row["forces"].shape != (len(atoms), 3):
-            raise UserError(
-                f"structure {row['index']}: energy must be one number and forces of shape "
-                f"({len(atoms)}, 3), not {row['energy'].shape} and {row['forces'].shape}"
-            )
-    return row
-
-
-class StoreWriter:
-    """Write a store frame by frame; the file appears, whole, when :meth:`finish` has been called.
-
-    Parameters
-    ----------
-    path
-        Where the store goes. It is written beside it first and moved into place.
-    has_labels
-        Whether every structure carries an energy and forces.
-    info
-        Names of the ``atoms.info`` entries to carry along.
-
-    Examples
-    --------
-    >>> with StoreWriter("set.h5", has_labels=False) as writer:  # doctest: +SKIP
-    ...     for atoms in frames:
-    ...         writer.add(atoms)
-    ...     writer.finish(n_val=10, n_test=100, provenance={"dataset": "mine"})
-    """
-
-    def __init__(self, path: str | Path, has_labels: bool, info: Sequence[str] = ()) -> None:
-        self.path = Path(path)
-        self.has_labels = has_labels
-        self.n = 0
-        self._tmp = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._columns: dict[str, list[Any]] = {name: [] for name in info}
-        self._ptr = [0]
-        self._hashes: dict[str, Any] = {}
-        self._buffer: dict[str, list[np.ndarray]] = {}
-        self._buffered = 0
-        self._written = False
-
-    def __enter__(self) -> StoreWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._tmp, "w", libver="latest")
-        for name, (shape, dtype, chunk) in (_ATOM_ARRAYS | _FRAME_ARRAYS).items():
-            if name in _LABELS and not self.has_labels:
-                continue
-            self._file.create_dataset(
-                name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(chunk, *shape)
-            )
-            # One digest an array, so that the checksum does not depend on the buffer's size.
-            self._hashes[name] = hashlib.sha256()
-            self._buffer[name] = []
-        return self
-
-    def add(self, atoms: Atoms) -> None:
-        """Append a structure (its labels in its calculator, its raw index in ``info["index"]``)."""
-        self.add_arrays(frame_arrays(atoms, self.has_labels, self.n), atoms.info)
-
-    def add_arrays(self, row: dict[str, np.ndarray], info: dict[str, Any] | None = None) -> None:
-        """Append a structure given as the arrays of :func:`frame_arrays` or `Store.arrays`."""
-        info = info or {}
-        for name, values in self._columns.items():
-            values.append(info.get(name))
-        for name, rows in self._buffer.items():
-            rows.append(row[name] if name in _ATOM_ARRAYS else row[name][None])
-        self._ptr.append(self._ptr[-1] + len(row["numbers"]))
-        self.n += 1
-        self._buffered += len(row["numbers"]) + 1
-        if self._buffered >= _BUFFERED_ATOMS:
-            self._flush()
-
-    def finish(self, n_val: int, n_test: int, provenance: dict[str, Any] | None = None) -> str:
-        """Close the file and move it into place.
-
-        Parameters
-        ----------
-        n_val, n_test
-            The first `n_val` structures are the validation set, the next `n_test` the test set.
-        provenance
-            Whatever describes where the set comes from; must be JSON.
-
-        Returns
-        -------
-        str
-            The content's checksum.
-        """
-        if min(n_val, n_test, self.n - n_val - n_test) < 0:
-            raise UserError(
-                f"{self.path.name}: {n_val} validation and {n_test} test structures do not fit "
-                f"into {self.n}"
-            )
-        self._flush()
-        self._store("ptr", np.asarray(self._ptr, dtype=np.int64))
-        for name, values in self._columns.items():
-            self._store(f"info/{name}", _column(values))
-        checksum = hashlib.sha256(f"{FORMAT} {n_val} {n_test}".encode())
-        for name in sorted(self._hashes):
-            checksum.update(f" {name} {self._hashes[name].hexdigest()}".encode())
-        self._file.attrs.update(
-            format=FORMAT,
-            n_val=n_val,
-            n_test=n_test,
-            n_train=self.n - n_val - n_test,
-            has_labels=self.has_labels,
-            checksum=checksum.hexdigest(),
-            provenance=json.dumps(provenance or {}, sort_keys=True),
-        )
-        self._file.close()
-        os.replace(self._tmp, self.path)
-        self._written = True
-        return checksum.hexdigest()
-
-    def __exit__(self, *_: object) -> None:
-        if not self._written:
-            self._file.close()
-            self._tmp.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        for name, rows in self._buffer.items():
-            if not rows:
-                continue
-            dtype = (_ATOM_ARRAYS | _FRAME_ARRAYS)[name][1]
-            block = np.ascontiguousarray(np.concatenate(rows), dtype=dtype)
-            dataset = self._file[name]
-            dataset.resize(len(dataset) + len(block), axis=0)
-            dataset[len(dataset) - len(block) :] = block
-            self._hashes[name].update(block.tobytes())
-            rows.clear()
-        self._buffered = 0
-
-    def _store(self, name: str, values: np.ndarray) -> None:
-        if values.dtype == object:
-            self._file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
-            content = json.dumps(values.tolist()).encode()
-        else:
-            self._file.create_dataset(name, data=values)
-            content = values.tobytes()
-        self._hashes[name] = hashlib.sha256(content)
 
 
 class Store:
@@ -274,7 +88,7 @@ class Store:
             raise UserError(f"{path}: no structures to write")
         if has_labels is None:
             results = first.calc.results if first.calc is not None else {}
-            has_labels = all(label in results for label in _LABELS)
+            has_labels = all(label in results for label in LABELS)
         with StoreWriter(path, has_labels, info) as writer:
             writer.add(first)
             for atoms in frames:
@@ -356,9 +170,9 @@ class Store:
         """
         i = self._row(i)
         atoms = slice(int(self.ptr[i]), int(self.ptr[i + 1]))
-        names = [n for n in _ATOM_ARRAYS | _FRAME_ARRAYS if self.has_labels or n not in _LABELS]
+        names = [n for n in ATOM_ARRAYS | FRAME_ARRAYS if self.has_labels or n not in LABELS]
         return {
-            name: np.asarray(self._dataset(name)[atoms if name in _ATOM_ARRAYS else i])
+            name: np.asarray(self._dataset(name)[atoms if name in ATOM_ARRAYS else i])
             for name in names
         }
 
@@ -374,7 +188,7 @@ class Store:
 
         Text comes back as an array of `str` objects; a missing value is NaN or an empty string.
         """
-        dataset = self._dataset(name if name in _FRAME_ARRAYS else f"info/{name}")
+        dataset = self._dataset(name if name in FRAME_ARRAYS else f"info/{name}")
         rows = range(len(self)) if group is None else self.indices(group, n)
         if h5py.check_string_dtype(dataset.dtype):
             dataset = dataset.asstr()
@@ -404,24 +218,6 @@ class Store:
         if not -len(self) <= i < len(self):
             raise IndexError(f"structure {i} of {len(self)}")
         return i % len(self)
-
-
-def _column(values: list[Any]) -> np.ndarray:
-    """Turn info entries into one array: of numbers if all are (missing: NaN), else of text."""
-    present = [value for value in values if value is not None]
-    if present and all(isinstance(value, bool | np.bool_) for value in present):
-        kind: type = bool
-    elif all(isinstance(value, int | np.integer) for value in present):
-        kind = int
-    elif all(isinstance(value, int | float | np.integer | np.floating) for value in present):
-        kind = float
-    else:
-        kind = str
-    if kind is str:
-        return np.array(["" if v is None else str(v) for v in values], dtype=object)
-    if len(present) < len(values):
-        return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
-    return np.array(values, dtype={bool: np.bool_, int: np.int64, float: np.float64}[kind])
 
 
 def _value(value: Any) -> Any:
