@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from pretraining.errors import UserError
-from pretraining.labels import Evaluator, Source, reason_of, fingerprint
+from pretraining.labels import Evaluator, Source, fingerprint, reason_of
 
 
 def read_structures(path: Path, index: str = ":") -> list[Atoms]:

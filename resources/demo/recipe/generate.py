@@ -69,7 +69,7 @@ def shortest_distance(atoms: Atoms) -> float:
 
 
 def random_start(rng: np.random.Generator, n_atoms: int, density: float) -> Atoms:
-    """Random cell of `n_atoms` at `density` (g/cm^3), no two atoms nearer than a hard-sphere radius.
+    """Random cell of `n_atoms` at `density` (g/cm^3), its atoms kept apart.
 
     The cell's edges and angles vary a little, so that the small cells are not all cubes.
     """
