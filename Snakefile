@@ -28,42 +28,27 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
-        artefacts(config["experiments"]),
+        artefacts,
 
 
 rule fig2:
     input:
-        artefacts(["fig2"]),
+        figure_of("fig2"),
 
 
 rule fig3:
     input:
-        artefacts(["fig3"]),
+        figure_of("fig3"),
 
 
 rule fig4:
     input:
-        artefacts(["fig4"]),
+        figure_of("fig4"),
 
 
 rule fig5:
     input:
-        artefacts(["fig5"]),
-
-
-rule table1:
-    input:
-        expand("<results>/tables/table1.{format}", format=["csv", "md", "tex"]),
-
-
-rule efficiency:
-    input:
-        "<results>/tables/efficiency.csv",
-
-
-rule cost:
-    input:
-        "<results>/tables/cost.csv",
+        figure_of("fig5"),
 
 
 rule grid:

@@ -20,7 +20,7 @@ from pretraining.splits import split_sizes
 
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
-__all__ = ["largest_pool", "load_config", "validate_config", "validate_study"]
+__all__ = ["largest_pool", "load_config", "read_config", "validate_config", "validate_study"]
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
@@ -29,8 +29,8 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
 def _unique_mapping(loader: UniqueKeyLoader, node: yaml.MappingNode) -> dict:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key, (key_node, _) in zip(keys, node.value, strict=True):
-        if keys.count(key) > 1:
+    for index, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
+        if key in keys[:index]:
             line = key_node.start_mark.line + 1
             raise UserError(f"line {line}: key '{key}' is given twice; keep one")
     return loader.construct_mapping(node, deep=True)
@@ -57,6 +57,11 @@ def load_config(path: str | Path) -> dict[str, Any]:
     UserError
         In one line, for a file that is missing, is not YAML or breaks a rule.
     """
+    return validate_config(read_config(path), str(path))
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a configuration file as it is written; a key given twice is an error, as is no file."""
     try:
         with open(path, encoding="utf-8") as handle:
             config = yaml.load(handle, Loader=UniqueKeyLoader)
@@ -68,7 +73,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: must be a mapping of keys to values, as config/config.yaml is")
-    return validate_config(config, str(path))
+    return config
 
 
 def validate_study(config: dict[str, Any], file: str) -> dict[str, Any]:

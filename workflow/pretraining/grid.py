@@ -7,7 +7,7 @@ Only the standard library and pandas are imported: Snakemake executes this in ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -140,13 +140,13 @@ def grid_table(config: dict[str, Any]) -> pd.DataFrame:
             names = wanted.setdefault(run, [])
             if name not in names:
                 names.append(name)
-    stand_ins = set(imported_runs(config))
+    stand_ins = imported_runs(config)
     rows = [
         asdict(run)
         | {
             "experiments": ",".join(names),
-            "path": run.path,
-            "parent": run.parent.path if run.parent else "",
+            "path": run_path(run, stand_ins),
+            "parent": run_path(run.parent, stand_ins) if run.parent else "",
             "imported": run in stand_ins,
         }
         for run, names in sorted(wanted.items(), key=lambda item: _order(item[0]))
@@ -164,6 +164,13 @@ def imported_runs(config: dict[str, Any]) -> dict[Run, dict[str, Any]]:
         Run.pretrain(w["structures"], w["transform"], w["source"], w["npre"], w["seed"]): w
         for w in config["pretrained_weights"]
     }
+
+
+def run_path(run: Run, stand_ins: Container[Run]) -> str:
+    """Return the folder of a run; published weights that stand in for it have their own."""
+    if run in stand_ins:
+        return run.path.replace("runs/pretrain/", "runs/imported/", 1)
+    return run.path
 
 
 def select(grid: pd.DataFrame, experiment: str | None = None, **fields: Any) -> pd.DataFrame:
@@ -190,25 +197,26 @@ def results_table(
 
     Beside the direct and fine-tuned runs these are every pre-trained model untuned on the
     target's test set, and every label source's own error there. A source knows nothing of a
-    transformed element, so it has no such row for a transform other than ``none``.
+    transformed element, and need not be installed where published weights stand in for what it
+    labelled: then it has no such row.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``kind, target, source, npre, n, seed, structures, transform, preseed, metrics``;
-        ``metrics`` is the path of the JSON file relative to the results folder.
+        ``metrics`` is the path of the JSON file.
     """
     rows: dict[tuple, None] = {}
     for name in experiments:
         target = config["experiments"][name]["target"]
         for run in select(grid, name).drop(columns=["experiments"]).itertuples():
             if run.kind == "pretrain":
-                tested = f"evaluations/target~{target}/{run.path.removeprefix('runs/pretrain/')}"
+                tested = f"evaluations/target~{target}/{run.path.split('/', 2)[2]}"
                 rows[
                     ("pretrain", target, run.source, run.npre, 0, run.seed)
                     + (run.structures, run.transform, run.seed, f"{tested}/metrics.json")
                 ] = None
-                if run.transform == "none":
+                if run.transform == "none" and not run.imported:
                     error = f"evaluations/target~{target}/source~{run.source}/metrics.json"
                     rows[("source", target, run.source, 0, 0, 0, "", "none", 0, error)] = None
             else:
@@ -218,4 +226,6 @@ def results_table(
                 ] = None
     columns = ["kind", "target", "source", "npre", "n", "seed"]
     columns += ["structures", "transform", "preseed", "metrics"]
-    return pd.DataFrame(list(rows), columns=columns)
+    table = pd.DataFrame(list(rows), columns=columns)
+    table["metrics"] = [f"{config['results']}/{path}" for path in table["metrics"]]
+    return table

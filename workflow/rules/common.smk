@@ -1,0 +1,240 @@
+# The grid and the helpers that rules look things up with. This file runs again in every job, so
+# it imports nothing heavier than pandas.
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+from pretraining import estimate
+from pretraining import grid as grids
+from pretraining.config import read_config, validate_study
+from pretraining.errors import UserError
+
+try:
+    # Snakemake keeps the last of two equal keys without a word.
+    for file in workflow.configfiles:
+        read_config(file)
+    config = validate_study(config, " + ".join(map(str, workflow.configfiles)) or "--config")
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+GRID = grids.grid_table(config)
+COSTS = estimate.published_costs("resources/published/training-cost.csv")
+GRID["seconds"] = estimate.estimated_seconds(GRID, COSTS)
+STAND_INS = grids.imported_runs(config)
+
+# The folders of runs, as pretraining.grid.Run.path spells them.
+PARENT = "structures~{structures}/transform~{transform}/source~{source}/npre~{npre}"
+PRETRAINING = f"pretrain/{PARENT}/seed~{{seed}}"
+IMPORTED = f"imported/{PARENT}/seed~{{seed}}"
+DIRECT = "direct/target~{target}/source~none/n~{n}/seed~{seed}"
+FINETUNING = f"finetune/target~{{target}}/{PARENT}/preseed~{{preseed}}/n~{{n}}/seed~{{seed}}"
+
+TABLE_FORMATS = ["csv", "md", "tex"]
+FIGURE_FORMATS = ["pdf", "png"]
+
+
+def one_of(names):
+    """Return a regular expression that matches exactly the given names."""
+    return "|".join(sorted(re.escape(str(name)) for name in names)) or "(?!)"
+
+
+wildcard_constraints:
+    dataset=one_of(config["datasets"]),
+    target=one_of(config["datasets"]),
+    structures=one_of(config["datasets"]),
+    source=one_of(config["sources"]),
+    transform=one_of(config["transforms"]),
+    experiment=one_of(config["experiments"]),
+    npre=one_of(set(GRID["npre"])),
+    n=one_of(set(GRID["n"])),
+    preseed=one_of(set(GRID["preseed"])),
+    seed=one_of(set(GRID["seed"])),
+    chunk=r"eval|\d{5}",
+    table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),
+
+
+# -------------------------------------------------------------------------------- settings files
+
+
+def settings_text(wildcards):
+    """Return the part of the configuration that one settings file holds, as JSON.
+
+    Jobs read these parts and not the configuration itself, so that an edit reruns only the jobs
+    that it concerns.
+    """
+    section, _, name = wildcards.part.partition("~")
+    match section:
+        case "study":
+            part = config
+        case "training":
+            part = {key: config[key] for key in ("network", "training", "transforms")}
+        case "dataset":
+            part = {"datasets": {name: config["datasets"][name]}}
+        case _:
+            part = {"sources": {name: config["sources"][name]}}
+    return json.dumps(part, sort_keys=True)
+
+
+# ----------------------------------------------------------------------------------- structures
+
+
+def dataset_files(wildcards):
+    """Return a dataset's own files; a dataset of load-atoms has none."""
+    return config["datasets"][wildcards.dataset].get("path", [])
+
+
+def energy_reference(wildcards):
+    """Return the isolated-atom energies that a dataset's reference asks a label source for."""
+    source = config["datasets"][wildcards.dataset]["energy_reference"].get("source")
+    return [f"<results>/labels/references/{source}.json"] if source else []
+
+
+def reference_option(wildcards, input):
+    """Return the option that hands those energies to the preparation."""
+    return f"--reference-from {input.reference}" if input.reference else ""
+
+
+def pool_needed(wildcards):
+    """Return the number of structures that the grid's largest run needs of a dataset."""
+    return grids.largest_size(GRID, wildcards.dataset)
+
+
+# --------------------------------------------------------------------------------------- labels
+
+
+def source_python(wildcards):
+    """Return the interpreter that runs a label source."""
+    return config["sources"][wildcards.source].get("python", "python")
+
+
+def source_elements(wildcards):
+    """Return the elements that a label source knows."""
+    return config["sources"][wildcards.source]["elements"]
+
+
+def source_environment(wildcards):
+    """Return the conda environment of a label source, relative to the rules."""
+    return f"../../{config['sources'][wildcards.source].get('env', 'envs/analysis.yaml')}"
+
+
+def labelled_chunks(wildcards):
+    """Return the labelled chunks that hold the evaluation parts and the first `npre` structures."""
+    size = config["labelling"]["chunk_size"]
+    numbers = range(math.ceil(int(wildcards.npre) / size))
+    chunks = ["eval", *(f"{number:05d}" for number in numbers)]
+    return [
+        f"<results>/labels/{wildcards.structures}/{wildcards.source}/chunks/{chunk}.extxyz"
+        for chunk in chunks
+    ]
+
+
+# ------------------------------------------------------------------------------------- training
+
+
+def run_of(wildcards):
+    """Return the run that a training rule's wildcards stand for."""
+    names = wildcards.keys()
+    if "npre" not in names:
+        return grids.Run.direct(wildcards.target, int(wildcards.n), int(wildcards.seed))
+    seed = wildcards.preseed if "preseed" in names else wildcards.seed
+    pretraining = grids.Run.pretrain(
+        wildcards.structures, wildcards.transform, wildcards.source, int(wildcards.npre), int(seed)
+    )
+    if "preseed" not in names:
+        return pretraining
+    return pretraining.finetune(wildcards.target, int(wildcards.n), int(wildcards.seed))
+
+
+def pretrained_model(wildcards):
+    """Return the model that a fine-tuning starts from, trained here or published."""
+    run = run_of(wildcards)
+    return f"<results>/{grids.run_path(run.parent or run, STAND_INS)}/model.ckpt"
+
+
+def stand_in(wildcards):
+    """Return the published weights that stand in for a pre-training."""
+    return STAND_INS[run_of(wildcards)]
+
+
+def stand_in_file(wildcards):
+    """Return the file of the published weights that stand in for a pre-training."""
+    return stand_in(wildcards)["file"]
+
+
+def stand_in_options(wildcards):
+    """Return what the import of published weights must be told beside their file."""
+    weights = stand_in(wildcards)
+    checksum = f"--sha256 {weights['sha256']}" if "sha256" in weights else ""
+    return f"--avg-num-neighbors {weights['avg_num_neighbors']} {checksum}"
+
+
+def gpus(wildcards):
+    """Return the number of GPUs that a training asks for."""
+    return int(config["training"]["device"] == "cuda")
+
+
+def training_minutes(wildcards, attempt):
+    """Return a training's wall-time limit: twice what is expected and ten minutes, by attempt."""
+    path = grids.run_path(run_of(wildcards), STAND_INS)
+    seconds = GRID.loc[GRID["path"] == path, "seconds"].max()
+    return math.ceil(10 + 2 * seconds / 60) * attempt
+
+
+def training_memory(wildcards, attempt):
+    """Return a training's memory in MB: libraries, and neighbour lists that grow with the set."""
+    run = run_of(wildcards)
+    size = run.npre if run.kind == "pretrain" else run.n
+    return min(4000 + 2 * size, 48000) * attempt
+
+
+# -------------------------------------------------------------------------------------- results
+
+
+def table_experiments(wildcards):
+    """Return the experiments whose results a table holds: one's own, or those of all."""
+    if wildcards.table == "runs":
+        return list(config["experiments"])
+    return [wildcards.table.removesuffix("-runs")]
+
+
+def table_metrics(wildcards):
+    """Return the metrics that a table collects; with `allow_missing` those that exist."""
+    rows = grids.results_table(config, GRID, table_experiments(wildcards))
+    if config["allow_missing"]:
+        return [path for path in rows["metrics"] if Path(path).exists()]
+    return list(rows["metrics"])
+
+
+def table1_runs(wildcards):
+    """Return the runs that Table 1 shows: of the first experiment that compares label sources."""
+    compared = [n for n, e in config["experiments"].items() if e["compare"] == "source"]
+    return f"<results>/tables/{[*compared, *config['experiments']][0]}-runs.csv"
+
+
+def figure_of(name):
+    """Return an input function with the files of an experiment's figure."""
+
+    def files(wildcards):
+        if name not in config["experiments"]:
+            known = ", ".join(config["experiments"])
+            raise WorkflowError(
+                f"target '{name}': the configuration has no experiment of that name; it has: {known}"
+            )
+        return expand("<results>/figures/{name}.{format}", name=name, format=FIGURE_FORMATS)
+
+    return files
+
+
+def artefacts(wildcards):
+    """Return everything that the configured study ends in."""
+    figures = expand(
+        "<results>/figures/{name}.{format}", name=config["experiments"], format=FIGURE_FORMATS
+    )
+    tables = expand("<results>/tables/table1.{format}", format=TABLE_FORMATS)
+    return [*figures, *tables, "<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]

@@ -1,0 +1,81 @@
+# From structures to synthetic labels: one interpreter a source, one job a chunk.
+
+
+rule isolated_atoms:
+    input:
+        script="workflow/scripts/label.py",
+        settings="<results>/settings/source~{source}.yaml",
+    output:
+        "<results>/labels/references/{source}.json",
+    log:
+        "<logs>/isolated_atoms/{source}.log",
+    conda:
+        source_environment
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        python=source_python,
+        elements=source_elements,
+    shell:
+        "{params.python} {input.script} --config {input.settings} --source {wildcards.source} "
+        "--elements {params.elements} --write-reference {output} 2>&1 | tee {log}"
+
+
+rule chunk:
+    input:
+        script="workflow/scripts/chunk.py",
+        data="<results>/data/{dataset}/prepared.h5",
+        pool=ancient("<results>/data/{dataset}/pool.checked"),
+    output:
+        "<results>/data/{dataset}/chunks/{chunk}.extxyz",
+    log:
+        "<logs>/chunk/{dataset}/{chunk}.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        size=config["labelling"]["chunk_size"],
+    shell:
+        "python {input.script} --data {input.data} --chunk {wildcards.chunk} "
+        "--size {params.size} --out {output} 2>&1 | tee {log}"
+
+
+rule label:
+    input:
+        script="workflow/scripts/label.py",
+        settings="<results>/settings/source~{source}.yaml",
+        reference="<results>/labels/references/{source}.json",
+        structures="<results>/data/{dataset}/chunks/{chunk}.extxyz",
+    output:
+        ensure("<results>/labels/{dataset}/{source}/chunks/{chunk}.extxyz", non_empty=True),
+    log:
+        "<logs>/label/{dataset}/{source}/{chunk}.log",
+    conda:
+        source_environment
+    resources:
+        mem_mb=4000,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        python=source_python,
+    shell:
+        "{params.python} {input.script} --config {input.settings} --source {wildcards.source} "
+        "--reference {input.reference} --structures {input.structures} --out {output} "
+        "2>&1 | tee {log}"
+
+
+rule join_labels:
+    input:
+        script="workflow/scripts/join_labels.py",
+        data="<results>/data/{structures}/prepared.h5",
+        chunks=labelled_chunks,
+    output:
+        ensure("<results>/labels/{structures}/{source}/npre~{npre}.h5", non_empty=True),
+    log:
+        "<logs>/join_labels/{structures}/{source}/{npre}.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.script} --data {input.data} --source {wildcards.source} "
+        "--n {wildcards.npre} --chunks {input.chunks} --out {output} 2>&1 | tee {log}"

@@ -1,0 +1,28 @@
+"""Write the table of results that experiments compare, one row a result."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+from pretraining.config import load_config, validate_study
+from pretraining.grid import grid_table, results_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="configuration of the study")
+    parser.add_argument("--experiments", nargs="+", required=True)
+    parser.add_argument("--out", required=True, type=Path, help="table, TSV")
+    args = parser.parse_args()
+    config = validate_study(load_config(args.config), str(args.config))
+    table = results_table(config, grid_table(config), args.experiments)
+    table.to_csv(args.out, sep="\t", index=False)
+
+
+if __name__ == "__main__":
+    cli.run(main)
