@@ -38,6 +38,8 @@ SETS = {
         "trajectories": {"lcbop_lammps": 12, "edip_lammps": 4},
         "frames": 3,
         "crystals": 6,
+        # Close pairs: what keeps the fitted potential repulsive where no other structure tells.
+        "dimers": [0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.6, 2.0],
     },
     "dft": {
         "seed": 2,
@@ -149,6 +151,16 @@ def crystal_family(rng: np.random.Generator, kind: str) -> Iterator[Atoms]:
         yield atoms
 
 
+def dimers(distances: list[float]) -> Iterator[tuple[Atoms, float]]:
+    """Yield (pair of atoms in a wide periodic box, its distance in Å)."""
+    for distance in distances:
+        atoms = Atoms(
+            "C2", positions=[[0, 0, 0], [0, 0, distance]], cell=[8.0, 8.0, 8.0 + distance]
+        )
+        atoms.pbc = True
+        yield atoms, distance
+
+
 def spread(rng: np.random.Generator, frames: list[Atoms], count: int) -> list[Atoms]:
     """`count` frames, one drawn from each of as many equal stretches of the run."""
     if len(frames) < count:
@@ -197,6 +209,9 @@ def make_set(name: str, sources: Path) -> list[Atoms]:
                 )
             )
         number += 1
+    run_id = f"{name}-{number:03d}"
+    for atoms, distance in dimers(plan.get("dimers", [])):
+        out.append(bare(atoms, run_id=run_id, time=distance, config_type="dimer", driver="stretch"))
     return out
 
 

@@ -1,0 +1,109 @@
+"""Select labelled structures, part them by trajectory, and write the manifest of the demo data."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import read, write
+
+DEMO = Path(__file__).resolve().parents[1]
+MAX_FORCE = 25.0  # eV/Å, any component; hotter structures teach a small network little
+SHIPPED = ("dft.extxyz", "gap_train.extxyz", "synthetic.extxyz", "gap_demo.xml*")
+
+
+def select(frames: list[Atoms]) -> list[Atoms]:
+    """Structures that have labels and no force component above `MAX_FORCE`, dimers excepted."""
+    return [
+        atoms
+        for atoms in frames
+        if "dft_force" in atoms.arrays
+        and (
+            atoms.info["config_type"] == "dimer"
+            or np.abs(atoms.arrays["dft_force"]).max() <= MAX_FORCE
+        )
+    ]
+
+
+def split_trajectories(frames: list[Atoms], seed: int, n_test: int, n_val: int) -> None:
+    """Set `info["split"]` to test, val or train, whole trajectories at a time.
+
+    Trajectories are drawn in turn from each driver's, so that every part holds all kinds.
+    """
+    kinds: dict[str, list[str]] = {}
+    for atoms in frames:
+        runs = kinds.setdefault(atoms.info["driver"], [])
+        if atoms.info["run_id"] not in runs:
+            runs.append(atoms.info["run_id"])
+    rng = np.random.default_rng(seed)
+    # Position within its kind, 0 to 1, interleaves the kinds in proportion to their sizes.
+    queue = sorted(
+        (position / len(runs), kind, run)
+        for kind, runs in kinds.items()
+        for position, run in enumerate(rng.permutation(runs).tolist(), start=1)
+    )
+    sizes = {run: sum(atoms.info["run_id"] == run for atoms in frames) for _, _, run in queue}
+    part, filled = {}, {"test": 0, "val": 0}
+    for _, _, run in queue:
+        if filled["test"] < n_test and filled["test"] * n_val <= filled["val"] * n_test:
+            part[run] = "test"
+        elif filled["val"] < n_val:
+            part[run] = "val"
+        elif filled["test"] < n_test:
+            part[run] = "test"
+        else:
+            part[run] = "train"
+        if part[run] != "train":
+            filled[part[run]] += sizes[run]
+    for atoms in frames:
+        atoms.info["split"] = part[atoms.info["run_id"]]
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def manifest(folder: Path, how: dict) -> dict:
+    """Size, sha256 and contents of every shipped file, and how the labels were made."""
+    files = {}
+    for path in sorted(path for pattern in SHIPPED for path in folder.glob(pattern)):
+        entry: dict = {"bytes": path.stat().st_size, "sha256": digest(path)}
+        if path.suffix == ".extxyz":
+            frames = read(path, ":")
+            entry["structures"] = len(frames)
+            entry["atoms"] = sum(map(len, frames))
+            entry["trajectories"] = len({atoms.info["run_id"] for atoms in frames})
+        files[path.name] = entry
+    return {"files": files, "labels": how}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    choose = commands.add_parser("select")
+    choose.add_argument("labelled", type=Path)
+    choose.add_argument("out", type=Path)
+    choose.add_argument("--split", nargs=3, type=int, metavar=("SEED", "TEST", "VAL"))
+    listing = commands.add_parser("manifest")
+    listing.add_argument("provenance", type=Path, help="JSON written by label.py")
+    args = parser.parse_args()
+    if args.command == "manifest":
+        how = json.loads(args.provenance.read_text())
+        text = json.dumps(manifest(DEMO, how), indent=1, sort_keys=True)
+        (DEMO / "manifest.json").write_text(text + "\n")
+        return
+    labelled = read(args.labelled, ":")
+    frames = select(labelled)
+    if args.split:
+        split_trajectories(frames, *args.split)
+    write(args.out, frames, format="extxyz")
+    print(f"{args.out.name}: {len(frames)} of {len(labelled)} structures kept")
+
+
+if __name__ == "__main__":
+    main()
