@@ -54,6 +54,7 @@ BUILDERS = {
     "stock": "nequip.model.NequIPGNNModel",
 }
 DEFAULT_CUTOFF = 4.0
+PUBLISHED_SUFFIX = ".pth"
 # Arguments of a builder that a run decides, not the configuration.
 RUN_ARGUMENTS = ("seed", "model_dtype", "type_names", "r_max", "avg_num_neighbors")
 

@@ -1,0 +1,270 @@
+"""Trained models as files: Lightning checkpoints that NequIP's own tools open.
+
+A run's ``model.ckpt`` holds the network, its weights (the moving average of the best epoch) and
+what NequIP needs to build it again, but no optimiser. ``nequip.model.ModelFromCheckpoint``,
+``nequip-compile`` and NequIP's calculators read it wherever this package can be imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from nequip.data import AtomicDataDict as Key
+from nequip.model.saved_models.load_utils import load_saved_model
+from nequip.nn import GraphModel
+from nequip.train import EMALightningModule
+from nequip.utils import get_current_code_versions
+from nequip.utils.global_state import get_latest_global_state, set_global_state
+
+from pretraining.data import add_neighbours, to_data
+from pretraining.errors import UserError
+from pretraining.network import (
+    PUBLISHED_SUFFIX,
+    build_network,
+    check_network_config,
+    convert_published_weights,
+    copy_parameters,
+    network_config,
+)
+from pretraining.runstate import write_atomically
+from pretraining.settings import Training
+
+SOLE_MODEL = "sole_model"  # NequIP's name for the model of a module that has only one
+
+
+def quiet_lightning() -> None:
+    """Silence what Lightning and NequIP say about a run that goes as intended."""
+    for name in ("lightning.pytorch", "lightning.fabric", "nequip"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*already exists and is not empty.*",
+        ".*dataloader is not resumable.*",
+        ".*GPU available but not used.*",
+        ".*requires_grad=True to a scalar.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def make_module(
+    model: dict[str, Any], training: Training, about: dict[str, Any]
+) -> EMALightningModule:
+    """Build NequIP's training module, with a fresh network, for the paper's procedure.
+
+    Parameters
+    ----------
+    model
+        What :func:`pretraining.network.network_config` returns.
+    training
+        Training procedure.
+    about
+        Kept in the model file beside what NequIP needs.
+    """
+    set_global_state(allow_tf32=False)
+    check_network_config(model)
+    if training.compile:
+        model = model | {"compile_mode": "compile"}
+    config = {
+        "model": model,
+        "ema_decay": training.ema_decay,
+        "loss": {
+            "_target_": "nequip.train.EnergyForceLoss",
+            "per_atom_energy": True,
+            "coeffs": {
+                "total_energy": training.loss["energy"],
+                "forces": training.loss["forces"],
+            },
+        },
+        "val_metrics": {
+            "_target_": "nequip.train.EnergyForceMetrics",
+            "coeffs": {"per_atom_energy_rmse": None, "forces_rmse": 1.0},
+        },
+        "optimizer": {"_target_": "torch.optim.Adam", "lr": training.learning_rate},
+        "num_datasets": {"train": 1, "val": 1, "test": 0, "predict": 0},
+    }
+    info = {
+        "versions": get_current_code_versions(verbose=False),
+        "training_module": {"_target_": "nequip.train.EMALightningModule", **config},
+        # What nequip-compile and nequip-package look for the example structure in.
+        "data": {
+            "_target_": "pretraining.modelfile.ExampleData",
+            "type_names": model["type_names"],
+            "cutoff": model["r_max"],
+        },
+        "trainer": {},
+        "global_options": dict(get_latest_global_state()),
+        "runs": ["train"],
+        "about": about,
+    }
+    return EMALightningModule(**config, info_dict=info)
+
+
+def network_of(module: EMALightningModule) -> GraphModel:
+    """Return the network that a training module trains."""
+    return module.model[SOLE_MODEL]
+
+
+def set_weights(module: EMALightningModule, weights: Sequence[torch.Tensor]) -> None:
+    """Set the weights, in the order of ``parameters()``, of the network and of its average."""
+    with torch.no_grad():
+        for mine, averaged, given in zip(
+            module.model.parameters(), module.ema.ema_weights, weights, strict=True
+        ):
+            mine.copy_(given)
+            averaged.copy_(given)
+
+
+def save_model(module: EMALightningModule, path: Path) -> None:
+    """Write a training module as a model file: no optimiser, both sets of weights as they are."""
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
+    )
+    trainer.strategy.connect(module.cpu())
+    write_atomically(path, lambda tmp: trainer.save_checkpoint(tmp, weights_only=True))
+
+
+def load_model(
+    path: str | Path,
+    *,
+    avg_num_neighbors: float | None = None,
+    network: dict[str, Any] | None = None,
+    type_names: Sequence[str] = ("C",),
+    device: str | torch.device = "cpu",
+) -> GraphModel:
+    """Load a network for prediction.
+
+    Parameters
+    ----------
+    path
+        A run's ``model.ckpt``, any other file that NequIP opens, or published weights of NequIP
+        0.5.6 (``.pth``).
+    avg_num_neighbors
+        Average number of neighbours in the set that published weights were trained on, which their
+        file does not hold. Not for other files, which do.
+    network
+        Hyperparameters of the network of published weights; default, the paper's.
+    type_names
+        Chemical symbols of the atom types of published weights.
+    device
+        Where the network goes.
+
+    Returns
+    -------
+    GraphModel
+        In evaluation mode; ``metadata`` has its cut-off and atom types.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, it cannot be opened, or `avg_num_neighbors` is missing or useless.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no model at {path}")
+    quiet_lightning()
+    set_global_state(allow_tf32=False)
+    if path.suffix == PUBLISHED_SUFFIX:
+        model = load_published(path, avg_num_neighbors, network or {}, type_names)
+    elif avg_num_neighbors is not None:
+        raise UserError(f"{path} knows its average number of neighbours: do not give another")
+    else:
+        try:
+            with warnings.catch_warnings():
+                # Versions that differ: the file says which it was made with.
+                warnings.filterwarnings("ignore", message=".*versions differ between.*")
+                model = load_saved_model(str(path))
+        except Exception as error:
+            raise UserError(
+                f"{path} cannot be opened as a NequIP model ({type(error).__name__}: {error}); "
+                "give a run's model.ckpt or published weights (.pth)"
+            ) from error
+    return model.eval().to(device)
+
+
+def load_published(
+    path: Path,
+    avg_num_neighbors: float | None,
+    network: dict[str, Any],
+    type_names: Sequence[str],
+) -> GraphModel:
+    """Load published weights into the network that is configured; see :func:`load_model`."""
+    if avg_num_neighbors is None:
+        raise UserError(
+            f"{path} does not hold the average number of neighbours that it was trained with: give "
+            "it with --avg-num-neighbors (C-SYNTH-23M at 4 Å: about 31)"
+        )
+    config = network_config(
+        network, type_names=type_names, avg_num_neighbors=avg_num_neighbors, seed=0
+    )
+    model = build_network(config)
+    copy_parameters(read_published(path), model, str(path))
+    return model
+
+
+def read_published(path: Path) -> dict[str, torch.Tensor]:
+    """Read the parameters of published weights, which come from the network: tensors only."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return convert_published_weights(state)
+    except Exception as error:
+        raise UserError(
+            f"{path} is not a NequIP 0.5.6 state dict ({type(error).__name__})"
+        ) from error
+
+
+def cutoff_of(model: GraphModel) -> float:
+    """Return a network's cut-off, Å."""
+    return float(model.metadata["r_max"])
+
+
+def type_names_of_model(model: GraphModel) -> list[str]:
+    """Return the chemical symbols of a network's atom types."""
+    return model.metadata["type_names"].split(" ")
+
+
+class ExampleData:
+    """A structure of realistic shape, for NequIP's tools that trace a network on one.
+
+    Takes the place of the data module of ``nequip-train``, of which these tools use but this.
+
+    Parameters
+    ----------
+    type_names
+        Chemical symbols of the network's atom types.
+    cutoff
+        Its cut-off, Å.
+    """
+
+    def __init__(self, type_names: Sequence[str], cutoff: float, **_: Any) -> None:
+        self.n_types = len(type_names)
+        self.cutoff = cutoff
+
+    def prepare_data(self) -> None:
+        """There is nothing to prepare."""
+
+    def setup(self, stage: str) -> None:
+        """There is nothing to set up."""
+
+    def teardown(self, stage: str) -> None:
+        """There is nothing to tear down."""
+
+    def train_dataloader(self) -> list[Key.Type]:
+        """Return one batch of one structure: a rattled simple cubic lattice of 27 atoms."""
+        generator = np.random.default_rng(0)
+        edge = 0.45 * self.cutoff
+        sites = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3)
+        arrays = {
+            "positions": edge * (sites + generator.uniform(-0.1, 0.1, sites.shape)),
+            "cell": 3 * edge * np.eye(3),
+            "pbc": np.ones(3, dtype=bool),
+        }
+        data = to_data(arrays, np.arange(len(sites)) % self.n_types)
+        return [Key.batched_from_list([add_neighbours(data, self.cutoff)])]

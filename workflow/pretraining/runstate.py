@@ -1,0 +1,160 @@
+"""The folder in which an unfinished run keeps what it needs to go on.
+
+``identity.json`` says which run it is, ``last.ckpt`` and ``previous.ckpt`` are Lightning
+checkpoints, ``train.log`` is the log so far. The folder is removed when the run has finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop, and goes on when it is started again.
+
+    Not an `Exception`: it may be raised anywhere, and nothing but the run's end may catch it.
+    """
+
+
+class RunState:
+    """State of one run, in ``state/`` of its folder.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    identity
+        All that decides what the run computes, as JSON. State of another identity is removed.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder / "state"
+        file = self.folder / "identity.json"
+        stale = _difference(file, identity) if self.folder.is_dir() else None
+        if stale is not None:
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._log = open(self.folder / "train.log", "a", encoding="utf-8")  # noqa: SIM115
+        if stale is not None:
+            self.log(f"starting afresh: the saved state is of another run ({stale})")
+        if not file.is_file():
+            write_atomically(file, lambda path: path.write_text(json.dumps(identity, indent=1)))
+
+    def log(self, message: str) -> None:
+        """Write a line to the log and to stderr."""
+        print(message, file=sys.stderr, flush=True)
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), message, file=self._log, flush=True)
+
+    def load(self) -> Path | None:
+        """Return the newest checkpoint that can be read, or None.
+
+        One that cannot be read is set aside, and said so.
+        """
+        for name in (LAST, PREVIOUS):
+            path = self.folder / name
+            if not path.is_file():
+                continue
+            try:
+                # The run's own file, holding more than tensors.
+                content = torch.load(path, map_location="cpu", weights_only=False)
+                content["state_dict"], content["loops"], content["callbacks"]
+            except Exception as error:
+                aside = path.with_suffix(".corrupt")
+                os.replace(path, aside)
+                self.log(f"{path} cannot be read ({type(error).__name__}): set aside as {aside}")
+                continue
+            self.log(f"going on from {path}")
+            return path
+        return None
+
+    def save(self, write: Callable[[Path], Any]) -> None:
+        """Write a checkpoint by `write`, keeping the one before."""
+        last = self.folder / LAST
+
+        def rotate(path: Path) -> None:
+            write(path)
+            if last.is_file():
+                os.replace(last, self.folder / PREVIOUS)
+
+        write_atomically(last, rotate)
+
+    def finish(self, log: Path) -> None:
+        """Hand the log over to `log` and remove the folder."""
+        self._log.close()
+        os.replace(self.folder / "train.log", log)
+        shutil.rmtree(self.folder)
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write` with a path beside `path`, then move what it wrote into place."""
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(tmp)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def _difference(file: Path, identity: dict[str, Any]) -> str | None:
+    """Name the first entry in which a stored identity differs; None if it is the same."""
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "it does not say of which"
+    for key, value in identity.items():
+        if stored.get(key) != value:
+            return f"{key} has changed"
+    return None
+
+
+class StopRequest:
+    """Whether the process has been asked to stop, by SIGTERM, SIGUSR1 or an interrupt.
+
+    Use it as a context manager. Where nothing is lost by it, the signal raises
+    :class:`Interrupted`; while :attr:`deferred` is set, it waits to be looked at between steps. A
+    second interrupt from the keyboard ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        self.deferred = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._previous = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Handle the signals here; to be called again when a library has put itself before."""
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number).name
+        if not self.deferred:
+            raise Interrupted(f"stopped by {self.signal}; run the same command again to go on")

@@ -1,0 +1,172 @@
+"""What a training run is told: the network, the training procedure and the transforms.
+
+The defaults are the paper's procedure. The same keys are documented in ``config/README.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pretraining.errors import UserError
+
+KINDS = ("pretrain", "direct", "finetune")
+# What may change between two attempts at a run without making it another run.
+_NOT_IDENTITY = ("device", "allow_cpu", "checkpoint_seconds", "neighbour_memory_gb", "workers")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training procedure.
+
+    Attributes
+    ----------
+    batch_size, val_batch_size
+        Structures a step, and a batch of validation.
+    learning_rate
+        Of Adam, constant.
+    ema_decay
+        Decay of the exponential moving average of the weights, which are those validated and kept.
+    loss
+        Weights of the mean squared errors of the energy an atom (``energy``) and of the force
+        components (``forces``); only their ratio matters.
+    max_epochs
+        Most epochs.
+    patience, min_delta
+        Training stops when the validation force RMSE has not improved by `min_delta` (eV/Å) for
+        `patience` epochs.
+    divergence_factor
+        A run has diverged when a loss is not finite, or when an epoch's training loss exceeds the
+        lowest so far (or that of the first step) by this factor. The loss falls by a factor of a
+        few thousand over a good run: only a run that is beyond help reaches the default.
+    device, allow_cpu
+        ``cpu``, ``cuda`` or ``auto`` (a GPU where there is one); whether a run that wants a GPU may
+        fall back to the CPU.
+    checkpoint_seconds
+        How often the state is saved.
+    neighbour_memory_gb
+        Neighbour lists beyond this are made anew at each access.
+    workers
+        Processes that load data; of use only beyond `neighbour_memory_gb`.
+    compile
+        Whether the network goes through ``torch.compile`` (minutes to start, then faster steps).
+    """
+
+    batch_size: int = 10
+    val_batch_size: int = 20
+    learning_rate: float = 0.01
+    ema_decay: float = 0.99
+    loss: dict[str, float] = field(default_factory=lambda: {"energy": 4.0, "forces": 1.0})
+    max_epochs: int = 300
+    patience: int = 40
+    min_delta: float = 0.005
+    divergence_factor: float = 1e4
+    device: str = "auto"
+    allow_cpu: bool = False
+    checkpoint_seconds: float = 60.0
+    neighbour_memory_gb: float = 8.0
+    workers: int = 0
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one run: its network, training procedure (of its kind) and the transforms."""
+
+    network: dict[str, Any]
+    training: Training
+    transforms: dict[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides what the run computes."""
+        training = dataclasses.asdict(self.training)
+        for key in _NOT_IDENTITY:
+            del training[key]
+        return {"network": self.network, "training": training}
+
+
+def load_settings(path: str | Path, kind: str = "direct") -> Settings:
+    """Read the settings file of a run.
+
+    Parameters
+    ----------
+    path
+        YAML with the keys ``network``, ``training`` and ``transforms``, all optional.
+    kind
+        ``pretrain``, ``direct`` or ``finetune``; ``training`` may hold a section of that name,
+        which takes precedence.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read or an entry means nothing.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold the keys network, training and transforms")
+    for key in content:
+        if key not in ("network", "training", "transforms"):
+            raise UserError(f"{path}: unknown key {key!r}; known are network, training, transforms")
+    try:
+        return Settings(
+            network=dict(content.get("network") or {}),
+            training=training_of_kind(content.get("training") or {}, kind),
+            transforms=dict(content.get("transforms") or {}),
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def training_of_kind(options: dict[str, Any], kind: str) -> Training:
+    """Fill in the defaults, then what is given for all runs, then what is given for this kind."""
+    given = {key: value for key, value in options.items() if key not in KINDS}
+    given |= options.get(kind) or {}
+    fields = {f.name: f for f in dataclasses.fields(Training)}
+    for key, value in given.items():
+        if key not in fields:
+            raise UserError(f"training.{key}: unknown; known are {', '.join(fields)}")
+        _check(key, value)
+    if "loss" in given:
+        given["loss"] = Training().loss | given["loss"]
+        if sum(given["loss"].values()) <= 0:
+            raise UserError("training.loss: at least one weight must be positive")
+    return Training(**given)
+
+
+def _check(key: str, value: Any) -> None:
+    """Raise a `UserError` for a value of the wrong type or beyond its range."""
+    default = getattr(Training(), key)
+    if key == "loss":
+        if not isinstance(value, dict) or set(value) - {"energy", "forces"}:
+            raise UserError("training.loss: must hold `energy` and `forces`")
+        if not all(type(weight) in (int, float) and weight >= 0 for weight in value.values()):
+            raise UserError(f"training.loss: weights must be numbers of at least 0, not {value}")
+        return
+    if key == "device":
+        if value not in ("auto", "cpu", "cuda"):
+            raise UserError(f"training.device: {value!r} is not one of auto, cpu, cuda")
+        return
+    if type(value) not in ((int, float) if type(default) is float else (type(default),)):
+        raise UserError(f"training.{key}: must be of type {type(default).__name__}, not {value!r}")
+    may_be_zero = key in ("min_delta", "checkpoint_seconds", "neighbour_memory_gb", "workers")
+    if type(default) is not bool and (value < 0 or (value == 0 and not may_be_zero)):
+        raise UserError(f"training.{key}: must be {'at least' if may_be_zero else 'above'} 0")
+    if key == "ema_decay" and value >= 1:
+        raise UserError("training.ema_decay: must be below 1")
+
+
+def digest(content: Any) -> str:
+    """Return a short hash of something that can be written as JSON, whatever the order of keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

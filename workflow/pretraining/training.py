@@ -1,0 +1,387 @@
+"""Train one network: pre-training, direct training or fine-tuning, which differ only at the start.
+
+The procedure is the paper's, through NequIP's training module and Lightning's trainer. A run may be
+stopped and started again at any time, and on the CPU then ends exactly as if it had not been: the
+order of an epoch depends on nothing but the seed and the epoch, and all else is in the state.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.callbacks import EarlyStopping
+from nequip.nn import GraphModel
+from nequip.train import EMALightningModule
+
+from pretraining.callbacks import CURVE, Diverged, Recorder
+from pretraining.data import EpochSampler, StructureDataset, make_loader, type_names_of
+from pretraining.errors import UserError
+from pretraining.metrics import NO_ERRORS, errors_of
+from pretraining.modelfile import (
+    load_model,
+    make_module,
+    network_of,
+    quiet_lightning,
+    save_model,
+    set_weights,
+    type_names_of_model,
+)
+from pretraining.network import copy_parameters, count_parameters, network_config
+from pretraining.runstate import INTERRUPTED, Interrupted, RunState, StopRequest, write_atomically
+from pretraining.settings import KINDS, Settings, digest, load_settings
+from pretraining.store import Store
+from pretraining.transforms import Transform
+
+MONITOR = "val0_epoch/forces_rmse"
+# Of a large training set, the errors of this many structures tell as much as those of all.
+TRAIN_ERRORS_OF = 1000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one run is.
+
+    Attributes
+    ----------
+    kind
+        ``pretrain``, ``direct`` or ``finetune``.
+    data
+        Labelled store.
+    n
+        Train on the first `n` structures of its pool.
+    seed
+        Of the initial weights and of the order of batches.
+    settings
+        Settings file.
+    out
+        The run's folder.
+    transform
+        Name of the transform of structures.
+    initial
+        Model file that a fine-tuning starts from.
+    """
+
+    kind: str
+    data: Path
+    n: int
+    seed: int
+    settings: Path
+    out: Path
+    transform: str = "none"
+    initial: Path | None = None
+
+    def check(self) -> None:
+        """Raise a `UserError` for a request that means nothing."""
+        if self.kind not in KINDS:
+            raise UserError(f"--kind: {self.kind!r} is not one of {', '.join(KINDS)}")
+        if (self.initial is None) == (self.kind == "finetune"):
+            raise UserError("--initial: needed for a fine-tuning, and for nothing else")
+        if self.n < 1:
+            raise UserError(f"--n: at least one structure is needed to train on, not {self.n}")
+        if self.seed < 0:
+            raise UserError(f"--seed: must not be negative, as {self.seed} is")
+
+
+def resolve_device(device: str, allow_cpu: bool = False) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
+
+    Raises
+    ------
+    UserError
+        If a GPU is asked for, there is none, and `allow_cpu` is false.
+    """
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if allow_cpu:
+        return torch.device("cpu")
+    raise UserError(
+        "training.device: a GPU is asked for, but PyTorch finds none; check the driver and that "
+        "this PyTorch is built for CUDA, or set `device: auto`, or `allow_cpu: true`"
+    )
+
+
+def train(request: Request, started: float | None = None) -> int:
+    """Carry out a run, or go on with it.
+
+    Parameters
+    ----------
+    request
+        What the run is.
+    started
+        Value of ``time.monotonic()`` when the program began.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 75 when the run was asked to stop and has saved its state.
+    """
+    started = time.monotonic() if started is None else started
+    request.check()
+    with StopRequest() as stop:
+        try:
+            Run(request, stop, started).execute()
+        except Interrupted as interruption:
+            print(interruption, file=sys.stderr)
+            return INTERRUPTED
+    return 0
+
+
+class Run:
+    """One run under way.
+
+    Parameters
+    ----------
+    request
+        What the run is.
+    stop
+        Whether the process has been asked to stop.
+    started
+        Value of ``time.monotonic()`` when the program began.
+    """
+
+    def __init__(self, request: Request, stop: StopRequest, started: float) -> None:
+        quiet_lightning()
+        self.request = request
+        self.stop = stop
+        self.started = started
+        self.settings: Settings = load_settings(request.settings, request.kind)
+        self.training = self.settings.training
+        self.transform = Transform.from_settings(request.transform, self.settings.transforms)
+        self.device = resolve_device(self.training.device, self.training.allow_cpu)
+        self.store = Store(request.data)
+        self.rows = {
+            "train": self.store.indices("train", request.n),
+            "val": self.store.indices("val"),
+            "test": self.store.indices("test"),
+        }
+        if not self.rows["val"]:
+            raise UserError(f"{request.data} has no validation structures, which choose the model")
+        self.parent = self._load_parent()
+        self.identity = {
+            "run": {"kind": request.kind, "n": request.n, "seed": request.seed},
+            "settings": self.settings.identity(),
+            "transform": dataclasses.asdict(self.transform),
+            "data": self.store.checksum,
+            "initial": None if request.initial is None else file_hash(request.initial),
+        }
+
+    def _load_parent(self) -> GraphModel | None:
+        if self.request.initial is None:
+            return None
+        return load_model(self.request.initial)
+
+    def _type_names(self) -> list[str]:
+        """Elements of the set; those of the parent network where they hold these."""
+        present = type_names_of(self.store, self.transform)
+        if self.parent is None:
+            return present
+        known = type_names_of_model(self.parent)
+        if set(present) <= set(known):
+            return known
+        if len(present) == len(known) == 1:
+            return present
+        raise UserError(
+            f"{self.request.initial} was trained on {', '.join(known)}, and cannot be fine-tuned "
+            f"on {', '.join(present)}: only a network of one element may change its element"
+        )
+
+    def _dataset(self, group: str, n: int | None = None) -> StructureDataset:
+        return StructureDataset(
+            self.store,
+            self.rows[group][:n],
+            self.type_names,
+            self.cutoff,
+            self.transform,
+            self.training.neighbour_memory_gb * 1e9,
+        )
+
+    def execute(self) -> None:
+        """Train, evaluate and write the outputs."""
+        self.state = RunState(self.request.out, self.identity)
+        self.type_names = self._type_names()
+        config = network_config(
+            self.settings.network,
+            type_names=self.type_names,
+            avg_num_neighbors=1.0,
+            seed=self.request.seed,
+            cutoff=self.transform.cutoff,
+        )
+        self.cutoff = config["r_max"]
+        train_set, val_set = self._dataset("train"), self._dataset("val")
+        self.avg_num_neighbors = train_set.avg_num_neighbors
+        config["avg_num_neighbors"] = self.avg_num_neighbors
+        module = make_module(config, self.training, about=self._about())
+        self.n_parameters = count_parameters(module.model)
+        if self.parent is not None:
+            weights = dict(self.parent.named_parameters())
+            copy_parameters(weights, network_of(module), str(self.request.initial))
+            set_weights(module, list(module.model.parameters()))
+        self.state.log(
+            f"{self.request.kind} on {len(train_set)} structures ({train_set.n_atoms} atoms, "
+            f"{train_set.n_pairs} pairs, {self.avg_num_neighbors:.2f} neighbours an atom; "
+            f"{train_set.n_cached} neighbour lists kept), {self.n_parameters} parameters, "
+            f"{device_name(self.device)}; ready after {time.monotonic() - self.started:.1f} s"
+        )
+        recorder, stopped = self._fit(module, train_set, val_set)
+        self._finish(module, recorder, stopped, train_set)
+
+    def _fit(
+        self, module: EMALightningModule, train_set: StructureDataset, val_set: StructureDataset
+    ) -> tuple[Recorder, str]:
+        """Train; return the record and why training stopped."""
+        training = self.training
+        sampler = EpochSampler(len(train_set), self.request.seed)
+        recorder = Recorder(self.state, sampler, training, self.stop, self.started)
+        early = EarlyStopping(MONITOR, min_delta=training.min_delta, patience=training.patience)
+        trainer = lightning.Trainer(
+            accelerator="gpu" if self.device.type == "cuda" else "cpu",
+            devices=1,
+            # One process, whatever the batch system's variables say.
+            plugins=[LightningEnvironment()],
+            max_epochs=training.max_epochs,
+            callbacks=[early, recorder],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            inference_mode=False,  # forces are derivatives
+            default_root_dir=self.state.folder,
+        )
+        train_loader = make_loader(
+            train_set, training.batch_size, workers=training.workers, sampler=sampler
+        )
+        val_loader = make_loader(val_set, training.val_batch_size)
+        checkpoint = self.state.load()
+        self.stop.deferred = True
+        if checkpoint is None:
+            torch.manual_seed(self.request.seed)
+            trainer.validate(module, val_loader, verbose=False)
+            recorder.record_untrained(module)
+            if recorder.best is not None:
+                early.best_score = torch.tensor(recorder.best["forces"])
+            module.train()
+        try:
+            trainer.fit(
+                module,
+                train_loader,
+                val_loader,
+                ckpt_path=checkpoint,
+                weights_only=False,
+            )
+        except Diverged as divergence:
+            self.state.log(f"diverged: {divergence}")
+            return recorder, str(divergence)
+        finally:
+            self.stop.deferred = False
+        return recorder, "max_epochs" if not trainer.should_stop else "patience"
+
+    def _finish(
+        self,
+        module: EMALightningModule,
+        recorder: Recorder,
+        stopped: str,
+        train_set: StructureDataset,
+    ) -> None:
+        """Evaluate the best model and write the outputs, the metrics last."""
+        best = recorder.best
+        errors = {"val": NO_ERRORS, "test": NO_ERRORS, "train": NO_ERRORS}
+        test_set = self._dataset("test")
+        if best is not None:
+            set_weights(module, best["weights"])
+            model = network_of(module).eval().to(self.device)
+            batch = self.training.val_batch_size
+            few = torch.utils.data.Subset(train_set, range(min(len(train_set), TRAIN_ERRORS_OF)))
+            errors = {
+                "val": best["errors"],
+                "test": errors_of(model, test_set, batch, self.device),
+                "train": errors_of(model, few, batch, self.device),
+            }
+        diverged = stopped not in ("max_epochs", "patience")
+        metrics = {
+            **self._about(),
+            **errors,
+            "diverged": diverged,
+            "stopped_because": "diverged" if diverged else stopped,
+            "divergence": stopped if diverged else None,
+            "epochs": int(recorder.rows[-1]["epoch"]),
+            "best_epoch": None if best is None else best["epoch"],
+            "steps": recorder.steps,
+            "n_train": len(train_set),
+            "n_val": len(self.rows["val"]),
+            "n_test": len(self.rows["test"]),
+            "n_train_evaluated": min(len(train_set), TRAIN_ERRORS_OF),
+            "n_parameters": self.n_parameters,
+            "avg_num_neighbors": self.avg_num_neighbors,
+            "cutoff": self.cutoff,
+            "elements": self.type_names,
+            "device": self.device.type,
+            "device_name": device_name(self.device),
+            "train_time_s": round(recorder.seconds, 3),
+            "wall_time_s": round(recorder.wall_seconds, 3),
+        }
+        out = self.request.out
+        save_model(module, out / "model.ckpt")
+        write_atomically(out / "curve.csv", lambda path: write_curve(path, recorder.rows))
+        self.state.log(
+            f"{metrics['stopped_because']} after {metrics['epochs']} epochs; best epoch "
+            f"{metrics['best_epoch']}; test {errors['test']}; {metrics['wall_time_s']:.1f} s"
+        )
+        self.state.finish(out / "train.log")
+        text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
+        write_atomically(out / "metrics.json", lambda path: path.write_text(text))
+
+    def _about(self) -> dict[str, Any]:
+        """What the run is, for the metrics and the model file."""
+        return {
+            "kind": self.request.kind,
+            "n": self.request.n,
+            "seed": self.request.seed,
+            "transform": self.transform.name,
+            "config_hash": digest(self.identity),
+            "data_checksum": self.store.checksum,
+            "versions": versions(),
+        }
+
+
+def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Write the learning curve, one row an epoch; numbers that are not finite stay empty."""
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, CURVE)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: "" if v != v else v for k, v in row.items()})
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def device_name(device: torch.device) -> str:
+    """Name a device as its maker does."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    names = ("torch", "nequip", "e3nn", "lightning", "ase", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,37 @@
+"""Train one network: pre-training, direct training or fine-tuning."""
+
+from __future__ import annotations
+
+import time
+
+STARTED = time.monotonic()
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+from pretraining.settings import KINDS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--data", required=True, type=Path, help="labelled store (HDF5)")
+    parser.add_argument("--n", required=True, type=int, help="train on the first N of the pool")
+    parser.add_argument("--seed", required=True, type=int, help="of weights and order of batches")
+    parser.add_argument("--settings", required=True, type=Path, help="YAML: network, training, …")
+    parser.add_argument("--transform", default="none", help="name of a transform of the settings")
+    parser.add_argument("--initial", type=Path, help="model.ckpt that a fine-tuning starts from")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the run")
+    arguments = parser.parse_args()
+
+    from pretraining.training import Request, train  # takes seconds; not for a mistyped argument
+
+    return train(Request(**vars(arguments)), started=STARTED)
+
+
+if __name__ == "__main__":
+    cli.run(main)
