@@ -196,6 +196,11 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
         source = dataset["energy_reference"].get("source")
         if source is not None:
             yield from one_of(f"datasets.{name}.energy_reference.source", source, "sources")
+            if "calculator" not in config["sources"][source]:
+                yield (
+                    f"datasets.{name}.energy_reference.source: '{source}' has no calculator to "
+                    f"evaluate the isolated atoms with"
+                )
         if dataset["energy_reference"] != {"none": True} and "labels" not in dataset:
             yield f"datasets.{name}.energy_reference: the set has no labels to subtract it from"
         if "val" in dataset["split"] and "key" not in dataset["split"]:
@@ -215,6 +220,13 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
         for key, section in [("sources", "sources"), ("transforms", "transforms")]:
             for index, value in enumerate(experiment[key]):
                 yield from one_of(f"{where}.{key}[{index}]", value, section)
+        for source in experiment["sources"]:
+            given = "own_labels" in config["sources"].get(source, {})
+            if given and "labels" not in config["datasets"][experiment["structures"]]:
+                yield (
+                    f"sources.{source}.own_labels: '{experiment['structures']}' has no labels; name "
+                    f"their keys in datasets.{experiment['structures']}.labels"
+                )
         target, structures = (config["datasets"][experiment[k]] for k in ("target", "structures"))
         if "labels" not in target:
             yield (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,17 +62,8 @@ def estimated_seconds(
     finished
         Series of :func:`finished_seconds`.
     """
-    published = {
-        (r.kind, r.target, r.source, r.structures, r.npre, r.n): r.gpu_seconds_median
-        for r in costs.itertuples()
-    }
-    seconds = []
-    for run in grid.itertuples():
-        size = run.npre if run.kind == "pretrain" else run.n
-        structures = run.structures if run.transform == "none" else run.transform
-        key = (run.kind, run.target or "-", run.source, structures or "-", run.npre, size)
-        value = published.get(key)
-        seconds.append(value if value is not None else _interpolate(costs, run, size))
+    published = {_key(row): row.gpu_seconds_median for row in costs.itertuples()}
+    seconds = [published.get(_key(run)) or _interpolate(costs, run) for run in grid.itertuples()]
     estimate = pd.Series(seconds, index=grid.index, dtype=float)
     if finished is None:
         return estimate
@@ -83,11 +75,17 @@ def estimated_seconds(
     return finished.fillna(estimate)
 
 
-def _interpolate(costs: pd.DataFrame, run: tuple, size: int) -> float:
+def _key(row: Any) -> tuple:
+    return (row.kind, row.target, row.structures, row.transform, row.source, row.npre, row.n)
+
+
+def _interpolate(costs: pd.DataFrame, run: Any) -> float:
     rows = costs[costs["kind"] == run.kind]
     if (rows["target"] == run.target).any():
         rows = rows[rows["target"] == run.target]
-    known = rows.groupby("n")["gpu_seconds_median"].median()
+    axis = "npre" if run.kind == "pretrain" else "n"
+    size = getattr(run, axis)
+    known = rows.groupby(axis)["gpu_seconds_median"].median()
     sizes, values = known.index.to_numpy(float), known.to_numpy(float)
     inside = np.clip(size, sizes[0], sizes[-1])
     value = float(np.exp(np.interp(np.log(inside), np.log(sizes), np.log(values))))

@@ -198,7 +198,7 @@ def results_table(
     Beside the direct and fine-tuned runs these are every pre-trained model untuned on the
     target's test set, and every label source's own error there. A source knows nothing of a
     transformed element, and need not be installed where published weights stand in for what it
-    labelled: then it has no such row.
+    labelled or the labels came with the structures: then it has no such row.
 
     Returns
     -------
@@ -216,7 +216,8 @@ def results_table(
                     ("pretrain", target, run.source, run.npre, 0, run.seed)
                     + (run.structures, run.transform, run.seed, f"{tested}/metrics.json")
                 ] = None
-                if run.transform == "none" and not run.imported:
+                computed = "calculator" in config["sources"][run.source] and not run.imported
+                if run.transform == "none" and computed:
                     error = f"evaluations/target~{target}/source~{run.source}/metrics.json"
                     rows[("source", target, run.source, 0, 0, 0, "", "none", 0, error)] = None
             else:

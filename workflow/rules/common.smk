@@ -26,6 +26,7 @@ except UserError as error:
 GRID = grids.grid_table(config)
 COSTS = estimate.published_costs("resources/published/training-cost.csv")
 GRID["seconds"] = estimate.estimated_seconds(GRID, COSTS)
+CALCULATED = {name for name, source in config["sources"].items() if "calculator" in source}
 STAND_INS = grids.imported_runs(config)
 
 # The folders of runs, as pretraining.grid.Run.path spells them.
@@ -35,6 +36,8 @@ IMPORTED = f"imported/{PARENT}/seed~{{seed}}"
 DIRECT = "direct/target~{target}/source~none/n~{n}/seed~{seed}"
 FINETUNING = f"finetune/target~{{target}}/{PARENT}/preseed~{{preseed}}/n~{{n}}/seed~{{seed}}"
 
+# The test set of the published Table 1 and learning curves.
+PUBLISHED_TARGET = "C-GAP-17"
 TABLE_FORMATS = ["csv", "md", "tex"]
 FIGURE_FORMATS = ["pdf", "png"]
 
@@ -74,11 +77,16 @@ def settings_text(wildcards):
             part = config
         case "training":
             part = {key: config[key] for key in ("network", "training", "transforms")}
+        case "styles":
+            looks = {n: {k: s[k] for k in ("title", "kind")} for n, s in config["sources"].items()}
+            part = {"sources": looks}
         case "dataset":
             part = {"datasets": {name: config["datasets"][name]}}
         case _:
-            part = {"sources": {name: config["sources"][name]}}
-    return json.dumps(part, sort_keys=True)
+            # Not the title: a new word for a source is no reason to label again.
+            source = config["sources"][name].items()
+            part = {"sources": {name: {k: v for k, v in source if k not in ("title", "kind")}}}
+    return json.dumps(part)
 
 
 # ----------------------------------------------------------------------------------- structures
@@ -211,10 +219,63 @@ def table_metrics(wildcards):
     return list(rows["metrics"])
 
 
-def table1_runs(wildcards):
-    """Return the runs that Table 1 shows: of the first experiment that compares label sources."""
+def published_file(name):
+    """Return the file of published values, if they are to be drawn."""
+    shown = config["metrics_from"] == "published" or config["published_beside"]
+    return [f"resources/published/{name}.csv"] if shown else []
+
+
+def figure_runs(wildcards):
+    """Return the runs that a figure shows; none if it shows the published values."""
+    if config["metrics_from"] == "published":
+        return []
+    return f"<results>/tables/{wildcards.experiment}-runs.csv"
+
+
+def figure_published(wildcards):
+    """Return the files of published values that an experiment is drawn beside."""
+    if config["experiments"][wildcards.experiment]["target"] != PUBLISHED_TARGET:
+        return []
+    return [*published_file("table1"), *published_file("points")]
+
+
+def figure_options(wildcards, input):
+    """Return what the learning curves of an experiment show, as options."""
+    experiment = config["experiments"][wildcards.experiment]
+    figure = {"pretrain_size": "fig2", "source": "fig3"}[experiment["compare"]]
+    options = [f"--figure {figure}", f"--aggregate {config['figures']['aggregate']}"]
+    if input.runs:
+        options.append(f"--runs {input.runs}")
+    if config["figures"]["lines"]:
+        options.append("--untuned --source-errors")
+    if input.published:
+        table, points = input.published
+        options.append(f"--published {table} --published-points {points}")
+    return " ".join(options)
+
+
+def table1_experiment():
+    """Return the experiment that Table 1 shows: the first that compares label sources."""
     compared = [n for n, e in config["experiments"].items() if e["compare"] == "source"]
-    return f"<results>/tables/{[*compared, *config['experiments']][0]}-runs.csv"
+    return [*compared, *config["experiments"]][0]
+
+
+def table1_runs(wildcards):
+    """Return the runs of Table 1; none if it shows the published values."""
+    if config["metrics_from"] == "published":
+        return []
+    return f"<results>/tables/{table1_experiment()}-runs.csv"
+
+
+def table1_published(wildcards):
+    """Return the published Table 1 if the computed one is set beside it or replaced by it."""
+    target = config["experiments"][table1_experiment()]["target"]
+    return published_file("table1") if target == PUBLISHED_TARGET else []
+
+
+def table1_options(wildcards, input):
+    """Return what Table 1 shows, as an option."""
+    return f"--runs {input.runs}" if input.runs else f"--published {input.published}"
 
 
 def figure_of(name):
@@ -233,8 +294,14 @@ def figure_of(name):
 
 def artefacts(wildcards):
     """Return everything that the configured study ends in."""
-    figures = expand(
-        "<results>/figures/{name}.{format}", name=config["experiments"], format=FIGURE_FORMATS
-    )
     tables = expand("<results>/tables/table1.{format}", format=TABLE_FORMATS)
-    return [*figures, *tables, "<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
+    if config["metrics_from"] == "published":
+        names = [n for n, e in config["experiments"].items() if e["target"] == PUBLISHED_TARGET]
+    else:
+        names = config["experiments"]
+        tables += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
+        if table1_published(wildcards):
+            tables.append("<results>/tables/table1-differences.csv")
+    return tables + expand(
+        "<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS
+    )

@@ -7,7 +7,7 @@ rule settings:
     log:
         "<logs>/settings/{part}.log",
     wildcard_constraints:
-        part="study|training|(dataset|source)~[^/]+",
+        part="study|training|styles|(dataset|source)~[^/]+",
     localrule: True
     conda:
         "../../envs/analysis.yaml"

@@ -3,60 +3,127 @@
 
 rule learning_curves:
     input:
-        runs="<results>/tables/{experiment}-runs.csv",
+        script="workflow/scripts/learning_curves.py",
+        styles="<results>/settings/styles.yaml",
+        runs=figure_runs,
+        published=figure_published,
     output:
-        pdf="<results>/figures/{experiment}.pdf",
-        png="<results>/figures/{experiment}.png",
+        pdf=report(
+            "<results>/figures/{experiment}.pdf",
+            caption="../report/learning_curves.rst",
+            category="Figures",
+            labels={"figure": "{experiment}", "format": "PDF"},
+        ),
+        png=report(
+            "<results>/figures/{experiment}.png",
+            caption="../report/learning_curves.rst",
+            category="Figures",
+            labels={"figure": "{experiment}", "format": "PNG"},
+        ),
     log:
         "<logs>/learning_curves/{experiment}.log",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
+    params:
+        options=figure_options,
     shell:
-        "echo {output} > {log}"
+        "python {input.script} {params.options} --styles {input.styles} "
+        "--out {output.pdf} {output.png} 2>&1 | tee {log}"
 
 
 rule table1:
     input:
+        script="workflow/scripts/table1.py",
+        styles="<results>/settings/styles.yaml",
         runs=table1_runs,
+        published=table1_published,
     output:
         csv="<results>/tables/table1.csv",
-        md="<results>/tables/table1.md",
+        md=report(
+            "<results>/tables/table1.md",
+            caption="../report/table1.rst",
+            category="Tables",
+            labels={"table": "Table 1", "format": "Markdown"},
+        ),
         tex="<results>/tables/table1.tex",
     log:
         "<logs>/table1.log",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
+    params:
+        options=table1_options,
     shell:
-        "echo {output} > {log}"
+        "python {input.script} {params.options} --styles {input.styles} --out {output.csv} "
+        "--markdown {output.md} --latex {output.tex} 2>&1 | tee {log}"
+
+
+# Every difference between the computed and the published Table 1.
+rule differences:
+    input:
+        script="workflow/scripts/differences.py",
+        styles="<results>/settings/styles.yaml",
+        table="<results>/tables/table1.csv",
+        published="resources/published/table1.csv",
+    output:
+        csv="<results>/tables/table1-differences.csv",
+        md="<results>/tables/table1-differences.md",
+    log:
+        "<logs>/differences.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.script} --table {input.table} --published {input.published} "
+        "--styles {input.styles} --out {output.csv} --markdown {output.md} 2>&1 | tee {log}"
 
 
 rule efficiency:
     input:
+        script="workflow/scripts/efficiency.py",
+        styles="<results>/settings/styles.yaml",
         runs="<results>/tables/runs.csv",
     output:
         csv="<results>/tables/efficiency.csv",
-        md="<results>/tables/efficiency.md",
+        gains="<results>/tables/gains.csv",
+        md=report(
+            "<results>/tables/efficiency.md",
+            caption="../report/efficiency.rst",
+            category="Tables",
+            labels={"table": "Efficiency", "format": "Markdown"},
+        ),
     log:
         "<logs>/efficiency.log",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "echo {output} > {log}"
+        "python {input.script} --runs {input.runs} --styles {input.styles} --out {output.csv} "
+        "--gains {output.gains} --markdown {output.md} 2>&1 | tee {log}"
 
 
 rule cost:
     input:
+        script="workflow/scripts/cost.py",
         runs="<results>/tables/runs.csv",
     output:
         csv="<results>/tables/cost.csv",
-        md="<results>/tables/cost.md",
+        md=report(
+            "<results>/tables/cost.md",
+            caption="../report/cost.rst",
+            category="Tables",
+            labels={"table": "Cost", "format": "Markdown"},
+        ),
     log:
         "<logs>/cost.log",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
+    params:
+        power_w=config["cost"]["power_w"],
+        carbon=config["cost"]["carbon_kg_per_kwh"],
     shell:
-        "echo {output} > {log}"
+        "python {input.script} --runs {input.runs} --power-w {params.power_w} "
+        "--carbon-kg-per-kwh {params.carbon} --out {output.csv} --markdown {output.md} "
+        "2>&1 | tee {log}"

@@ -74,8 +74,30 @@ rule join_labels:
     log:
         "<logs>/join_labels/{structures}/{source}/{npre}.log",
     localrule: True
+    wildcard_constraints:
+        source=one_of(CALCULATED),
     conda:
         "../../envs/analysis.yaml"
     shell:
         "python {input.script} --data {input.data} --source {wildcards.source} "
         "--n {wildcards.npre} --chunks {input.chunks} --out {output} 2>&1 | tee {log}"
+
+
+# Labels that came with the structures.
+rule own_labels:
+    input:
+        script="workflow/scripts/own_labels.py",
+        data="<results>/data/{structures}/prepared.h5",
+        pool=ancient("<results>/data/{structures}/pool.checked"),
+    output:
+        ensure("<results>/labels/{structures}/{source}/npre~{npre}.h5", non_empty=True),
+    log:
+        "<logs>/own_labels/{structures}/{source}/{npre}.log",
+    wildcard_constraints:
+        source=one_of(set(config["sources"]) - CALCULATED),
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.script} --data {input.data} --n {wildcards.npre} --out {output} "
+        "2>&1 | tee {log}"

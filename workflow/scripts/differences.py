@@ -1,0 +1,31 @@
+"""List every difference between a computed Table 1 and the published one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+from pretraining.published import compare, compare_markdown, read_table1
+from pretraining.results import write_csv, write_text
+from pretraining.style import read_styles
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=Path, required=True, help="computed table")
+    parser.add_argument("--published", type=Path, required=True, help="table to compare with")
+    parser.add_argument("--styles", type=Path, help="titles of the sources")
+    parser.add_argument("--out", type=Path, required=True, help="computed minus published, CSV")
+    parser.add_argument("--markdown", type=Path, required=True)
+    args = parser.parse_args()
+    differences = compare(read_table1(args.table), read_table1(args.published))
+    write_csv(args.out, differences)
+    write_text(args.markdown, compare_markdown(differences, read_styles(args.styles)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

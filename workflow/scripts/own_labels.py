@@ -1,0 +1,33 @@
+"""Take the labels that came with the first structures of a prepared set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+from pretraining.errors import UserError
+from pretraining.store import Store, StoreWriter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, type=Path, help="prepared set with labels")
+    parser.add_argument("--n", required=True, type=int, help="number of training structures")
+    parser.add_argument("--out", required=True, type=Path, help="labelled set")
+    args = parser.parse_args()
+    with Store(args.data) as store:
+        if not store.has_labels:
+            raise UserError(f"{args.data}: the set has no labels of its own")
+        rows = [*store.indices("val"), *store.indices("test"), *store.indices("train", args.n)]
+        with StoreWriter(args.out, has_labels=True) as writer:
+            for row in rows:
+                writer.add_arrays(store.arrays(row))
+            writer.finish(store.n_val, store.n_test, store.provenance)
+
+
+if __name__ == "__main__":
+    cli.run(main)
