@@ -76,10 +76,26 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def validate_study(config: dict[str, Any], file: str) -> dict[str, Any]:
+def validate_study(
+    config: dict[str, Any], file: str, root: str | Path | None = None
+) -> dict[str, Any]:
     """Validate a configuration as a whole study: what it names must be configured too.
 
     A program that needs only a part, such as the label sources, takes a file with that part.
+
+    Parameters
+    ----------
+    config
+        The configuration as read.
+    file
+        Its name, for messages.
+    root
+        Folder that paths are relative to; if given, the files must exist.
+
+    Returns
+    -------
+    dict
+        The configuration with its defaults.
 
     Raises
     ------
@@ -92,7 +108,22 @@ def validate_study(config: dict[str, Any], file: str) -> dict[str, Any]:
     config = validate_config(config, file)
     for problem in _cross_checks(config):
         raise UserError(f"{file}: {problem}")
+    if root is not None:
+        for key, path in _named_files(config):
+            if not (Path(root) / path).is_file():
+                raise UserError(f"{file}: {key}: no such file: '{path}'; put it there or name it")
     return config
+
+
+def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the key and the path of every file that the experiments read."""
+    experiments = config["experiments"].values()
+    for name in sorted({e[key] for e in experiments for key in ("target", "structures")}):
+        paths = config["datasets"][name].get("path", [])
+        for path in [paths] if isinstance(paths, str) else paths:
+            yield f"datasets.{name}.path", path
+    for index, weights in enumerate(config["pretrained_weights"]):
+        yield f"pretrained_weights[{index}].file", weights["file"]
 
 
 def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
@@ -105,6 +136,10 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
     """
     config = copy.deepcopy(config)
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    for key, value in config.items():
+        # `--config allow_missing=true` arrives as text.
+        if schema["properties"].get(key, {}).get("type") == "boolean" and isinstance(value, str):
+            config[key] = {"true": True, "false": False}.get(value.lower(), value)
     error = best_match(Draft202012Validator(schema).iter_errors(config))
     if error is not None:
         raise UserError(f"{file}: {_describe(error)}")

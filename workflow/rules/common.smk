@@ -2,6 +2,7 @@
 # it imports nothing heavier than pandas.
 import json
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ try:
     # Snakemake keeps the last of two equal keys without a word.
     for file in workflow.configfiles:
         read_config(file)
-    config = validate_study(config, " + ".join(map(str, workflow.configfiles)) or "--config")
+    files = " + ".join(os.path.relpath(file) for file in workflow.configfiles)
+    config = validate_study(config, files or "--config", root=".")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
