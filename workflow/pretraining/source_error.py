@@ -1,0 +1,79 @@
+"""How far a label source is from the target's own labels, on the target's test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretraining.chunks import read_labelled
+from pretraining.errors import UserError
+from pretraining.store import Store
+
+
+def source_error(store: Store, source: str, chunk: Path) -> dict[str, Any]:
+    """Compare a source's labels with the target's.
+
+    Both energies are relative to the isolated atoms (or whatever reference) of their own method.
+    Two methods can differ by a constant an atom all the same, so the error is also given after the
+    median difference an atom *of these very test structures* has been subtracted: a lower bound
+    for the source, not what an untrained user of it would find.
+
+    Parameters
+    ----------
+    store
+        Prepared target with labels.
+    source
+        Name of the label source.
+    chunk
+        The target's ``eval`` chunk, labelled by the source.
+
+    Returns
+    -------
+    dict
+        Under ``test``: ``energy_rmse_mev_per_atom``, ``force_rmse_ev_per_angstrom``,
+        ``energy_rmse_after_median_shift_mev_per_atom``, ``median_shift_ev_per_atom`` and
+        ``n_structures``. Under ``failed``: what the source could not label.
+
+    Raises
+    ------
+    UserError
+        If the target has no labels, the chunk is not its ``eval`` chunk, or nothing is labelled.
+    """
+    if not store.has_labels:
+        raise UserError(f"{store.path} has no labels to compare '{source}' with")
+    differences, force_differences, failed, seen = [], [], [], 0
+    test = store.indices("test")
+    for label in read_labelled(store, source, [chunk]):
+        seen += 1
+        if label.row not in test:
+            continue
+        row = store.arrays(label.row)
+        if label.error is not None:
+            failed.append({"index": int(row["index"]), "reason": label.error})
+            continue
+        differences.append((label.energy - float(row["energy"])) / len(row["numbers"]))
+        force_differences.append((label.forces - row["forces"]).ravel())
+    if seen < test.stop:
+        raise UserError(f"{chunk} has {seen} of {test.stop} validation and test structures")
+    if not differences:
+        raise UserError(f"{chunk}: the source '{source}' labelled no test structure")
+    energy = np.array(differences)
+    shift = float(np.median(energy))
+    return {
+        "kind": "source",
+        "source": source,
+        "test": {
+            "n_structures": len(energy),
+            "energy_rmse_mev_per_atom": 1000 * _rms(energy),
+            "force_rmse_ev_per_angstrom": _rms(np.concatenate(force_differences)),
+            "energy_rmse_after_median_shift_mev_per_atom": 1000 * _rms(energy - shift),
+            "median_shift_ev_per_atom": shift,
+        },
+        "failed": failed,
+    }
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))

@@ -1,0 +1,174 @@
+"""What a prepared set contains, as numbers and as a page."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_masses, chemical_symbols
+from ase.units import _amu
+
+# From atomic mass units an Å³ to g/cm³.
+DENSITY = _amu * 1e3 / 1e-24
+
+
+def density(numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> float | None:
+    """Mass density of a structure that is periodic in all directions, g/cm³; else None."""
+    if not pbc.all():
+        return None
+    return float(atomic_masses[numbers].sum() / abs(np.linalg.det(cell)) * DENSITY)
+
+
+class Statistics:
+    """Running statistics of a group of structures; keeps a few numbers a structure, no atoms."""
+
+    def __init__(self) -> None:
+        self.elements: Counter[int] = Counter()
+        self.config_types: Counter[str] = Counter()
+        self.periodic: Counter[str] = Counter()
+        self._sizes: list[int] = []
+        self._densities: list[float] = []
+        self._nearest: list[float] = []
+        self._energies: list[float] = []
+        self._square = 0.0
+        self._largest = 0.0
+
+    def add(
+        self, row: Mapping[str, np.ndarray], nearest: float | None, config_type: str | None
+    ) -> None:
+        """Count a structure.
+
+        Parameters
+        ----------
+        row
+            Its arrays, as in the store, labels (relative to the energy reference) included.
+        nearest
+            Shortest distance between two atoms, Å, if it was found.
+        config_type
+            Its kind, if the set names one.
+        """
+        n = len(row["numbers"])
+        self._sizes.append(n)
+        elements, counts = np.unique(row["numbers"], return_counts=True)
+        self.elements.update(dict(zip(elements.tolist(), counts.tolist(), strict=True)))
+        self.periodic["".join("T" if axis else "F" for axis in row["pbc"])] += 1
+        if config_type is not None:
+            self.config_types[str(config_type)] += 1
+        rho = density(row["numbers"], row["cell"], row["pbc"])
+        if rho is not None:
+            self._densities.append(rho)
+        if nearest is not None:
+            self._nearest.append(nearest)
+        if "forces" in row:
+            self._energies.append(float(row["energy"]) / n)
+            self._square += float((row["forces"] ** 2).sum())
+            norms = np.linalg.norm(row["forces"], axis=1)
+            self._largest = max(self._largest, float(norms.max()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The statistics, in eV, Å and g/cm³; what does not exist is left out."""
+        atoms = sum(self._sizes)
+        out: dict[str, Any] = {"structures": len(self._sizes), "atoms": atoms}
+        if not self._sizes:
+            return out
+        out["atoms_per_structure"] = {"min": min(self._sizes), "max": max(self._sizes)}
+        out["composition"] = {
+            chemical_symbols[z]: count / atoms for z, count in sorted(self.elements.items())
+        }
+        out["periodic"] = dict(sorted(self.periodic.items()))
+        if self._densities:
+            out["density_g_cm3"] = {"min": min(self._densities), "max": max(self._densities)}
+        if self._nearest:
+            out["min_distance_angstrom"] = min(self._nearest)
+        if self._energies:
+            energies = np.array(self._energies)
+            out["energy_ev_per_atom"] = {
+                "min": float(energies.min()),
+                "max": float(energies.max()),
+                "mean": float(energies.mean()),
+                "std": float(energies.std()),
+            }
+            out["force_ev_per_angstrom"] = {
+                "component_rms": float(np.sqrt(self._square / (3 * atoms))),
+                "max_norm": self._largest,
+            }
+        if self.config_types:
+            out["config_types"] = dict(sorted(self.config_types.items()))
+        return out
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON so that the file appears whole or not at all."""
+    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def as_markdown(summary: Mapping[str, Any]) -> str:
+    """Turn the summary of a prepared set into a page."""
+    counts = summary["counts"]
+    lines = [f"# {summary['title']}", ""]
+    lines += [f"{counts['raw']:,} raw structures, {counts['kept']:,} kept.", ""]
+    for entry in counts["dropped"]:
+        lines.append(f"- {entry['structures']:,} dropped by the filter *{entry['filter']}*")
+    if counts["excluded"]:
+        lines.append(f"- {counts['excluded']:,} excluded by the configuration")
+    lines += [f"- {note}" for note in summary["notes"]]
+    reference = summary["energy_reference"]
+    terms = ", ".join(f"{element} {e:.6f} eV" for element, e in reference["energies"].items())
+    fitted = (
+        f", fitted to the {reference['n_fitted']:,} structures of the training pool"
+        if "n_fitted" in reference
+        else ""
+    )
+    lines += [
+        f"- energy reference: {reference['kind']}{' (' + terms + ')' if terms else ''}{fitted}"
+    ]
+    lines += [f"- content (SHA-256): {summary['checksum']}", ""]
+    groups = ("val", "test", "train", "all")
+    lines += ["| | validation | test | training pool | all |", "|---|---|---|---|---|"]
+    for title, path, form in _ROWS:
+        cells = [_cell(summary["groups"][group], path, form) for group in groups]
+        if any(cells):
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    for kind in summary["groups"]["all"].get("config_types", {}):
+        cells = [
+            f"{summary['groups'][group].get('config_types', {}).get(kind, 0):,}" for group in groups
+        ]
+        lines.append(f"| config_type {kind} | {' | '.join(cells)} |")
+    lines += ["", "Training on *n* structures means the first *n* of the training pool. The "]
+    lines[-1] += "validation set is the same whatever *n* is."
+    return "\n".join(lines) + "\n"
+
+
+_ROWS = (
+    ("structures", ("structures",), "{:,}"),
+    ("atoms", ("atoms",), "{:,}"),
+    ("atoms in a structure", ("atoms_per_structure",), "{min:,} to {max:,}"),
+    ("density, g/cm³", ("density_g_cm3",), "{min:.2f} to {max:.2f}"),
+    ("shortest distance, Å", ("min_distance_angstrom",), "{:.3f}"),
+    ("energy, eV/atom", ("energy_ev_per_atom",), "{min:.3f} to {max:.3f}"),
+    ("energy, mean ± std, eV/atom", ("energy_ev_per_atom",), "{mean:.3f} ± {std:.3f}"),
+    ("force component, rms, eV/Å", ("force_ev_per_angstrom", "component_rms"), "{:.3f}"),
+    ("largest force, eV/Å", ("force_ev_per_angstrom", "max_norm"), "{:.2f}"),
+)
+
+
+def _cell(group: Mapping[str, Any], path: tuple[str, ...], form: str) -> str:
+    value: Any = group
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if value is None:
+        return ""
+    return form.format(**value) if isinstance(value, Mapping) else form.format(value)

@@ -1,0 +1,32 @@
+"""Cut a chunk out of a prepared set, for a label source."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.chunks import chunk_rows, write_chunk
+from pretraining.cli import run
+from pretraining.store import Store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="prepared set (HDF5)")
+    parser.add_argument("--chunk", required=True, help="eval, or the number of a training chunk")
+    parser.add_argument("--size", type=int, default=1000, help="structures in a training chunk")
+    parser.add_argument("--last", type=int, help="training structures to label in all (all)")
+    parser.add_argument("--out", type=Path, required=True, help="extended XYZ to write")
+    args = parser.parse_args()
+    with Store(args.data) as store:
+        last = store.n_train if args.last is None else args.last
+        rows = chunk_rows(store, args.chunk, args.size, last)
+        write_chunk(store, rows, args.out)
+    print(f"{args.out}: {len(rows):,} structures")
+
+
+if __name__ == "__main__":
+    run(main)

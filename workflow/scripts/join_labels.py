@@ -1,0 +1,39 @@
+"""Join the labelled chunks of a prepared set into a labelled set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.chunks import join
+from pretraining.cli import run
+from pretraining.store import Store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="prepared set (HDF5)")
+    parser.add_argument("--source", required=True, help="name of the label source")
+    parser.add_argument(
+        "--chunks", type=Path, nargs="+", required=True, help="labelled: eval, 00000, 00001, …"
+    )
+    parser.add_argument(
+        "--need", type=int, default=0, help="training structures that must be there"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="labelled set to write (HDF5)")
+    args = parser.parse_args()
+    with Store(args.data) as store:
+        result = join(store, args.source, args.chunks, args.out, args.need)
+    for failure in result["failed"]:
+        print(f"no label: structure {failure['index']}: {failure['reason']}")
+    print(
+        f"{args.out}: {result['val']:,} validation, {result['test']:,} test, "
+        f"{result['train']:,} training structures; {len(result['failed'])} without a label"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

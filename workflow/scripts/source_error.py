@@ -1,0 +1,37 @@
+"""Compare a label source with the target's own labels on the target's test set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.cli import run
+from pretraining.source_error import source_error
+from pretraining.store import Store
+from pretraining.summary import write_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="prepared target (HDF5)")
+    parser.add_argument("--source", required=True, help="name of the label source")
+    parser.add_argument("--chunk", type=Path, required=True, help="its labelled eval chunk")
+    parser.add_argument("--out", type=Path, required=True, help="metrics to write (JSON)")
+    args = parser.parse_args()
+    with Store(args.data) as store:
+        metrics = source_error(store, args.source, args.chunk)
+    write_json(args.out, metrics)
+    test = metrics["test"]
+    print(
+        f"{args.source}: {test['energy_rmse_mev_per_atom']:.1f} meV/atom "
+        f"({test['energy_rmse_after_median_shift_mev_per_atom']:.1f} after a median shift of "
+        f"{test['median_shift_ev_per_atom']:.3f} eV/atom), "
+        f"{test['force_rmse_ev_per_angstrom']:.3f} eV/Å on {test['n_structures']} structures"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
