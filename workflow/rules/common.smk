@@ -23,7 +23,8 @@ try:
     files = " + ".join(os.path.relpath(file) for file in workflow.configfiles)
     config = validate_study(config, files or "--config", root=".")
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    # One line says it; Snakemake's own report would bury it in a traceback.
+    sys.exit(f"error: {error}")
 
 GRID = grids.grid_table(config)
 COSTS = estimate.published_costs("resources/published/training-cost.csv")
