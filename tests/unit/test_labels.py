@@ -345,6 +345,7 @@ def test_lammps_error_is_reported_and_survived(tmp_path):
         ({"calculator": "ase.calculators.lj.Missing"}, "lj", "cannot import"),
         ({"calculator": "LennardJones"}, "lj", "cannot import"),
         ({**LJ, "kwargs": {"file": "{root}/nowhere/potential.xml"}}, "lj", "no file"),
+        ({**LJ, "kwargs": {"lmpcmds": ["pair_coeff * * none/C.lcbop C"]}}, "lj", "no file none/C"),
         ({**LJ, "kwargs": {"file": "{package:no_such_package}/x"}}, "lj", "is not installed"),
         ({**LJ, "preload": ["{prefix}/lib/libnothere.so"]}, "lj", "cannot preload"),
         ({**LJ, "on_error": "ignore"}, "lj", "not stop or skip"),

@@ -33,6 +33,9 @@ from pretraining.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 VACUUM = 20.0  # Å on every side of an isolated atom
+# What looks like a file with an extension, and the arguments that name files to be written.
+FILE_NAME = re.compile(r"[^\s:]*/[^\s:]*\.[A-Za-z]\w*$")
+OUTPUT_KEY = re.compile(r"log|txt|out|label|dir|tmp", re.IGNORECASE)
 PLACEHOLDER = re.compile(r"\{(prefix|root|package:[A-Za-z0-9_.]+)\}")
 
 
@@ -149,7 +152,7 @@ def parameter_files(source: Source) -> dict[str, str]:
 
 def _words(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        value = list(value.values())
+        value = [item for key, item in value.items() if not OUTPUT_KEY.search(str(key))]
     if isinstance(value, list):
         for item in value:
             yield from _words(item)
@@ -172,8 +175,11 @@ def make_calculator(source: Source, extra: dict[str, Any] | None = None):
         except OSError as error:
             raise UserError(f"source '{source.name}': cannot preload {library}: {error}") from None
     for word in _words(expand([source.args, source.kwargs])):
-        if os.path.isabs(word) and len(word.split()) == 1 and not os.path.exists(word):
-            raise UserError(f"source '{source.name}': no file {word}; put it there or correct it")
+        if FILE_NAME.match(word) and not os.path.exists(word):
+            raise UserError(
+                f"source '{source.name}': no file {word} (seen from {os.getcwd()}); "
+                "put it there or correct the path in the configuration"
+            )
     module_name, _, attribute = source.calculator.rpartition(".")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
