@@ -22,16 +22,8 @@ from ase.io import read, write
 from pretraining import labels
 from pretraining.errors import UserError
 from pretraining.labelling import label, read_structures
-from pretraining.labels import (
-    VACUUM,
-    Evaluator,
-    Source,
-    expand,
-    isolated_energies,
-    load_source,
-    make_calculator,
-    provenance,
-)
+from pretraining.labels import VACUUM, Evaluator, isolated_energies, make_calculator
+from pretraining.sources import Source, expand, load_source, provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "scripts" / "label.py"
@@ -429,7 +421,10 @@ def test_journal_of_another_job_is_not_used(tmp_path, capsys):
 def test_imports_only_what_every_interpreter_has():
     allowed = set(sys.stdlib_module_names) | {"numpy", "ase", "yaml", "pretraining"}
     package = ROOT / "workflow" / "pretraining"
-    files = [SCRIPT, *(package / f"{n}.py" for n in ("labels", "labelling", "cli", "errors"))]
+    files = [
+        SCRIPT,
+        *(package / f"{n}.py" for n in ("sources", "labels", "labelling", "cli", "errors")),
+    ]
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -13,7 +13,8 @@ from ase import Atoms
 from ase.io import read, write
 
 from pretraining.errors import UserError
-from pretraining.labels import Evaluator, Source, fingerprint, reason_of
+from pretraining.labels import Evaluator, fingerprint, reason_of
+from pretraining.sources import Source
 
 
 def read_structures(path: Path, index: str = ":") -> list[Atoms]:

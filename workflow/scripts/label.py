@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.cli import run
 from pretraining.errors import UserError
 from pretraining.labelling import label, read_structures
-from pretraining.labels import isolated_energies, load_source, provenance
+from pretraining.labels import isolated_energies
+from pretraining.sources import load_source, provenance
 
 
 def arguments() -> argparse.Namespace:

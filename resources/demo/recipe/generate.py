@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from pretraining.cli import run
-from pretraining.labels import load_source, make_calculator
+from pretraining.labels import make_calculator
+from pretraining.sources import load_source
 
 CARBON_MASS = 12.011  # u
 GRAM_PER_CM3 = units._Nav * 1e-24  # u/Å^3 in 1 g/cm^3 is this number

@@ -1,0 +1,180 @@
+"""Definitions of label sources: what the configuration says, and where its files are.
+
+Like :mod:`pretraining.labels`, this runs in the interpreter of the source and imports only the
+standard library, numpy, ASE and PyYAML.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+import yaml
+
+from pretraining.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+# What looks like a file with an extension, and the arguments that name files to be written.
+FILE_NAME = re.compile(r"[^\s:]*/[^\s:]*\.[A-Za-z]\w*$")
+OUTPUT_KEY = re.compile(r"log|txt|out|label|dir|tmp", re.IGNORECASE)
+PLACEHOLDER = re.compile(r"\{(prefix|root|package:[A-Za-z0-9_.]+)\}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of the configuration's ``sources``, as written there."""
+
+    name: str
+    calculator: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    preload: list[str] = field(default_factory=list)
+    isolated_atom: dict[str, Any] = field(default_factory=dict)
+    on_error: str = "stop"
+    fresh_calculator: bool = False
+
+    @property
+    def energy_key(self) -> str:
+        """Name of the energy in ``Atoms.info``."""
+        return f"{self.name}_energy"
+
+    @property
+    def force_key(self) -> str:
+        """Name of the forces in ``Atoms.arrays``."""
+        return f"{self.name}_force"
+
+    @property
+    def error_key(self) -> str:
+        """Name, in ``Atoms.info``, of the reason why a structure has no label."""
+        return f"{self.name}_error"
+
+    def definition(self) -> dict[str, Any]:
+        """Everything that decides a label's value, placeholders unexpanded, and files' contents."""
+        return {
+            "calculator": self.calculator,
+            "args": self.args,
+            "kwargs": self.kwargs,
+            "isolated_atom": self.isolated_atom,
+            "files": parameter_files(self),
+        }
+
+
+def load_source(config: Path, name: str) -> Source:
+    """Read the source `name` from the section ``sources`` of a YAML file.
+
+    Raises
+    ------
+    UserError
+        If the file or the source is missing, or its entry has no calculator.
+    """
+    try:
+        sections = yaml.safe_load(Path(config).read_text())
+    except FileNotFoundError:
+        raise UserError(f"no configuration file {config}; give an existing one") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{config} is not valid YAML: {error}") from None
+    sources = (sections or {}).get("sources") or {}
+    if name not in sources:
+        known = ", ".join(sorted(sources)) or "none"
+        raise UserError(f"{config} has no source '{name}' under 'sources' (known: {known})")
+    entry = sources[name] or {}
+    if not entry.get("calculator"):
+        raise UserError(f"{config}: source '{name}' needs 'calculator', an import path")
+    on_error = entry.get("on_error", "stop")
+    if on_error not in ("stop", "skip"):
+        raise UserError(f"{config}: source '{name}': on_error is '{on_error}', not stop or skip")
+    fields = {key: entry[key] for key in Source.__dataclass_fields__ if entry.get(key) is not None}
+    return Source(**{**fields, "name": name})
+
+
+def expand(value: Any) -> Any:
+    """Replace ``{prefix}``, ``{root}`` and ``{package:NAME}`` in all strings of a YAML value.
+
+    They stand for the running interpreter's prefix, the repository's root and the folder of an
+    importable package (which is located, not imported).
+    """
+    if isinstance(value, dict):
+        return {key: expand(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [expand(item) for item in value]
+    return (
+        PLACEHOLDER.sub(lambda found: _place(found[1]), value) if isinstance(value, str) else value
+    )
+
+
+def _place(name: str) -> str:
+    if name == "prefix":
+        return sys.prefix
+    if name == "root":
+        return str(ROOT)
+    package = name.split(":", 1)[1]
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{{{name}}}: package '{package}' is not installed in {sys.prefix}")
+    return next(iter(spec.submodule_search_locations))
+
+
+def parameter_files(source: Source) -> dict[str, str]:
+    """Names and sha256 of the files that the source's arguments mention (and `<file>.*` of it).
+
+    Words within strings count, as in a LAMMPS ``pair_coeff``; a GAP's sparse points lie in files
+    that extend the name of its XML file.
+    """
+    found: dict[str, str] = {}
+    for word in words(expand([source.args, source.kwargs])):
+        if os.path.isfile(word):
+            for path in [word, *sorted(glob.glob(glob.escape(word) + ".*"))]:
+                found[os.path.basename(path)] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return found
+
+
+def words(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = [item for key, item in value.items() if not OUTPUT_KEY.search(str(key))]
+    if isinstance(value, list):
+        for item in value:
+            yield from words(item)
+    elif isinstance(value, str):
+        yield from {value, *value.split()}
+
+
+def version_of(package: str) -> str | None:
+    """Version of an imported package, as far as it tells."""
+    version = getattr(sys.modules.get(package), "__version__", None)
+    if version is None:
+        for distribution in importlib.metadata.packages_distributions().get(package, []):
+            version = importlib.metadata.version(distribution)
+    return None if version is None else str(version)
+
+
+def provenance(source: Source, reference: dict[str, float]) -> dict[str, Any]:
+    """Who made the labels: calculator, arguments, files, versions, isolated atoms."""
+    package = source.calculator.split(".")[0]
+    if package == "ase" and "lammps" in sys.modules:
+        package = "lammps"
+    return {
+        "source": source.name,
+        "calculator": source.calculator,
+        "args": source.args,
+        "kwargs": source.kwargs,
+        "code": {"package": package, "version": version_of(package)},
+        "ase": ase.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+        "parameter_files_sha256": parameter_files(source),
+        "isolated_atoms_ev": reference,
+    }
