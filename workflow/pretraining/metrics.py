@@ -29,6 +29,13 @@ def named_errors(energy: float, forces: float) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in named.items()}
 
 
+def describe(errors: dict[str, float | None]) -> str:
+    """Write errors for a person to read."""
+    if errors[ENERGY] is None or errors[FORCE] is None:
+        return "no finite errors"
+    return f"{errors[ENERGY]:.2f} meV/atom {errors[FORCE]:.4f} eV/Å"
+
+
 NO_ERRORS = named_errors(math.nan, math.nan)
 
 

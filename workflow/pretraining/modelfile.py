@@ -25,16 +25,10 @@ from nequip.utils.global_state import get_latest_global_state, set_global_state
 
 from pretraining.data import add_neighbours, to_data
 from pretraining.errors import UserError
-from pretraining.network import (
-    PUBLISHED_SUFFIX,
-    build_network,
-    check_network_config,
-    convert_published_weights,
-    copy_parameters,
-    network_config,
-)
+from pretraining.network import check_network_config
 from pretraining.runstate import write_atomically
 from pretraining.settings import Training
+from pretraining.weights import PUBLISHED_SUFFIX, load_published
 
 SOLE_MODEL = "sole_model"  # NequIP's name for the model of a module that has only one
 
@@ -68,6 +62,7 @@ def make_module(
     about
         Kept in the model file beside what NequIP needs.
     """
+    quiet_lightning()
     set_global_state(allow_tf32=False)
     check_network_config(model)
     if training.compile:
@@ -187,37 +182,6 @@ def load_model(
                 "give a run's model.ckpt or published weights (.pth)"
             ) from error
     return model.eval().to(device)
-
-
-def load_published(
-    path: Path,
-    avg_num_neighbors: float | None,
-    network: dict[str, Any],
-    type_names: Sequence[str],
-) -> GraphModel:
-    """Load published weights into the network that is configured; see :func:`load_model`."""
-    if avg_num_neighbors is None:
-        raise UserError(
-            f"{path} does not hold the average number of neighbours that it was trained with: give "
-            "it with --avg-num-neighbors (C-SYNTH-23M at 4 Å: about 31)"
-        )
-    config = network_config(
-        network, type_names=type_names, avg_num_neighbors=avg_num_neighbors, seed=0
-    )
-    model = build_network(config)
-    copy_parameters(read_published(path), model, str(path))
-    return model
-
-
-def read_published(path: Path) -> dict[str, torch.Tensor]:
-    """Read the parameters of published weights, which come from the network: tensors only."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return convert_published_weights(state)
-    except Exception as error:
-        raise UserError(
-            f"{path} is not a NequIP 0.5.6 state dict ({type(error).__name__})"
-        ) from error
 
 
 def cutoff_of(model: GraphModel) -> float:

@@ -54,7 +54,6 @@ BUILDERS = {
     "stock": "nequip.model.NequIPGNNModel",
 }
 DEFAULT_CUTOFF = 4.0
-PUBLISHED_SUFFIX = ".pth"
 # Arguments of a builder that a run decides, not the configuration.
 RUN_ARGUMENTS = ("seed", "model_dtype", "type_names", "r_max", "avg_num_neighbors")
 
@@ -331,69 +330,3 @@ def check_network_config(config: dict[str, Any]) -> None:
 def count_parameters(model: torch.nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def copy_parameters(weights: dict[str, torch.Tensor], model: torch.nn.Module, source: str) -> None:
-    """Copy trained parameters, by name, into a freshly built network.
-
-    Only parameters are copied: buffers, such as the cut-off and the average number of neighbours,
-    stay those of `model`.
-
-    Parameters
-    ----------
-    weights
-        Tensors by parameter name; names that are not parameters of `model` must not occur.
-    model
-        Receives the weights.
-    source
-        Where the weights come from, for the message.
-
-    Raises
-    ------
-    UserError
-        If the names or shapes do not fit.
-    """
-    parameters = dict(model.named_parameters())
-    missing = sorted(parameters.keys() - weights.keys())
-    extra = sorted(weights.keys() - parameters.keys())
-    shapes = [
-        n for n in parameters.keys() & weights.keys() if parameters[n].shape != weights[n].shape
-    ]
-    if missing or extra or shapes:
-        example = (missing + extra + sorted(shapes))[0]
-        raise UserError(
-            f"{source}: its weights do not fit the configured network ({len(missing)} missing, "
-            f"{len(extra)} unknown, {len(shapes)} of another shape; first {example!r}); use the "
-            "network that they were trained with"
-        )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-
-
-def convert_published_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename the state dict of a NequIP 0.5.6 network to the parameters of :func:`PaperNetwork`.
-
-    Parameters
-    ----------
-    state
-        Content of a published ``.pth`` file.
-
-    Returns
-    -------
-    dict
-        Parameters by name. No value changes; the roots of the Bessel basis become double precision.
-    """
-    weights = {}
-    for name, value in state.items():
-        # All else are constants, which the network makes itself.
-        if not name.endswith((".weight", "bessel_weights")) or not value.numel():
-            continue
-        prefix, radial, layer = name.partition(".fc.layer")
-        if radial:
-            index = int(layer.removesuffix(".weight"))
-            name = f"{prefix}.edge_mlp.mlp.{2 * index}.weight"  # a nonlinearity stands between two
-        elif name.endswith("bessel_weights"):
-            name, value = name.replace(".basis.", "."), value.double().view(1, -1)
-        weights[name] = value
-    return weights

@@ -6,6 +6,7 @@ checkpoints, ``train.log`` is the log so far. The folder is removed when the run
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -53,7 +54,7 @@ class RunState:
         if stale is not None:
             self.log(f"starting afresh: the saved state is of another run ({stale})")
         if not file.is_file():
-            write_atomically(file, lambda path: path.write_text(json.dumps(identity, indent=1)))
+            write_json(file, identity)
 
     def log(self, message: str) -> None:
         """Write a line to the log and to stderr."""
@@ -108,6 +109,18 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically; a number that is not finite is an error."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _difference(file: Path, identity: dict[str, Any]) -> str | None:

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
-import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +26,30 @@ from nequip.train import EMALightningModule
 from pretraining.callbacks import CURVE, Diverged, Recorder
 from pretraining.data import EpochSampler, StructureDataset, make_loader, type_names_of
 from pretraining.errors import UserError
-from pretraining.metrics import NO_ERRORS, errors_of
+from pretraining.machine import device_name, resolve_device, versions
+from pretraining.metrics import NO_ERRORS, describe, errors_of
 from pretraining.modelfile import (
     load_model,
     make_module,
     network_of,
-    quiet_lightning,
     save_model,
     set_weights,
     type_names_of_model,
 )
-from pretraining.network import copy_parameters, count_parameters, network_config
-from pretraining.runstate import INTERRUPTED, Interrupted, RunState, StopRequest, write_atomically
+from pretraining.network import count_parameters, network_config
+from pretraining.runstate import (
+    INTERRUPTED,
+    Interrupted,
+    RunState,
+    StopRequest,
+    file_hash,
+    write_atomically,
+    write_json,
+)
 from pretraining.settings import KINDS, Settings, digest, load_settings
 from pretraining.store import Store
 from pretraining.transforms import Transform
+from pretraining.weights import copy_parameters
 
 MONITOR = "val0_epoch/forces_rmse"
 # Of a large training set, the errors of this many structures tell as much as those of all.
@@ -96,26 +101,6 @@ class Request:
             raise UserError(f"--seed: must not be negative, as {self.seed} is")
 
 
-def resolve_device(device: str, allow_cpu: bool = False) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
-
-    Raises
-    ------
-    UserError
-        If a GPU is asked for, there is none, and `allow_cpu` is false.
-    """
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if allow_cpu:
-        return torch.device("cpu")
-    raise UserError(
-        "training.device: a GPU is asked for, but PyTorch finds none; check the driver and that "
-        "this PyTorch is built for CUDA, or set `device: auto`, or `allow_cpu: true`"
-    )
-
-
 def train(request: Request, started: float | None = None) -> int:
     """Carry out a run, or go on with it.
 
@@ -156,7 +141,6 @@ class Run:
     """
 
     def __init__(self, request: Request, stop: StopRequest, started: float) -> None:
-        quiet_lightning()
         self.request = request
         self.stop = stop
         self.started = started
@@ -339,12 +323,12 @@ class Run:
         save_model(module, out / "model.ckpt")
         write_atomically(out / "curve.csv", lambda path: write_curve(path, recorder.rows))
         self.state.log(
-            f"{metrics['stopped_because']} after {metrics['epochs']} epochs; best epoch "
-            f"{metrics['best_epoch']}; test {errors['test']}; {metrics['wall_time_s']:.1f} s"
+            f"stopped ({metrics['stopped_because']}) after {metrics['epochs']} epochs; best epoch "
+            f"{metrics['best_epoch']}; test {describe(errors['test'])}; "
+            f"{metrics['wall_time_s']:.1f} s in all"
         )
         self.state.finish(out / "train.log")
-        text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
-        write_atomically(out / "metrics.json", lambda path: path.write_text(text))
+        write_json(out / "metrics.json", metrics)
 
     def _about(self) -> dict[str, Any]:
         """What the run is, for the metrics and the model file."""
@@ -366,22 +350,3 @@ def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: "" if v != v else v for k, v in row.items()})
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def device_name(device: torch.device) -> str:
-    """Name a device as its maker does."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    names = ("torch", "nequip", "e3nn", "lightning", "ase", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,56 @@
+"""Compute a model's errors on a part of a labelled set, without training it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, type=Path, help="model.ckpt of a run")
+    parser.add_argument("--data", required=True, type=Path, help="labelled store (HDF5)")
+    parser.add_argument("--part", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--out", required=True, type=Path, help="metrics, JSON")
+    parser.add_argument(
+        "--elements-as",
+        nargs="*",
+        default=[],
+        metavar="Si:C",
+        help="take an element for another, which the model knows",
+    )
+    parser.add_argument("--batch-size", type=int, default=20)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = parser.parse_args()
+
+    from pretraining.inference import evaluate, parse_elements_as
+    from pretraining.machine import resolve_device
+    from pretraining.metrics import describe
+    from pretraining.modelfile import load_model
+    from pretraining.runstate import file_hash, write_json
+    from pretraining.store import Store
+
+    device = resolve_device(arguments.device)
+    model = load_model(arguments.model, device=device)
+    with Store(arguments.data) as store:
+        metrics = evaluate(
+            model,
+            store,
+            arguments.part,
+            batch_size=arguments.batch_size,
+            device=device,
+            elements_as=parse_elements_as(arguments.elements_as),
+        )
+        about = {"model_sha256": file_hash(arguments.model), "data_checksum": store.checksum}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out, metrics | about | {"device": device.type})
+    print(f"{arguments.out}: {arguments.part} {describe(metrics[arguments.part])}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

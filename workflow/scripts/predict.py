@@ -1,0 +1,51 @@
+"""Predict energies and forces of structures with a trained model; writes extended XYZ."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, type=Path, help="model.ckpt of a run, or a .pth")
+    parser.add_argument("--structures", required=True, type=Path, help="any file that ASE reads")
+    parser.add_argument("--out", required=True, type=Path, help="extended XYZ to write")
+    parser.add_argument(
+        "--avg-num-neighbors", type=float, help="of the training set of published weights (.pth)"
+    )
+    parser.add_argument("--elements", nargs="+", default=["C"], help="atom types of a .pth")
+    parser.add_argument("--elements-as", nargs="*", default=[], metavar="Si:C")
+    parser.add_argument("--batch-size", type=int, default=20)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = parser.parse_args()
+
+    from pretraining.inference import parse_elements_as, predict_file
+    from pretraining.machine import resolve_device
+    from pretraining.modelfile import load_model
+
+    device = resolve_device(arguments.device)
+    model = load_model(
+        arguments.model,
+        avg_num_neighbors=arguments.avg_num_neighbors,
+        type_names=arguments.elements,
+        device=device,
+    )
+    count = predict_file(
+        model,
+        arguments.structures,
+        arguments.out,
+        batch_size=arguments.batch_size,
+        device=device,
+        elements_as=parse_elements_as(arguments.elements_as),
+    )
+    print(f"{arguments.out}: {count} structures")
+
+
+if __name__ == "__main__":
+    cli.run(main)
