@@ -1,0 +1,77 @@
+"""Write Table 1: energy errors by label source and number of DFT-labelled structures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+from pretraining.errors import UserError
+from pretraining.published import TARGET, compare, compare_markdown, read_table1
+from pretraining.results import read_runs, write_csv, write_text
+from pretraining.selection import Selection, select
+from pretraining.style import read_styles
+from pretraining.table1 import TABLE_COLUMNS, as_latex, as_markdown, table1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, help="runs table; without it --published is rendered")
+    parser.add_argument("--out", type=Path, required=True, help="table as CSV")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--latex", type=Path)
+    parser.add_argument("--target")
+    parser.add_argument("--npre", type=int, help="pre-training size")
+    parser.add_argument("--structures")
+    parser.add_argument("--transform")
+    parser.add_argument("--preseed", help="seed of the pre-training")
+    parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
+    parser.add_argument("--published", type=Path, help="table to compare with")
+    parser.add_argument("--published-target", default=TARGET, help="test set of --published")
+    parser.add_argument("--differences", type=Path, help="computed minus published, as CSV")
+    parser.add_argument("--differences-markdown", type=Path)
+    args = parser.parse_args()
+    styles = read_styles(args.styles)
+    published = read_table1(args.published) if args.published else None
+    if args.runs is None:
+        if published is None:
+            raise UserError("no table to write: give --runs, --published or both")
+        table, heading = published, "Table 1, published values."
+    else:
+        wanted = Selection(
+            target=args.target,
+            npre=args.npre,
+            structures=args.structures,
+            transform=args.transform,
+            preseed=args.preseed,
+        )
+        selected = select(read_runs(args.runs), wanted, what=str(args.runs))
+        for note in selected.notes:
+            print(f"note: {note}", file=sys.stderr)
+        table, chosen = table1(selected), selected.chosen
+        heading = f"Table 1 for {chosen.target}."
+        if chosen.npre is not None:
+            heading = f"Table 1 for {chosen.target}, {chosen.npre:,} pre-training structures."
+    write_csv(args.out, table[list(TABLE_COLUMNS)])
+    if args.markdown:
+        write_text(args.markdown, as_markdown(table, styles, heading))
+    if args.latex:
+        write_text(args.latex, as_latex(table, styles))
+    if args.differences or args.differences_markdown:
+        if published is None:
+            raise UserError("--differences needs --published, the table to compare with")
+        same = args.runs is None or chosen.target == args.published_target
+        if not same:
+            print(f"note: nothing is published for {chosen.target}", file=sys.stderr)
+        differences = compare(table if same else table.iloc[:0], published)
+        if args.differences:
+            write_csv(args.differences, differences)
+        if args.differences_markdown:
+            write_text(args.differences_markdown, compare_markdown(differences, styles))
+
+
+if __name__ == "__main__":
+    cli.run(main)
