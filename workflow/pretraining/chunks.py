@@ -156,7 +156,7 @@ def _label(row: int, source: str, atoms: Atoms, where: str) -> Label:
 
 
 def join(
-    store: Store, source: str, files: Sequence[Path], out: Path, need: int = 0
+    store: Store, source: str, files: Sequence[Path], out: Path, n: int | None = None
 ) -> dict[str, Any]:
     """Join labelled chunks into a labelled set; structures without a label are left out.
 
@@ -169,9 +169,9 @@ def join(
     files
         Labelled chunks, ``eval`` first, then the training pool's in order.
     out
-        Labelled set to write: as the prepared one, its training pool cut off after the chunks.
-    need
-        Number of training structures that must be labelled.
+        Labelled set to write: as the prepared one, its training pool cut off.
+    n
+        Number of training structures: the first `n` that could be labelled. By default, all.
 
     Returns
     -------
@@ -186,9 +186,11 @@ def join(
     """
     counts = dict.fromkeys(("val", "test", "train"), 0)
     failed: list[dict[str, Any]] = []
-    seen = 0
+    seen, n_eval = 0, store.n_val + store.n_test
     with StoreWriter(out, has_labels=True, info=store.info_names) as writer:
         for label in read_labelled(store, source, files):
+            if counts["train"] == n and label.row >= n_eval:
+                break
             seen += 1
             row = store.arrays(label.row)
             if label.error is not None:
@@ -197,16 +199,15 @@ def join(
             row |= {"energy": np.asarray(label.energy), "forces": label.forces}
             writer.add_arrays(row, store.info(label.row))
             counts[_group(store, label.row)] += 1
-        n_eval = store.n_val + store.n_test
         if seen < n_eval:
             raise UserError(
                 f"{seen} of {n_eval} validation and test structures: a chunk is missing"
             )
         failures = f" ({len(failed)} could not be labelled)" if failed else ""
-        if counts["train"] < need:
+        if counts["train"] < (n or 0):
             raise UserError(
-                f"the source '{source}' labelled {counts['train']:,} training structures{failures}, "
-                f"{need:,} are needed: lower the pre-training size, or label more structures"
+                f"the source '{source}' labelled {counts['train']:,} training structures{failures} "
+                f"where {n:,} are needed: lower the pre-training size, or label more structures"
             )
         for group in ("val", "test"):
             if counts[group] == 0:

@@ -69,8 +69,8 @@ def prepare(
     scratch = out.with_name(f".{out.name}.{os.getpid()}.raw.h5")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        raw = open_raw(dataset, root)
         filters = [Filter(entry) for entry in dataset.get("filters", [])]
+        raw = open_raw(dataset, root)
         kept = read_raw(raw, dataset, filters, scratch)
         with Store(scratch) as store:
             result = _write(store, kept, raw, dataset, name, filters, out, sizes, source_reference)

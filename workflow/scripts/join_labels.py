@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="labelled set to write (HDF5)")
     args = parser.parse_args()
     with Store(args.data) as store:
-        result = join(store, args.source, args.chunks, args.out, args.need)
+        result = join(store, args.source, args.chunks, args.out, args.n)
     for failure in result["failed"]:
         print(f"no label: structure {failure['index']}: {failure['reason']}")
     print(
