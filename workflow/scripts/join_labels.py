@@ -20,9 +20,7 @@ def main() -> None:
     parser.add_argument(
         "--chunks", type=Path, nargs="+", required=True, help="labelled: eval, 00000, 00001, …"
     )
-    parser.add_argument(
-        "--need", type=int, default=0, help="training structures that must be there"
-    )
+    parser.add_argument("--n", type=int, help="number of training structures (all)")
     parser.add_argument("--out", type=Path, required=True, help="labelled set to write (HDF5)")
     args = parser.parse_args()
     with Store(args.data) as store:
