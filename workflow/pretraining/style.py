@@ -177,7 +177,7 @@ def shades(values: Sequence[float], colormap: str = "plasma") -> dict[float, str
     readable on white and in greyscale.
     """
     ordered = sorted(set(values))
-    places = np.linspace(0.12, 0.88, len(ordered)) if len(ordered) > 1 else [0.5]
+    places = np.linspace(0.12, 0.88, len(ordered)) if len(ordered) != 1 else [0.5]
     ramp = matplotlib.colormaps[colormap]
     return {value: to_hex(ramp(1 - place)) for value, place in zip(ordered, places, strict=True)}
 
@@ -215,5 +215,6 @@ def save(figure: Figure, *paths: str | Path) -> None:
             raise UserError(f"{path}: figures are written as {', '.join(stable)}")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.part")
-        figure.savefig(partial, format=path.suffix[1:], metadata=stable[path.suffix])
+        with house_style():
+            figure.savefig(partial, format=path.suffix[1:], metadata=stable[path.suffix])
         partial.replace(path)

@@ -1,0 +1,165 @@
+"""What the training runs cost: hours, electricity and carbon dioxide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pretraining.collect import GRID_COLUMNS
+from pretraining.errors import UserError
+from pretraining.estimate import estimated_seconds
+from pretraining.results import KEY, markdown_table, read_table, truths
+
+POWER_W = 300.0
+CARBON_KG_PER_KWH = 0.207
+TRAINED = ("pretrain", "direct", "finetune")
+_SUMS = ("runs", "without_time", "hours", "expected_hours")
+_ORDER = {kind: place for place, kind in enumerate((*TRAINED, "total", "published"))}
+
+
+def read_training_grid(path: str | Path) -> pd.DataFrame:
+    """Read the table of all training runs as a grid of wanted results.
+
+    Parameters
+    ----------
+    path
+        The columns of a run's identity and ``path``, the run's folder relative to the results;
+        runs marked in an ``imported`` column were not trained here and are left out.
+
+    Raises
+    ------
+    UserError
+        Naming the file and the column.
+    """
+    grid = read_table(path, (*KEY, "path"), "the table of training runs")
+    if "imported" in grid:
+        grid = grid[~truths(grid["imported"], path)]
+    return grid.assign(metrics=grid["path"] + "/metrics.json")[list(GRID_COLUMNS)]
+
+
+def training_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """All training runs of one or more runs tables, each once.
+
+    A row of kind ``pretrain`` that has a target is a test of a pre-trained model, not its training.
+    Of the rows of one run, one with a time is kept rather than one without, and one without rather
+    than one that says the run is missing.
+    """
+    runs = pd.concat(tables, ignore_index=True)
+    tests = (runs["kind"] == "pretrain") & (runs["target"] != "")
+    runs = runs[runs["kind"].isin(TRAINED) & ~tests].copy()
+    runs["device"] = runs["device"].fillna("").astype(str) if "device" in runs else ""
+    order = runs.assign(_missing=runs["status"] == "missing", _no_time=runs["wall_time_s"].isna())
+    runs = order.sort_values(["_no_time", "_missing"], kind="stable")
+    runs = runs.drop_duplicates(list(KEY)).drop(columns=["_missing", "_no_time"])
+    return runs.reset_index(drop=True)
+
+
+def cost(
+    runs: pd.DataFrame,
+    power_w: float = POWER_W,
+    carbon_kg_per_kwh: float = CARBON_KG_PER_KWH,
+    published: pd.DataFrame | None = None,
+    costs: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Add up the recorded wall times.
+
+    Parameters
+    ----------
+    runs
+        As :func:`training_runs` returns them.
+    power_w
+        Power drawn by one GPU in W.
+    carbon_kg_per_kwh
+        Carbon dioxide equivalents of a kWh in kg.
+    published
+        Rows quantity, value with gpu_hours, energy_used and carbon_dioxide, given as a last row.
+    costs
+        As :func:`pretraining.estimate.published_costs` returns them: what a missing run is
+        expected to take.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each kind, target and type of device (``gpu``, ``cpu``, ``unknown`` where none
+        is recorded, ``not run`` for missing runs), then a total for each type: ``runs``,
+        ``without_time`` (runs whose time is not recorded, which therefore count as nothing),
+        ``hours``, ``kwh`` and ``kg_co2e`` (for GPUs only: the power of a CPU core is not that of a
+        machine) and ``expected_hours`` (GPU hours of the missing runs, by published medians).
+
+    Raises
+    ------
+    UserError
+        If power or carbon intensity is not a positive number.
+    """
+    for name, value in (("power", power_w), ("carbon intensity", carbon_kg_per_kwh)):
+        if not (np.isfinite(value) and value > 0):
+            raise UserError(f"the {name} is {value}; a positive number is needed")
+    device = runs["device"].str.lower()
+    # What kept no record of its time says nothing of its device either.
+    known = runs["wall_time_s"].notna() | (device != "")
+    kinds = np.where(device.str.startswith("cpu"), "cpu", np.where(known, "gpu", "unknown"))
+    kinds = np.where((runs["status"] == "missing") & runs["wall_time_s"].isna(), "not run", kinds)
+    runs = runs.assign(type=kinds, expected_s=np.nan)
+    if costs is not None:
+        runs["expected_s"] = estimated_seconds(runs, costs).where(kinds == "not run")
+    rows = []
+    for (kind, target, device), group in runs.groupby(["kind", "target", "type"]):
+        rows.append({"kind": kind, "target": target, "device": device} | _sum(group))
+    for device, group in runs.groupby("type"):
+        rows.append({"kind": "total", "target": "", "device": device} | _sum(group))
+    table = pd.DataFrame(rows, columns=["kind", "target", "device", *_SUMS])
+    on_gpu = table["device"] == "gpu"
+    table["kwh"] = (table["hours"] * power_w / 1000).where(on_gpu)
+    table["kg_co2e"] = (table["kwh"] * carbon_kg_per_kwh).where(on_gpu)
+    if published is not None:
+        known = published.drop_duplicates("quantity").set_index("quantity")["value"]
+        row = {"kind": "published", "target": "", "device": "gpu", "hours": known.get("gpu_hours")}
+        row |= {"kwh": known.get("energy_used"), "kg_co2e": known.get("carbon_dioxide")}
+        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+    table["_rank"] = table["kind"].map(_ORDER)
+    table = table.sort_values(["_rank", "target", "device"]).drop(columns="_rank")
+    order = ["kind", "target", "device", "runs", "without_time", "hours", "kwh", "kg_co2e"]
+    table = table[[*order, "expected_hours"]]
+    for column in ("runs", "without_time"):
+        table[column] = table[column].astype("Int64")
+    return table.reset_index(drop=True)
+
+
+def _sum(group: pd.DataFrame) -> dict:
+    # Sorted, so that the order of the rows does not show in the last digit.
+    seconds = np.sort(group["wall_time_s"].dropna().to_numpy(dtype=float))
+    expected = np.sort(group["expected_s"].dropna().to_numpy(dtype=float))
+    return {
+        "runs": len(group),
+        "without_time": len(group) - len(seconds),
+        "hours": seconds.sum() / 3600,
+        "expected_hours": expected.sum() / 3600 if len(expected) else np.nan,
+    }
+
+
+def as_markdown(table: pd.DataFrame, power_w: float, carbon_kg_per_kwh: float) -> str:
+    """The costs in Markdown."""
+
+    def number(value: float, places: int) -> str:
+        return "" if pd.isna(value) else f"{value:,.{places}f}"
+
+    rows = []
+    for _, row in table.iterrows():
+        few = 0 if row["hours"] >= 10 else 2
+        bold = "**" if row["kind"] in ("total", "published") else ""
+        cells = [row["kind"], row["target"], row["device"]]
+        cells += [number(row[name], 0) for name in ("runs", "without_time")]
+        cells += [number(row[name], few) for name in ("hours", "kwh", "kg_co2e", "expected_hours")]
+        rows.append([f"{bold}{cell}{bold}" if cell else "" for cell in cells])
+    header = ["kind", "target", "device", "runs", "without time", "hours", "kWh", "kg CO2e"]
+    header.append("expected hours")
+    return (
+        "# Cost of training\n\n"
+        + markdown_table(header, rows)
+        + f"\nWall time of the training runs; {power_w:g} W a GPU, {carbon_kg_per_kwh:g} kg CO2e a "
+        "kWh. CPU hours are counted apart, without electricity. Runs without a recorded time count "
+        "as nothing; expected hours are what missing runs would take by the published medians.\n"
+    )

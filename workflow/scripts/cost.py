@@ -1,0 +1,57 @@
+"""Add up what the training runs cost: hours, electricity and carbon dioxide."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli, estimate
+from pretraining.collect import collect
+from pretraining.cost import (
+    CARBON_KG_PER_KWH,
+    POWER_W,
+    as_markdown,
+    cost,
+    read_training_grid,
+    training_runs,
+)
+from pretraining.errors import UserError
+from pretraining.headline import read_headlines
+from pretraining.results import normalise, read_runs, write_csv, write_text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="runs tables")
+    parser.add_argument("--grid", type=Path, help="table of all training runs, TSV")
+    parser.add_argument("--results", type=Path, default=Path(), help="folder of the runs")
+    parser.add_argument("--allow-missing", action="store_true", help="go on without a result")
+    parser.add_argument("--out", type=Path, required=True, help="costs as CSV")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--power-w", type=float, default=POWER_W, help="power of a GPU in W")
+    parser.add_argument("--carbon-kg-per-kwh", type=float, default=CARBON_KG_PER_KWH)
+    parser.add_argument("--published", type=Path, help="published single numbers to set beside")
+    parser.add_argument("--costs", type=Path, help="published medians, for missing runs")
+    args = parser.parse_args()
+    tables = [read_runs(path) for path in args.runs]
+    if args.grid:
+        runs = collect(
+            read_training_grid(args.grid), args.results, allow_missing=args.allow_missing
+        )
+        tables.append(normalise(runs, args.grid))
+    if not tables:
+        raise UserError("nothing to add up: give --runs, --grid or both")
+    published = read_headlines(args.published) if args.published else None
+    costs = estimate.published_costs(args.costs) if args.costs else None
+    runs = training_runs(tables)
+    table = cost(runs, args.power_w, args.carbon_kg_per_kwh, published, costs)
+    write_csv(args.out, table)
+    if args.markdown:
+        write_text(args.markdown, as_markdown(table, args.power_w, args.carbon_kg_per_kwh))
+
+
+if __name__ == "__main__":
+    cli.run(main)

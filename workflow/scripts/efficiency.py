@@ -1,0 +1,44 @@
+"""Write how few structures pre-trained models need, and what pre-training gains."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+from pretraining.efficiency import as_markdown, efficiency, gains
+from pretraining.headline import beside_published, read_headlines
+from pretraining.results import read_runs, write_csv, write_text
+from pretraining.style import read_styles
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, required=True, help="runs table")
+    parser.add_argument("--out", type=Path, required=True, help="efficiency as CSV")
+    parser.add_argument("--gains", type=Path, help="gains at equal numbers of structures, as CSV")
+    parser.add_argument("--markdown", type=Path, help="summary")
+    parser.add_argument("--target", help="only this target")
+    parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
+    parser.add_argument("--published", type=Path, help="published single numbers to set beside")
+    parser.add_argument("--differences", type=Path, help="computed minus published, as CSV")
+    args = parser.parse_args()
+    runs = read_runs(args.runs)
+    table, gained = efficiency(runs, args.target), gains(runs, args.target)
+    beside = None
+    if args.published:
+        beside = beside_published(read_headlines(args.published), table, gained)
+    write_csv(args.out, table)
+    if args.gains:
+        write_csv(args.gains, gained)
+    if args.differences and beside is not None:
+        write_csv(args.differences, beside)
+    if args.markdown:
+        write_text(args.markdown, as_markdown(table, read_styles(args.styles), beside))
+
+
+if __name__ == "__main__":
+    cli.run(main)
