@@ -147,9 +147,10 @@ class Recorder(Checkpoint):
                 "errors": named_errors(energy, forces),
                 "weights": [w.detach().cpu().clone() for w in module.ema.ema_weights],
             }
+        trained = "untrained" if epoch == 0 else f"train loss {loss:.4g}"
         self.state.log(
-            f"epoch {epoch}: train loss {loss:.4g}, validation {1000 * energy:.2f} meV/atom "
-            f"{forces:.4f} eV/Å{' (best)' if better else ''}, {self.seconds:.1f} s"
+            f"epoch {epoch}: {trained}, validation {1000 * energy:.2f} meV/atom {forces:.4f} eV/Å"
+            f"{' (best)' if better else ''}, {self.seconds:.1f} s"
         )
         return row
 

@@ -259,8 +259,8 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
             given = "own_labels" in config["sources"].get(source, {})
             if given and "labels" not in config["datasets"][experiment["structures"]]:
                 yield (
-                    f"sources.{source}.own_labels: '{experiment['structures']}' has no labels; name "
-                    f"their keys in datasets.{experiment['structures']}.labels"
+                    f"sources.{source}.own_labels: '{experiment['structures']}' has no labels; "
+                    f"name their keys in datasets.{experiment['structures']}.labels"
                 )
         target, structures = (config["datasets"][experiment[k]] for k in ("target", "structures"))
         if "labels" not in target:

@@ -74,14 +74,14 @@ class Run:
         """The pre-training whose weights this run starts from; None but for fine-tuning."""
         if self.kind != "finetune":
             return None
-        return Run.pretrain(
-            self.structures, self.transform, self.source, self.npre, self.preseed
-        )
+        return Run.pretrain(self.structures, self.transform, self.source, self.npre, self.preseed)
 
     @property
     def path(self) -> str:
         """Folder of the run, relative to the results folder."""
-        pretraining = f"structures~{self.structures}/transform~{self.transform}/source~{self.source}"
+        pretraining = (
+            f"structures~{self.structures}/transform~{self.transform}/source~{self.source}"
+        )
         match self.kind:
             case "pretrain":
                 return f"runs/pretrain/{pretraining}/npre~{self.npre}/seed~{self.seed}"

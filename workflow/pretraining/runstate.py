@@ -94,10 +94,13 @@ class RunState:
 
         write_atomically(last, rotate)
 
-    def finish(self, log: Path) -> None:
-        """Hand the log over to `log` and remove the folder."""
+    def hand_over_log(self, path: Path) -> None:
+        """Move the log to `path`; nothing more can be logged."""
         self._log.close()
-        os.replace(self.folder / "train.log", log)
+        os.replace(self.folder / "train.log", path)
+
+    def remove(self) -> None:
+        """Remove the folder: the run has finished."""
         shutil.rmtree(self.folder)
 
 

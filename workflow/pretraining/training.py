@@ -327,8 +327,9 @@ class Run:
             f"{metrics['best_epoch']}; test {describe(errors['test'])}; "
             f"{metrics['wall_time_s']:.1f} s in all"
         )
-        self.state.finish(out / "train.log")
+        self.state.hand_over_log(out / "train.log")
         write_json(out / "metrics.json", metrics)
+        self.state.remove()
 
     def _about(self) -> dict[str, Any]:
         """What the run is, for the metrics and the model file."""

@@ -305,6 +305,4 @@ def artefacts(wildcards):
         tables += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
         if table1_published(wildcards):
             tables.append("<results>/tables/table1-differences.csv")
-    return tables + expand(
-        "<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS
-    )
+    return tables + expand("<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS)

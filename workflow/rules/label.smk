@@ -73,9 +73,9 @@ rule join_labels:
         ensure("<results>/labels/{structures}/{source}/npre~{npre}.h5", non_empty=True),
     log:
         "<logs>/join_labels/{structures}/{source}/{npre}.log",
-    localrule: True
     wildcard_constraints:
         source=one_of(CALCULATED),
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     shell:

@@ -1,0 +1,128 @@
+"""The grid as Snakemake sees it: job counts, targets, and what a wrong configuration says."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import yaml
+
+TRAINING = ("pretrain", "direct", "finetune")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("all", (20, 100, 583)),
+        ("fig2", (7, 40, 56)),
+        ("fig3", (4, 40, 160)),
+        ("table1", (4, 40, 160)),
+        ("fig4", (1, 25, 25)),
+        ("fig5", (10, 35, 350)),
+    ],
+)
+def test_training_jobs_by_target(checkout, target, expected):
+    counts = checkout.job_counts(target)
+    assert tuple(counts.get(rule, 0) for rule in TRAINING) == expected
+
+
+def test_the_default_target_is_everything(checkout):
+    assert checkout.job_counts() == checkout.job_counts("all")
+
+
+def test_a_dry_run_of_the_grid_is_quick(checkout):
+    start = time.perf_counter()
+    checkout.job_counts("all")
+    # Measured below 3 s; the bound leaves room for a busy machine.
+    assert time.perf_counter() - start < 30
+
+
+def test_the_grid_is_written_and_summarised(checkout):
+    output = checkout.snakemake("grid", "--cores", "1").stdout
+    assert "703 training runs, 0 finished" in output
+    assert "finetune:  583 runs" in output
+    lines = (checkout.folder / "results/grid.tsv").read_text().splitlines()
+    assert len(lines) == 704
+    assert lines[0].startswith(
+        "kind\ttarget\tstructures\ttransform\tsource\tnpre\tpreseed\tn\tseed"
+    )
+
+
+def test_published_numbers_need_no_training(checkout):
+    counts = checkout.job_counts("--config", "metrics_from=published")
+    assert set(counts) == {"settings", "table1", "learning_curves", "all"}
+
+
+def edited(checkout, name, change):
+    config = yaml.safe_load((checkout.folder / "config/config.yaml").read_text())
+    change(config)
+    path = checkout.folder / "config" / name
+    path.write_text(yaml.safe_dump(config))
+    return f"config/{name}"
+
+
+def test_another_seed_adds_only_its_jobs(checkout):
+    path = edited(
+        checkout, "seed.yaml", lambda c: c["experiments"]["fig3"]["finetune_seeds"].append(7)
+    )
+    before, after = checkout.job_counts("all"), checkout.job_counts("--configfile", path)
+    assert after["finetune"] == before["finetune"] + 32
+    for rule in ("pretrain", "direct", "label", "prepare"):
+        assert after[rule] == before[rule]
+
+
+def test_published_weights_replace_pretrainings(checkout):
+    (checkout.folder / "weights.pth").write_text("")
+    entry = {"structures": "C-SYNTH-23M", "npre": 10000, "seed": 42, "file": "weights.pth"}
+    entry["avg_num_neighbors"] = 31.0
+
+    def change(config):
+        config["pretrained_weights"] = [
+            entry | {"source": source} for source in ("edip", "lcbop", "gap20u", "ace")
+        ]
+
+    path = edited(checkout, "weights.yaml", change)
+    counts = checkout.job_counts("table1", "--configfile", path)
+    assert counts["import_weights"] == 4 and counts["finetune"] == 160
+    # Nothing is labelled: the sources need not even be installed.
+    assert not {"pretrain", "label", "join_labels", "source_error"} & set(counts)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["experiments"]["fig2"].update(sources=["acee"]), "'acee'"),
+        (lambda c: c["experiments"]["fig2"].update(sizes=[5000]), "pool of 'C-GAP-17'"),
+        (lambda c: c["experiments"]["fig2"].update(direct_seeds=[1, 1]), "given twice"),
+        (lambda c: c.update(trainig={}), "did you mean 'training'"),
+        (lambda c: c["training"].update(patience=-1), "must be >= 1"),
+        (
+            lambda c: c["datasets"].update({"nanotubes": {"path": "absent.xyz"}}),
+            "'nanotubes' has no labels",
+        ),
+        (
+            lambda c: c["datasets"]["nanotubes"].update(path="absent.xyz", load_atoms=...),
+            "no such file: 'absent.xyz'",
+        ),
+    ],
+)
+def test_bad_configuration_ends_in_one_line(checkout, change, words):
+    def edit(config):
+        change(config)
+        for dataset in config["datasets"].values():
+            for key in [k for k, v in dataset.items() if v is ...]:
+                del dataset[key]
+
+    path = edited(checkout, "bad.yaml", edit)
+    process = checkout.snakemake("-n", "--configfile", path, check=False)
+    assert process.returncode != 0
+    errors = [line for line in process.stdout.splitlines() if "profile" not in line]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {path}: ") and words in errors[0]
+
+
+def test_an_unknown_figure_names_the_experiments(checkout):
+    path = edited(checkout, "few.yaml", lambda c: c["experiments"].pop("fig4"))
+    process = checkout.snakemake("-n", "fig4", "--configfile", path, check=False)
+    assert process.returncode != 0
+    assert "target 'fig4': the configuration has no experiment of that name" in process.stdout

@@ -1,0 +1,96 @@
+"""Format, lint and agreement of the files that say the same thing twice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+
+def run(root, *command):
+    process = subprocess.run(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.returncode == 0, process.stdout[-5000:]
+    return process.stdout
+
+
+def test_ruff_check(root):
+    run(root, "ruff", "check", ".")
+
+
+def test_ruff_format(root):
+    run(root, "ruff", "format", "--check", ".")
+
+
+def test_snakefmt(root):
+    run(root, "snakefmt", "--check", "Snakefile", "workflow")
+
+
+@pytest.mark.parametrize("config", ["config/config.yaml", "config/demo.yaml"])
+def test_snakemake_lint(checkout, config):
+    checkout.snakemake("--lint", "--configfile", config)
+
+
+def test_environments_pin_what_the_lock_pins(root):
+    lock = dict(
+        line.split("==")
+        for line in (root / "requirements.lock").read_text().lower().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    checked = 0
+    for path in (root / "envs").glob("*.yaml"):
+        for entry in yaml.safe_load(path.read_text())["dependencies"]:
+            for pin in entry["pip"] if isinstance(entry, dict) else []:
+                if "==" in pin:
+                    name, version = pin.lower().split("==")
+                    assert lock[name] == version, f"{path.name}: {pin}"
+                    checked += 1
+    assert checked > 15
+
+
+def test_the_lock_pins_every_direct_dependency(root):
+    lock = (root / "requirements.lock").read_text().lower()
+    for line in (root / "requirements.in").read_text().lower().splitlines():
+        if line and not line.startswith("#"):
+            assert re.search(rf"^{re.escape(line.split('==')[0])}==", lock, re.MULTILINE), line
+
+
+def test_rules_name_existing_scripts_and_environments(root):
+    text = "".join(path.read_text() for path in (root / "workflow/rules").glob("*.smk"))
+    scripts = set(re.findall(r"workflow/scripts/\w+\.py", text))
+    assert len(scripts) > 10
+    for script in scripts:
+        assert (root / script).is_file(), script
+    for environment in set(re.findall(r"envs/\w+\.yaml", text)):
+        assert (root / environment).is_file(), environment
+
+
+def schema_keys(schema, definitions):
+    """Yield every property name of the schema, at any depth."""
+    if "$ref" in schema:
+        yield from schema_keys(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+    for name, subschema in schema.get("properties", {}).items():
+        yield name
+        yield from schema_keys(subschema, definitions)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from schema_keys(schema[key], definitions)
+
+
+def test_every_key_is_documented(root):
+    schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text())
+    text = (root / "config/README.md").read_text()
+    words = set(re.findall(r"\w+", text))
+    missing = {key for key in schema_keys(schema, schema["$defs"]) if key not in words}
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    "script", ["label.py", "train.py", "predict.py", "prepare.py", "table1.py", "grid.py"]
+)
+def test_programs_explain_themselves(root, script):
+    assert "usage:" in run(root, sys.executable, f"workflow/scripts/{script}", "--help")
