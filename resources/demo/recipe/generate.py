@@ -216,6 +216,13 @@ def make_set(name: str, sources: Path) -> list[Atoms]:
     return out
 
 
+def shuffle_trajectories(frames: list[Atoms], seed: int) -> list[Atoms]:
+    """Trajectories in random order, so that any first part of a set holds all kinds."""
+    runs = list(dict.fromkeys(atoms.info["run_id"] for atoms in frames))
+    order = {run: rank for rank, run in enumerate(np.random.default_rng(seed).permutation(runs))}
+    return sorted(frames, key=lambda atoms: order[atoms.info["run_id"]])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=sorted(SETS))
@@ -223,7 +230,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="ase.md")
-    frames = make_set(args.set, args.sources)
+    frames = shuffle_trajectories(make_set(args.set, args.sources), SETS[args.set]["seed"])
     for index, atoms in enumerate(frames):
         atoms.info["index"] = index
     write(args.out, frames, format="extxyz")
