@@ -10,7 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretraining.cost import as_markdown, cost, read_training_grid, training_runs
+from pretraining.cost import (
+    as_markdown,
+    cost,
+    pretrainings_left_out,
+    read_training_grid,
+    training_runs,
+)
 from pretraining.errors import UserError
 from pretraining.estimate import published_costs
 from pretraining.headline import read_headlines
@@ -84,6 +90,14 @@ def test_runs_without_time_are_said(root):
     assert total(table, "unknown")["without_time"] == 1
     # 50 s is the published median of this fine-tuning.
     assert total(table, "not run")["expected_hours"] == pytest.approx(50 / 3600)
+
+
+def test_pretrainings_that_are_not_counted_are_said():
+    one = training_runs([runs_of((*TUNED, 50, GPU, "ok"))])
+    assert pretrainings_left_out(one) == 1
+    assert "Pre-trainings that are not counted: 1." in as_markdown(cost(one), 300, 0.207, 1)
+    both = training_runs([runs_of((*TUNED, 50, GPU, "ok"), (*PRETRAIN, 50, GPU, "ok"))])
+    assert pretrainings_left_out(both) == 0
 
 
 def test_published_records_are_complete(root):

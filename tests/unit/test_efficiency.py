@@ -76,6 +76,7 @@ def test_time_ratios_span_fastest_and_slowest_seed():
     row = row_of(efficiency(runs_of(times=times)), 800)
     assert row["wall_time_ratio_min"] == pytest.approx(25.7, abs=0.05)
     assert row["wall_time_ratio_max"] == pytest.approx(75.4, abs=0.05)
+    assert "training time ratio 26 to 75." in as_markdown(efficiency(runs_of(times=times)))
     untimed = row_of(efficiency(runs_of()), 800)
     assert math.isnan(untimed["wall_time_ratio_min"])
 

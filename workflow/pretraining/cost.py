@@ -57,6 +57,14 @@ def training_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return runs.reset_index(drop=True)
 
 
+def pretrainings_left_out(runs: pd.DataFrame) -> int:
+    """How many pre-trainings the fine-tuned runs started from that are not among the runs."""
+    key = ["structures", "transform", "source", "npre", "preseed"]
+    started = runs.loc[runs["kind"] == "finetune", key].drop_duplicates()
+    there = runs.loc[runs["kind"] == "pretrain", key].drop_duplicates()
+    return len(started) - len(started.merge(there, on=key))
+
+
 def cost(
     runs: pd.DataFrame,
     power_w: float = POWER_W,
@@ -140,8 +148,10 @@ def _sum(group: pd.DataFrame) -> dict:
     }
 
 
-def as_markdown(table: pd.DataFrame, power_w: float, carbon_kg_per_kwh: float) -> str:
-    """The costs in Markdown."""
+def as_markdown(
+    table: pd.DataFrame, power_w: float, carbon_kg_per_kwh: float, left_out: int = 0
+) -> str:
+    """The costs in Markdown, with a remark if `left_out` pre-trainings are not in the table."""
 
     def number(value: float, places: int) -> str:
         return "" if pd.isna(value) else f"{value:,.{places}f}"
@@ -156,10 +166,12 @@ def as_markdown(table: pd.DataFrame, power_w: float, carbon_kg_per_kwh: float) -
         rows.append([f"{bold}{cell}{bold}" if cell else "" for cell in cells])
     header = ["kind", "target", "device", "runs", "without time", "hours", "kWh", "kg CO2e"]
     header.append("expected hours")
+    remark = f"\nPre-trainings that are not counted: {left_out}.\n" if left_out else ""
     return (
         "# Cost of training\n\n"
         + markdown_table(header, rows)
         + f"\nWall time of the training runs; {power_w:g} W a GPU, {carbon_kg_per_kwh:g} kg CO2e a "
         "kWh. CPU hours are counted apart, without electricity. Runs without a recorded time count "
         "as nothing; expected hours are what missing runs would take by the published medians.\n"
+        + remark
     )

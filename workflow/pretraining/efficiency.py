@@ -72,7 +72,8 @@ def _time_ratios(tuned: pd.DataFrame, direct: pd.DataFrame) -> tuple[float, floa
     tuned, direct = (rows[rows["wall_time_s"] > 0] for rows in (tuned, direct))
     if tuned.empty or direct.empty:
         return np.nan, np.nan
-    if "device" in tuned and pd.concat([tuned, direct])["device"].nunique() > 1:
+    both = pd.concat([tuned, direct])
+    if any(both[name].nunique() > 1 for name in ("device", "device_name") if name in both):
         return np.nan, np.nan
     times, longer = tuned["wall_time_s"], direct["wall_time_s"]
     return float(longer.min() / times.max()), float(longer.max() / times.min())
@@ -203,9 +204,14 @@ def sentence(row: Mapping, styles: Mapping[str, SourceStyle] | None = None) -> s
         text += f", {row['transform']}"
     text += f": {row['rmse_finetune']:.3g} against {row['rmse_direct']:.3g} {unit}"
     if np.isfinite(row["wall_time_ratio_min"]):
-        low, high = row["wall_time_ratio_min"], row["wall_time_ratio_max"]
-        text += f", {low:.2g}× to {high:.2g}× faster to train"
+        text += f", training time ratio {_range(row)}"
     return text
+
+
+def _range(row: Mapping) -> str:
+    """The training time ratio from the fastest to the slowest seeds, empty without times."""
+    ends = [f"{row[f'wall_time_ratio_{end}']:.2g}" for end in ("min", "max")]
+    return "" if "nan" in ends else " to ".join(dict.fromkeys(ends))
 
 
 def as_markdown(
@@ -235,7 +241,6 @@ def as_markdown(
     order = best.assign(_rank=best["source"].map(rank))
     order = order.sort_values(["target", "metric", "aggregate", "transform", "_rank", "npre"])
     for _, row in order.iterrows():
-        low, high = row["wall_time_ratio_min"], row["wall_time_ratio_max"]
         bound = "≥ " if row["at_least"] == "true" else ""
         cells = [row["target"], title_of(row["source"], styles), row["transform"]]
         cells += [f"{row['npre']:,}", row["metric"]]
@@ -244,8 +249,7 @@ def as_markdown(
             continue
         cells += [f"{row['aggregate']} ({row['seeds_finetune']}/{row['seeds_direct']})"]
         cells += [str(row["n_finetune"]), str(row["n_direct"]), f"{bound}{row['ratio']:.3g}"]
-        times = f"{low:.2g} to {high:.2g}" if np.isfinite(low) else ""
-        rows.append([*cells, times, row["untuned_reaches"]])
+        rows.append([*cells, _range(row), row["untuned_reaches"]])
     text += "\n" + markdown_table(header, rows)
     text += (
         "\nThe largest ratio of each pre-training; (k/m): k seeds fine-tuned, m direct. ≥: the "

@@ -15,6 +15,7 @@ from pretraining.cost import (
     POWER_W,
     as_markdown,
     cost,
+    pretrainings_left_out,
     read_training_grid,
     training_runs,
 )
@@ -48,9 +49,13 @@ def main() -> None:
     costs = estimate.published_costs(args.costs) if args.costs else None
     runs = training_runs(tables)
     table = cost(runs, args.power_w, args.carbon_kg_per_kwh, published, costs)
+    left_out = pretrainings_left_out(runs)
+    if left_out:
+        print(f"note: {left_out} pre-trainings are not among the runs", file=sys.stderr)
     write_csv(args.out, table)
     if args.markdown:
-        write_text(args.markdown, as_markdown(table, args.power_w, args.carbon_kg_per_kwh))
+        text = as_markdown(table, args.power_w, args.carbon_kg_per_kwh, left_out)
+        write_text(args.markdown, text)
 
 
 if __name__ == "__main__":
