@@ -477,6 +477,15 @@ def test_mixed_periodicity_is_noted(case: Case) -> None:
     assert "FFF 1, TTT 29" in case.prepare(frames)["notes"][0]
 
 
+def test_structures_in_two_parts_are_noted(case: Case) -> None:
+    frames = structures(30)
+    order = np.random.RandomState(42).permutation(30)
+    frames[order[-1]] = frames[order[0]].copy()  # test and train
+    frames[order[1]] = frames[order[2]].copy()  # both train
+    notes = case.prepare(frames)["notes"]
+    assert notes == ["1 structures of the train part are also in the test part"]
+
+
 def test_the_raw_index_is_ours(case: Case) -> None:
     frames = structures(30)
     for atoms in frames:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -73,6 +76,7 @@ def test_without_a_network_one_line_says_what_goes_where(tmp_path: Path, name: s
     line = str(error.value)
     assert "\n" not in line
     base = tmp_path / "resources" / "load-atoms"
+    assert line.startswith(f"{name} cannot be downloaded (ConnectionError): fetch by other means")
     assert f"{name}.yaml to {base / 'database-entries' / (name + '.yaml')}" in line
     assert f" to {base / 'raw-downloads' / name / FILES[name]}" in line
     put_entry(tmp_path, name)
@@ -84,8 +88,45 @@ def test_without_a_network_one_line_says_what_goes_where(tmp_path: Path, name: s
 
 
 def test_unknown_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="knows no 'C-GAP-71': correct load_atoms"):
+    with pytest.raises(UserError, match="'C-GAP-71' cannot be looked up .* correct load_atoms"):
         open_raw({"load_atoms": "C-GAP-71"}, tmp_path)
+
+
+class Missing(BaseHTTPRequestHandler):
+    """A server that has nothing."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a server without files, in place of GitHub."""
+    monkeypatch.undo()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Missing) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{http.server_port}/"
+        monkeypatch.setattr("load_atoms.database.database_entry.BASE_REMOTE_URL", address)
+        yield address
+        http.shutdown()
+
+
+def test_what_the_server_does_not_have(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from load_atoms.database.importers import c_gap_17
+
+    with pytest.raises(UserError, match="load-atoms has no dataset 'C-GAP-71'"):
+        open_raw({"load_atoms": "C-GAP-71"}, tmp_path)
+    put_entry(tmp_path, "C-GAP-17")
+    file = c_gap_17.Importer.file_to_download()
+    file.url = f"{server}C-GAP-17.extxyz"
+    monkeypatch.setattr(c_gap_17.Importer, "file_to_download", lambda: file)
+    with pytest.raises(UserError, match="C-GAP-17 cannot be downloaded .HTTPError.: fetch by"):
+        open_raw({"load_atoms": "C-GAP-17"}, tmp_path)
 
 
 def test_a_wrong_file_is_not_read(tmp_path: Path) -> None:

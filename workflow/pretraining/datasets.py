@@ -21,7 +21,7 @@ from pretraining.reading import Kept, read_raw
 from pretraining.references import Reference, make_reference
 from pretraining.splits import Split, split_structures
 from pretraining.store import Store, StoreWriter
-from pretraining.summary import Statistics, as_markdown, write_atomically, write_json
+from pretraining.summary import Statistics, Twins, as_markdown, write_atomically, write_json
 
 
 def prepare(
@@ -114,6 +114,7 @@ def _write(
             source_reference,
         )
     groups = {group: Statistics() for group in ("val", "test", "train", "all")}
+    twins = Twins()
     provenance = {
         "dataset": name,
         "origin": raw.origin,
@@ -127,6 +128,7 @@ def _write(
                 if store.has_labels:
                     row["energy"] = row["energy"] - reference.of(row["numbers"])
                 writer.add_arrays(row, store.info(i))
+                twins.add(row, group)
                 for statistics in (groups[group], groups["all"]):
                     statistics.add(row, kept.nearest[i], kept.config_types[i])
         checksum = writer.finish(len(parts.val), len(parts.test), provenance)
@@ -144,7 +146,7 @@ def _write(
             "test": len(parts.test),
             "train": len(parts.train),
         },
-        "notes": _notes(kept, groups["all"], reference),
+        "notes": _notes(kept, groups["all"], reference, twins),
         "labelled": store.has_labels,
         "energy_reference": reference.as_dict(),
         "groups": {group: statistics.as_dict() for group, statistics in groups.items()},
@@ -161,7 +163,7 @@ def _check_sizes(parts: Split, sizes: Sequence[int]) -> None:
         )
 
 
-def _notes(kept: Kept, everything: Statistics, reference: Reference) -> list[str]:
+def _notes(kept: Kept, everything: Statistics, reference: Reference, twins: Twins) -> list[str]:
     """What a reader of the summary should know and might not expect."""
     notes = []
     if kept.n_own_unused:
@@ -172,6 +174,8 @@ def _notes(kept: Kept, everything: Statistics, reference: Reference) -> list[str
     if len(everything.periodic) > 1:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(everything.periodic.items()))
         notes.append(f"periodic and non-periodic structures are mixed: {kinds}")
+    for (first, second), n in sorted(twins.across.items()):
+        notes.append(f"{n:,} structures of the {second} part are also in the {first} part")
     if reference.note is not None:
         notes.append(f"energy reference: {reference.note}")
     return notes

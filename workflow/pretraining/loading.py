@@ -144,10 +144,11 @@ def _open_load_atoms(name: str, root: Path) -> Raw:
         # A download that broke off would be taken for the file by the next run.
         for path in _files_below(root) - before:
             path.unlink()
-        cause = error.__cause__ if isinstance(error, UnknownDatasetException) else error
-        if getattr(getattr(cause, "response", None), "status_code", None) == 404:
+        unknown = isinstance(error, UnknownDatasetException)
+        cause = (error.__cause__ or error) if unknown else error
+        if unknown and getattr(getattr(cause, "response", None), "status_code", None) == 404:
             raise UserError(f"load-atoms has no dataset '{name}': correct load_atoms") from error
-        raise UserError(_by_hand(name, root)) from error
+        raise UserError(_by_hand(name, root, type(cause).__name__)) from error
     except Warning as warning:
         path = str(warning).rsplit(": ", 1)[-1]
         raise UserError(
@@ -184,7 +185,7 @@ def _files_below(root: Path) -> set[Path]:
     return {path for path in root.rglob("*") if path.is_file()}
 
 
-def _by_hand(name: str, root: Path) -> str:
+def _by_hand(name: str, root: Path, reason: str) -> str:
     """Say which files to fetch by other means, and where they belong."""
     from load_atoms.database import DatabaseEntry
 
@@ -193,8 +194,14 @@ def _by_hand(name: str, root: Path) -> str:
     try:
         importer = importlib.import_module(f"load_atoms.database.importers.{stem}").Importer
     except ImportError:
-        return f"no network, and this load-atoms knows no '{name}': correct load_atoms or update it"
+        return (
+            f"'{name}' cannot be looked up ({reason}) and is unknown to the installed load-atoms: "
+            "correct load_atoms or update load-atoms"
+        )
     folder = root / "raw-downloads" / (importer.permanent_download_dirname() or name)
     wanted += [(file.url, folder / file.local_name) for file in importer.files_to_download()]
     missing = [f"{url} to {path}" for url, path in wanted if not path.exists()]
-    return f"{name} cannot be downloaded: fetch by other means {' and '.join(missing)}"
+    return (
+        f"{name} cannot be downloaded ({reason}): fetch by other means {' and '.join(missing)} "
+        "(see resources/README.md)"
+    )

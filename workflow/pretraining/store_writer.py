@@ -107,7 +107,7 @@ class StoreWriter:
 
     def __enter__(self) -> StoreWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._tmp, "w", libver="latest")
+        self._file = h5py.File(self._tmp, "w")
         for name, (shape, dtype, chunk) in (ATOM_ARRAYS | FRAME_ARRAYS).items():
             if name in LABELS and not self.has_labels:
                 continue

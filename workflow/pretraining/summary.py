@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -100,6 +101,23 @@ class Statistics:
         if self.config_types:
             out["config_types"] = dict(sorted(self.config_types.items()))
         return out
+
+
+class Twins:
+    """Finds structures that are in two parts of a set, atom for atom."""
+
+    def __init__(self) -> None:
+        self.across: Counter[tuple[str, str]] = Counter()
+        self._first: dict[bytes, str] = {}
+
+    def add(self, row: Mapping[str, np.ndarray], group: str) -> None:
+        """Compare a structure, given as the store's arrays, with all that came before."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in ("numbers", "positions", "cell", "pbc"):
+            digest.update(np.ascontiguousarray(row[name]).tobytes())
+        first = self._first.setdefault(digest.digest(), group)
+        if first != group:
+            self.across[first, group] += 1
 
 
 def write_atomically(path: Path, text: str) -> None:
