@@ -32,10 +32,13 @@ GRAM_PER_CM3 = units._Nav * 1e-24  # u/Å^3 in 1 g/cm^3 is this number
 MIN_DISTANCE = 1.1  # Å; nearer pairs are of no use to a small training set
 MAX_DRIVER_FORCE = 40.0  # eV/Å, of the driver
 
-# What each set holds: melt-quench trajectories by driver, frames kept of each, crystal families.
+# What each set holds: melt-quench trajectories by driver (each with its `timestep` in fs and
+# `steps` from frame to frame), `frames` kept of each, crystal families.
 SETS = {
     "gap_train": {
         "seed": 1,
+        "timestep": 0.5,
+        "steps": 200,
         "trajectories": {"lcbop_lammps": 12, "edip_lammps": 4},
         "frames": 3,
         "crystals": 6,
@@ -44,13 +47,18 @@ SETS = {
     },
     "dft": {
         "seed": 2,
+        "timestep": 0.5,
+        "steps": 200,
         "trajectories": {"lcbop_lammps": 20, "edip_lammps": 6},
         "frames": 4,
         "crystals": 8,
     },
     "synthetic": {
         "seed": 3,
-        "trajectories": {"gap_demo": 28, "lcbop_lammps": 10, "edip_lammps": 6},
+        # quippy takes 15 ms a step whatever the cell, so these runs are shorter.
+        "timestep": 1.0,
+        "steps": 40,
+        "trajectories": {"gap_demo": 22, "lcbop_lammps": 16, "edip_lammps": 8},
         "frames": 9,
         "crystals": 8,
     },
@@ -87,11 +95,18 @@ def random_start(rng: np.random.Generator, n_atoms: int, density: float) -> Atom
     raise RuntimeError(f"no random start with {n_atoms} atoms at {density:.2f} g/cm^3")
 
 
-def melt_quench(rng: np.random.Generator, calculator, n_atoms: int, density: float) -> Iterator:
-    """Yield (atoms, time in ps, config_type) of one melt-quench-anneal run, a frame every 0.1 ps.
+def melt_quench(
+    rng: np.random.Generator,
+    calculator,
+    n_atoms: int,
+    density: float,
+    timestep: float,
+    steps: int,
+) -> Iterator[tuple[Atoms, float, str]]:
+    """Yield (atoms, time in ps, config_type) of the 30 frames of one melt-quench-anneal run.
 
-    Langevin dynamics at constant volume with 0.5 fs steps: 1 ps melt, 1 ps linear quench,
-    1 ps anneal.
+    Langevin dynamics at constant volume, `steps` steps of `timestep` fs from frame to frame:
+    ten frames of melt, ten of linear quench, ten of anneal.
     """
     atoms = random_start(rng, n_atoms, density)
     atoms.calc = calculator
@@ -101,7 +116,7 @@ def melt_quench(rng: np.random.Generator, calculator, n_atoms: int, density: flo
     )
     dynamics = Langevin(
         atoms,
-        0.5 * units.fs,
+        timestep * units.fs,
         temperature_K=hot,
         friction=0.02 / units.fs,
         rng=np.random.RandomState(rng.integers(2**31)),
@@ -110,8 +125,8 @@ def melt_quench(rng: np.random.Generator, calculator, n_atoms: int, density: flo
         phase = "liquid" if frame <= 10 else "quench" if frame <= 20 else "amorphous"
         fraction = min(max(frame - 10, 0), 10) / 10
         dynamics.set_temperature(temperature_K=hot + fraction * (annealed - hot))
-        dynamics.run(200)
-        yield atoms, 0.1 * frame, phase
+        dynamics.run(steps)
+        yield atoms, frame * steps * timestep / 1000, phase
 
 
 def usable(atoms: Atoms) -> bool:
@@ -183,7 +198,9 @@ def make_set(name: str, sources: Path) -> list[Atoms]:
             run_id = f"{name}-{number:03d}"
             frames = [
                 bare(atoms, run_id=run_id, time=round(time, 3), config_type=phase, driver=driver)
-                for atoms, time, phase in melt_quench(rng, calculator, n_atoms, density)
+                for atoms, time, phase in melt_quench(
+                    rng, calculator, n_atoms, density, plan["timestep"], plan["steps"]
+                )
                 if usable(atoms)
             ]
             kept = spread(rng, frames, plan["frames"])
