@@ -489,7 +489,7 @@ def test_structures_in_two_parts_are_noted(case: Case) -> None:
 def test_the_raw_index_is_ours(case: Case) -> None:
     frames = structures(30)
     for atoms in frames:
-        atoms.info["index"] = 7
+        atoms.info["index"] = "gdb 7"
     case.prepare(frames)
     with case.store() as store:
         assert sorted(store.column("index")) == list(range(30))

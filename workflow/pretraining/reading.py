@@ -80,18 +80,17 @@ def read_raw(
                 kept.n_excluded += 1
                 continue
             try:
-                fault = _pass(atoms, filters, labels, min_distance)
+                outcome = _pass(atoms, index, filters, labels, min_distance)
             except UserError as error:
                 raise UserError(f"structure {index} {error}") from None
-            if fault is None:
+            if outcome is None:
                 continue
-            if isinstance(fault, str):
-                refused.append((index, fault))
+            if isinstance(outcome, str):
+                refused.append((index, outcome))
                 if len(refused) == MAX_REFUSED:
                     break
                 continue
-            row, nearest = fault
-            row["index"] = np.asarray(index)
+            row, nearest = outcome
             writer.add_arrays(row, {key: _entry(atoms, key, index) for key in keep})
             found_keys |= atoms.info.keys() & set(keep)
             kept.nearest.append(nearest)
@@ -119,6 +118,7 @@ def read_raw(
 
 def _pass(
     atoms: Atoms,
+    index: int,
     filters: Sequence[Filter],
     labels: Mapping[str, str] | None,
     min_distance: float,
@@ -135,7 +135,7 @@ def _pass(
     fault = clash(nearest, min_distance)
     if fault is not None:
         return fault
-    row = frame_arrays(atoms, has_labels=False, index=0)
+    row = frame_arrays(atoms, has_labels=False, index=index)
     if labels is not None:
         found = read_labels(atoms, labels)
         if isinstance(found, str):

@@ -44,7 +44,7 @@ def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.nda
     has_labels
         Whether labels are wanted.
     index
-        Position in the raw dataset, used when ``atoms.info["index"]`` is absent.
+        Position in the raw dataset.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.nda
         "positions": np.asarray(atoms.positions, dtype=np.float64),
         "cell": np.asarray(atoms.cell.array, dtype=np.float64),
         "pbc": np.asarray(atoms.pbc, dtype=bool),
-        "index": np.asarray(atoms.info.get("index", index), dtype=np.int64),
+        "index": np.asarray(index, dtype=np.int64),
     }
     if has_labels:
         results = atoms.calc.results if atoms.calc is not None else {}
@@ -121,7 +121,8 @@ class StoreWriter:
 
     def add(self, atoms: Atoms) -> None:
         """Append a structure (its labels in its calculator, its raw index in ``info["index"]``)."""
-        self.add_arrays(frame_arrays(atoms, self.has_labels, self.n), atoms.info)
+        index = atoms.info.get("index", self.n)
+        self.add_arrays(frame_arrays(atoms, self.has_labels, index), atoms.info)
 
     def add_arrays(self, row: dict[str, np.ndarray], info: dict[str, Any] | None = None) -> None:
         """Append a structure given as the arrays of :func:`frame_arrays` or `Store.arrays`."""
