@@ -262,7 +262,7 @@ def test_command_lines_with_a_real_source(store: Store, tmp_path: Path) -> None:
     for name in ("eval", "00000"):
         raw, done = tmp_path / f"{name}.extxyz", tmp_path / "done" / f"{name}.extxyz"
         cut = ("--data", store.path, "--chunk", name, "--size", "6", "--out", raw)
-        ran = command(SCRIPTS / "chunk.py", *cut)
+        ran = command(SCRIPTS / "cut_chunk.py", *cut)
         assert ran.returncode == 0, ran.stderr
         label = ("--config", config, "--source", "lj", "--reference", reference)
         ran = command(SCRIPTS / "label.py", *label, "--structures", raw, "--out", done)

@@ -20,7 +20,7 @@ from pretraining.splits import split_sizes
 
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
-__all__ = ["largest_pool", "load_config", "read_config", "validate_config", "validate_study"]
+__all__ = ["largest_pool", "load_config", "read_config", "settings_part", "validate_config", "validate_study"]
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
@@ -279,6 +279,33 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                         f"{where}.{key}[{index}]: {size} is more than the pool of "
                         f"'{dataset_name}', at most {pool} training structures"
                     )
+
+
+def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
+    """Return the part of a validated configuration that one kind of job reads.
+
+    Parameters
+    ----------
+    config
+        A validated configuration.
+    part
+        ``study`` (all of it), ``training``, ``styles``, ``dataset~NAME`` or ``source~NAME``.
+    """
+    section, _, name = part.partition("~")
+    match section:
+        case "study":
+            return config
+        case "training":
+            return {key: config[key] for key in ("network", "training", "transforms")}
+        case "styles":
+            sources = config["sources"].items()
+            return {"sources": {n: {k: s[k] for k in ("title", "kind")} for n, s in sources}}
+        case "dataset":
+            return {"datasets": {name: config["datasets"][name]}}
+        case _:
+            # Without the title: a new word for a source is no reason to label again.
+            source = config["sources"][name].items()
+            return {"sources": {name: {k: v for k, v in source if k not in ("title", "kind")}}}
 
 
 def largest_pool(dataset: dict[str, Any]) -> int | None:

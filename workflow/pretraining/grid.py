@@ -7,11 +7,15 @@ Only the standard library and pandas are imported: Snakemake executes this in ev
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from pretraining.errors import UserError
 
 KINDS = ("pretrain", "direct", "finetune")
 
@@ -188,6 +192,27 @@ def largest_size(grid: pd.DataFrame, dataset: str) -> int:
     pretraining = select(grid, kind="pretrain", structures=dataset, imported=False)["npre"]
     training = select(grid, target=dataset)["n"]
     return int(max([0, *pretraining, *training]))
+
+
+def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
+    """Compare the grid's sizes with the sets that have been prepared already.
+
+    Raises
+    ------
+    UserError
+        If a run needs more training structures than filters and split have left.
+    """
+    for dataset in config["datasets"]:
+        path = Path(config["results"]) / "data" / dataset / "summary.json"
+        if not path.exists():
+            continue
+        pool = json.loads(path.read_text(encoding="utf-8"))["counts"]["train"]
+        needed = largest_size(grid, dataset)
+        if needed > pool:
+            raise UserError(
+                f"the grid needs {needed} training structures of '{dataset}', but filters and "
+                f"split leave {pool} ({path}): lower the sizes in the configuration's experiments"
+            )
 
 
 def results_table(

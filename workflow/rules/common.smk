@@ -1,5 +1,6 @@
 # The grid and the helpers that rules look things up with. This file runs again in every job, so
 # it imports nothing heavier than pandas.
+import hashlib
 import json
 import math
 import os
@@ -13,7 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from pretraining import estimate
 from pretraining import grid as grids
-from pretraining.config import read_config, validate_study
+from pretraining.config import read_config, settings_part, validate_study
 from pretraining.errors import UserError
 
 try:
@@ -29,6 +30,10 @@ except UserError as error:
 GRID = grids.grid_table(config)
 COSTS = estimate.published_costs("resources/published/training-cost.csv")
 GRID["seconds"] = estimate.estimated_seconds(GRID, COSTS)
+try:
+    grids.check_pools(GRID, config)
+except UserError as error:
+    sys.exit(f"error: {error}")
 CALCULATED = {name for name, source in config["sources"].items() if "calculator" in source}
 STAND_INS = grids.imported_runs(config)
 
@@ -68,28 +73,10 @@ wildcard_constraints:
 # -------------------------------------------------------------------------------- settings files
 
 
-def settings_text(wildcards):
-    """Return the part of the configuration that one settings file holds, as JSON.
-
-    Jobs read these parts and not the configuration itself, so that an edit reruns only the jobs
-    that it concerns.
-    """
-    section, _, name = wildcards.part.partition("~")
-    match section:
-        case "study":
-            part = config
-        case "training":
-            part = {key: config[key] for key in ("network", "training", "transforms")}
-        case "styles":
-            looks = {n: {k: s[k] for k in ("title", "kind")} for n, s in config["sources"].items()}
-            part = {"sources": looks}
-        case "dataset":
-            part = {"datasets": {name: config["datasets"][name]}}
-        case _:
-            # Not the title: a new word for a source is no reason to label again.
-            source = config["sources"][name].items()
-            part = {"sources": {name: {k: v for k, v in source if k not in ("title", "kind")}}}
-    return json.dumps(part)
+def settings_digest(wildcards):
+    """Return a digest of what a settings file holds, so that it is written anew when that changes."""
+    text = json.dumps(settings_part(config, wildcards.part))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # ----------------------------------------------------------------------------------- structures
@@ -111,7 +98,7 @@ def reference_option(wildcards, input):
     return f"--reference-from {input.reference}" if input.reference else ""
 
 
-def pool_needed(wildcards):
+def largest_size(wildcards):
     """Return the number of structures that the grid's largest run needs of a dataset."""
     return grids.largest_size(GRID, wildcards.dataset)
 
@@ -279,6 +266,17 @@ def table1_published(wildcards):
 def table1_options(wildcards, input):
     """Return what Table 1 shows, as an option."""
     return f"--runs {input.runs}" if input.runs else f"--published {input.published}"
+
+
+def published_headlines(wildcards):
+    """Return the published single numbers, if efficiency and cost are set beside them."""
+    targets = {experiment["target"] for experiment in config["experiments"].values()}
+    return published_file("headline") if PUBLISHED_TARGET in targets else []
+
+
+def published_option(wildcards, input):
+    """Return the option that sets results beside the published ones."""
+    return f"--published {input.published}" if input.published else ""
 
 
 def figure_of(name):

@@ -12,7 +12,7 @@ rule settings:
     conda:
         "../../envs/analysis.yaml"
     params:
-        text=settings_text,
+        digest=settings_digest,
     script:
         "../scripts/settings.py"
 
@@ -34,28 +34,11 @@ rule prepare:
     resources:
         mem_mb=4000,
         runtime=240,
+        # Not a parameter: a larger grid is no reason to prepare again.
+        largest=largest_size,
     params:
         reference=reference_option,
     shell:
         "python {input.script} --config {input.settings} --dataset {wildcards.dataset} "
-        "{params.reference} --out {output.data} --summary {output.summary} "
+        "--sizes {resources.largest} {params.reference} --out {output.data} --summary {output.summary} "
         "2>&1 | tee {log}"
-
-
-# The grid's sizes are compared with what the filters and the split have left, before anything is
-# labelled or trained; a later, larger grid asks again without preparing again.
-rule check_pool:
-    input:
-        script="workflow/scripts/check_pool.py",
-        summary="<results>/data/{dataset}/summary.json",
-    output:
-        touch("<results>/data/{dataset}/pool.checked"),
-    log:
-        "<logs>/check_pool/{dataset}.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        needed=pool_needed,
-    shell:
-        "python {input.script} --summary {input.summary} --needed {params.needed} 2>&1 | tee {log}"

@@ -84,6 +84,7 @@ rule efficiency:
         script="workflow/scripts/efficiency.py",
         styles="<results>/settings/styles.yaml",
         runs="<results>/tables/runs.csv",
+        published=published_headlines,
     output:
         csv="<results>/tables/efficiency.csv",
         gains="<results>/tables/gains.csv",
@@ -98,15 +99,21 @@ rule efficiency:
     localrule: True
     conda:
         "../../envs/analysis.yaml"
+    params:
+        published=published_option,
     shell:
-        "python {input.script} --runs {input.runs} --styles {input.styles} --out {output.csv} "
-        "--gains {output.gains} --markdown {output.md} 2>&1 | tee {log}"
+        "python {input.script} --runs {input.runs} --styles {input.styles} {params.published} "
+        "--out {output.csv} --gains {output.gains} --markdown {output.md} 2>&1 | tee {log}"
 
 
 rule cost:
     input:
         script="workflow/scripts/cost.py",
+        grid="<results>/grid.tsv",
+        # For the order alone: when this table is there, all runs are.
         runs="<results>/tables/runs.csv",
+        costs="resources/published/training-cost.csv",
+        published=published_headlines,
     output:
         csv="<results>/tables/cost.csv",
         md=report(
@@ -121,9 +128,12 @@ rule cost:
     conda:
         "../../envs/analysis.yaml"
     params:
+        results=subpath(input.grid, parent=True),
         power_w=config["cost"]["power_w"],
         carbon=config["cost"]["carbon_kg_per_kwh"],
+        published=published_option,
+        missing="--allow-missing" if config["allow_missing"] else "",
     shell:
-        "python {input.script} --runs {input.runs} --power-w {params.power_w} "
-        "--carbon-kg-per-kwh {params.carbon} --out {output.csv} --markdown {output.md} "
-        "2>&1 | tee {log}"
+        "python {input.script} --grid {input.grid} --results {params.results} {params.missing} "
+        "--power-w {params.power_w} --carbon-kg-per-kwh {params.carbon} {params.published} "
+        "--costs {input.costs} --out {output.csv} --markdown {output.md} 2>&1 | tee {log}"

@@ -24,9 +24,8 @@ rule isolated_atoms:
 
 rule chunk:
     input:
-        script="workflow/scripts/chunk.py",
+        script="workflow/scripts/cut_chunk.py",
         data="<results>/data/{dataset}/prepared.h5",
-        pool=ancient("<results>/data/{dataset}/pool.checked"),
     output:
         "<results>/data/{dataset}/chunks/{chunk}.extxyz",
     log:
@@ -88,7 +87,6 @@ rule own_labels:
     input:
         script="workflow/scripts/own_labels.py",
         data="<results>/data/{structures}/prepared.h5",
-        pool=ancient("<results>/data/{structures}/pool.checked"),
     output:
         ensure("<results>/labels/{structures}/{source}/npre~{npre}.h5", non_empty=True),
     log:

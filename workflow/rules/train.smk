@@ -29,7 +29,6 @@ rule direct:
         script="workflow/scripts/train.py",
         settings="<results>/settings/training.yaml",
         data="<results>/data/{target}/prepared.h5",
-        pool=ancient("<results>/data/{target}/pool.checked"),
     output:
         model=ensure(f"<results>/runs/{DIRECT}/model.ckpt", non_empty=True),
         metrics=ensure(f"<results>/runs/{DIRECT}/metrics.json", non_empty=True),
@@ -53,7 +52,6 @@ rule finetune:
         script="workflow/scripts/train.py",
         settings="<results>/settings/training.yaml",
         data="<results>/data/{target}/prepared.h5",
-        pool=ancient("<results>/data/{target}/pool.checked"),
         pretrained=pretrained_model,
     output:
         model=ensure(f"<results>/runs/{FINETUNING}/model.ckpt", non_empty=True),

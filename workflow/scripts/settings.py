@@ -1,10 +1,18 @@
-"""Write one part of the configuration as a YAML file."""
+"""Write one part of the configuration as a YAML file.
 
-import json
+Jobs read these parts and not the configuration itself, so that an edit reruns only the jobs that
+it concerns.
+"""
+
+import sys
 from pathlib import Path
 
 import yaml
 
-part = json.loads(snakemake.params.text)
+sys.path.insert(0, str(Path(snakemake.scriptdir).parent))
+
+from pretraining.config import settings_part
+
+part = settings_part(snakemake.config, snakemake.wildcards.part)
 text = yaml.safe_dump(part, sort_keys=False, allow_unicode=True)
 Path(snakemake.output[0]).write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining import cli
 from pretraining.errors import UserError
-from pretraining.published import TARGET, compare, compare_markdown, read_table1
+from pretraining.published import read_table1
 from pretraining.results import read_runs, write_csv, write_text
 from pretraining.selection import Selection, select
 from pretraining.style import read_styles
@@ -29,17 +29,13 @@ def main() -> None:
     parser.add_argument("--transform")
     parser.add_argument("--preseed", help="seed of the pre-training")
     parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
-    parser.add_argument("--published", type=Path, help="table to compare with")
-    parser.add_argument("--published-target", default=TARGET, help="test set of --published")
-    parser.add_argument("--differences", type=Path, help="computed minus published, as CSV")
-    parser.add_argument("--differences-markdown", type=Path)
+    parser.add_argument("--published", type=Path, help="published table, rendered without --runs")
     args = parser.parse_args()
     styles = read_styles(args.styles)
-    published = read_table1(args.published) if args.published else None
     if args.runs is None:
-        if published is None:
-            raise UserError("no table to write: give --runs, --published or both")
-        table, heading = published, "Table 1, published values."
+        if args.published is None:
+            raise UserError("no table to write: give --runs or --published")
+        table, heading = read_table1(args.published), "Table 1, published values."
     else:
         wanted = Selection(
             target=args.target,
@@ -60,17 +56,6 @@ def main() -> None:
         write_text(args.markdown, as_markdown(table, styles, heading))
     if args.latex:
         write_text(args.latex, as_latex(table, styles))
-    if args.differences or args.differences_markdown:
-        if published is None:
-            raise UserError("--differences needs --published, the table to compare with")
-        same = args.runs is None or chosen.target == args.published_target
-        if not same:
-            print(f"note: nothing is published for {chosen.target}", file=sys.stderr)
-        differences = compare(table if same else table.iloc[:0], published)
-        if args.differences:
-            write_csv(args.differences, differences)
-        if args.differences_markdown:
-            write_text(args.differences_markdown, compare_markdown(differences, styles))
 
 
 if __name__ == "__main__":
