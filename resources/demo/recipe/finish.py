@@ -29,6 +29,21 @@ def select(frames: list[Atoms]) -> list[Atoms]:
     ]
 
 
+def isolated_atom() -> Atoms:
+    """One carbon atom in a wide box: by the labels' definition, of no energy."""
+    atoms = Atoms("C", cell=[20.0] * 3, pbc=True)
+    atoms.info = {
+        "density": 0.0,
+        "run_id": "isolated",
+        "time": 0.0,
+        "config_type": "isolated_atom",
+        "driver": "none",
+        "dft_energy": 0.0,
+    }
+    atoms.arrays["dft_force"] = np.zeros((1, 3))
+    return atoms
+
+
 def split_trajectories(frames: list[Atoms], seed: int, n_test: int, n_val: int) -> None:
     """Set `info["split"]` to test, val or train, whole trajectories at a time.
 
@@ -89,6 +104,7 @@ def main() -> None:
     choose.add_argument("labelled", type=Path)
     choose.add_argument("out", type=Path)
     choose.add_argument("--split", nargs=3, type=int, metavar=("SEED", "TEST", "VAL"))
+    choose.add_argument("--isolated", action="store_true", help="add an isolated atom")
     listing = commands.add_parser("manifest")
     listing.add_argument("provenance", type=Path, help="JSON written by label.py")
     args = parser.parse_args()
@@ -101,6 +117,8 @@ def main() -> None:
     frames = select(labelled)
     if args.split:
         split_trajectories(frames, *args.split)
+    if args.isolated:
+        frames.append(isolated_atom())
     write(args.out, frames, format="extxyz")
     print(f"{args.out.name}: {len(frames)} of {len(labelled)} structures kept")
 

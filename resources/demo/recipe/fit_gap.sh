@@ -10,5 +10,6 @@ gap_fit "at_file=$1" "gp_file=$2" \
         add_species=T}" \
   e0="C:0.0" default_sigma="{0.01 0.2 0.0 0.0}" \
   energy_parameter_name=dft_energy force_parameter_name=dft_force \
-  virial_parameter_name=none hessian_parameter_name=none config_type_parameter_name=none \
+  virial_parameter_name=none hessian_parameter_name=none config_type_parameter_name=config_type \
+  config_type_sigma="{isolated_atom:0.0001:0.1:0.0:0.0:dimer:0.1:1.0:0.0:0.0}" \
   sparse_separate_file=T sparse_jitter=1e-8 do_copy_at_file=F
