@@ -226,7 +226,9 @@ def figure_published(wildcards):
     """Return the files of published values that an experiment is drawn beside."""
     if config["experiments"][wildcards.experiment]["target"] != PUBLISHED_TARGET:
         return []
-    return [*published_file("table1"), *published_file("points")]
+    # The single published values belong to other pre-training sizes than Table 1 does.
+    points = config["experiments"][wildcards.experiment]["compare"] == "pretrain_size"
+    return [*published_file("table1"), *(published_file("points") if points else [])]
 
 
 def figure_options(wildcards, input):
@@ -238,9 +240,8 @@ def figure_options(wildcards, input):
         options.append(f"--runs {input.runs}")
     if config["figures"]["lines"]:
         options.append("--untuned --source-errors")
-    if input.published:
-        table, points = input.published
-        options.append(f"--published {table} --published-points {points}")
+    names = ["--published", "--published-points"]
+    options += [f"{name} {file}" for name, file in zip(names, flatten(input.published))]
     return " ".join(options)
 
 
