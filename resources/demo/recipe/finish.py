@@ -15,6 +15,8 @@ DEMO = Path(__file__).resolve().parents[1]
 MAX_FORCE = 25.0  # eV/Å, any component; hotter structures teach a small network little
 SHIPPED = ("dft.extxyz", "gap_train.extxyz", "synthetic.extxyz", "gap_demo.xml*")
 
+MARKS = ("<!-- files: begin -->", "<!-- files: end -->")  # of the table in README.md
+
 
 def select(frames: list[Atoms]) -> list[Atoms]:
     """Structures that have labels and no force component above `MAX_FORCE`, dimers excepted."""
@@ -97,6 +99,20 @@ def manifest(folder: Path, how: dict) -> dict:
     return {"files": files, "labels": how}
 
 
+def table(files: dict) -> str:
+    """The manifest's files as a Markdown table."""
+    lines = [
+        "| file | structures | atoms | trajectories | bytes | sha256 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, entry in files.items():
+        counts = [str(entry.get(key, "–")) for key in ("structures", "atoms", "trajectories")]
+        lines.append(
+            f"| `{name}` | {' | '.join(counts)} | {entry['bytes']} | `{entry['sha256']}` |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -110,8 +126,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.command == "manifest":
         how = json.loads(args.provenance.read_text())
-        text = json.dumps(manifest(DEMO, how), indent=1, sort_keys=True)
+        content = manifest(DEMO, how)
+        text = json.dumps(content, indent=1, sort_keys=True)
         (DEMO / "manifest.json").write_text(text + "\n")
+        readme = DEMO / "README.md"
+        before, _, rest = readme.read_text().partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        listed = table(content["files"])
+        readme.write_text(f"{before}{MARKS[0]}\n{listed}\n{MARKS[1]}{after}")
         return
     labelled = read(args.labelled, ":")
     frames = select(labelled)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.io import write
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -111,9 +110,7 @@ def melt_quench(
     atoms = random_start(rng, n_atoms, density)
     atoms.calc = calculator
     hot, annealed = rng.uniform(4500, 8000), rng.uniform(300, 3500)
-    MaxwellBoltzmannDistribution(
-        atoms, temperature_K=hot, rng=np.random.RandomState(rng.integers(2**31))
-    )
+    thermalize_momenta(atoms, temperature_K=hot, rng=np.random.RandomState(rng.integers(2**31)))
     dynamics = Langevin(
         atoms,
         timestep * units.fs,
@@ -246,7 +243,6 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, default=Path(__file__).with_name("sources.yaml"))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", module="ase.md")
     frames = shuffle_trajectories(make_set(args.set, args.sources), SETS[args.set]["seed"])
     for index, atoms in enumerate(frames):
         atoms.info["index"] = index
