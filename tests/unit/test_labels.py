@@ -359,6 +359,12 @@ def test_missing_files_are_one_line(tmp_path):
         load_source(tmp_path / "none.yaml", "lj")
 
 
+def test_bad_index_is_refused(tmp_path):
+    config = config_file(tmp_path, lj=LJ)
+    done = run(config, "lj", "--structures", "x", "--out", "y", "--index", "-3:")
+    assert done.returncode == 2
+
+
 def test_source_that_cannot_hold_a_lone_atom_says_so():
     source = Source("emt", calculator="ase.calculators.emt.EMT")
     with pytest.raises(UserError, match="isolated Si atom .* give isolated_atom: {energies: {Si:"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def arguments() -> argparse.Namespace:
             parser.error("--write-reference needs --elements")
     elif not (args.structures and args.out):
         parser.error("--structures and --out are needed")
+    if not re.fullmatch(r"\d*:\d*", args.index):
+        parser.error(f"--index {args.index}: give START:STOP, counted from 0")
     return args
 
 
