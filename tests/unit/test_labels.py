@@ -361,8 +361,8 @@ def test_missing_files_are_one_line(tmp_path):
 
 def test_bad_index_is_refused(tmp_path):
     config = config_file(tmp_path, lj=LJ)
-    done = run(config, "lj", "--structures", "x", "--out", "y", "--index", "-3:")
-    assert done.returncode == 2
+    done = run(config, "lj", "--structures", "x", "--out", "y", "--index=-3:")
+    assert done.returncode == 2 and "START:STOP" in done.stderr
 
 
 def test_source_that_cannot_hold_a_lone_atom_says_so():
