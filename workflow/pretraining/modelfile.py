@@ -99,7 +99,13 @@ def make_module(
         "runs": ["train"],
         "about": about,
     }
-    return EMALightningModule(**config, info_dict=info)
+    try:
+        return EMALightningModule(**config, info_dict=info)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise UserError(
+            f"network: {model['_target_']} cannot be built with these hyperparameters "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def network_of(module: EMALightningModule) -> GraphModel:
