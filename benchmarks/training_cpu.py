@@ -31,7 +31,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 WORKFLOW = Path(__file__).resolve().parents[1] / "workflow"
 sys.path.insert(0, str(WORKFLOW))
 
-from pretraining.network import network_config  # noqa: E402
+from pretraining.builders import network_config  # noqa: E402
 from pretraining.store import Store  # noqa: E402
 
 N_VAL = 20

@@ -8,14 +8,10 @@ import pytest
 import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+from pretraining.builders import build_network, count_parameters, network_config
 from pretraining.errors import UserError
 from pretraining.inference import load_calculator, predict
-from pretraining.network import (
-    RadialNonlinearity,
-    build_network,
-    count_parameters,
-    network_config,
-)
+from pretraining.network import BesselInRadians, RadialNonlinearity
 from pretraining.weights import convert_published_weights, copy_parameters
 from toy import rattled_cells
 
@@ -69,6 +65,8 @@ def test_other_networks_are_chosen_by_name_or_import_path():
         ({"model": "stock", "num_layer": 2}, "network.num_layer: "),
         ({"model": "no.such.builder"}, "network.model: 'no.such.builder' cannot be imported"),
         ({"r_max": 3.0}, "'r_max' is decided by each run"),
+        ({"polynomial_cutoff_p": 1}, "PaperNetwork cannot be built with these hyperparameters"),
+        ({"num_features": "many"}, "PaperNetwork cannot be built .*many"),
     ],
 )
 def test_a_fault_of_the_network_is_named(options, message):
@@ -157,7 +155,6 @@ def test_the_radial_nonlinearity_keeps_the_mean_square():
 def test_the_basis_is_nequips(atoms):
     from nequip.data import AtomicDataDict as Key
     from nequip.nn.embedding import BesselEdgeLengthEncoding, PolynomialCutoff
-    from pretraining.network import BesselInRadians
 
     data = {Key.NORM_LENGTH_KEY: torch.linspace(0.1, 1.0, 10, dtype=torch.float64).view(-1, 1)}
     kwargs = {"cutoff": PolynomialCutoff(6), "num_bessels": 5, "trainable": True}

@@ -23,9 +23,9 @@ from nequip.train import EMALightningModule
 from nequip.utils import get_current_code_versions
 from nequip.utils.global_state import get_latest_global_state, set_global_state
 
+from pretraining.builders import check_network_config, faults_named
 from pretraining.data import add_neighbours, to_data
 from pretraining.errors import UserError
-from pretraining.network import check_network_config
 from pretraining.runstate import write_atomically
 from pretraining.settings import Training
 from pretraining.weights import PUBLISHED_SUFFIX, load_published
@@ -56,7 +56,7 @@ def make_module(
     Parameters
     ----------
     model
-        What :func:`pretraining.network.network_config` returns.
+        What :func:`pretraining.builders.network_config` returns.
     training
         Training procedure.
     about
@@ -99,13 +99,8 @@ def make_module(
         "runs": ["train"],
         "about": about,
     }
-    try:
+    with faults_named(model["_target_"]):
         return EMALightningModule(**config, info_dict=info)
-    except (AssertionError, TypeError, ValueError) as error:
-        raise UserError(
-            f"network: {model['_target_']} cannot be built with these hyperparameters "
-            f"({type(error).__name__}: {error})"
-        ) from error
 
 
 def network_of(module: EMALightningModule) -> GraphModel:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretraining.builders import count_parameters, network_config
 from pretraining.errors import UserError
 from pretraining.metrics import NO_ERRORS
 from pretraining.modelfile import make_module, network_of, save_model, set_weights
-from pretraining.network import count_parameters, network_config
 from pretraining.runstate import file_hash, write_json
 from pretraining.settings import Settings
 from pretraining.transforms import Transform

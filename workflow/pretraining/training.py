@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from nequip.nn import GraphModel
 from nequip.train import EMALightningModule
 
+from pretraining.builders import count_parameters, network_config
 from pretraining.callbacks import CURVE, Diverged, Recorder
 from pretraining.data import EpochSampler, StructureDataset, make_loader, type_names_of
 from pretraining.errors import UserError
@@ -36,7 +37,6 @@ from pretraining.modelfile import (
     set_weights,
     type_names_of_model,
 )
-from pretraining.network import count_parameters, network_config
 from pretraining.runstate import (
     INTERRUPTED,
     Interrupted,

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from nequip.nn import GraphModel
 
+from pretraining.builders import build_network, network_config
 from pretraining.errors import UserError
-from pretraining.network import build_network, network_config
 
 PUBLISHED_SUFFIX = ".pth"
 
