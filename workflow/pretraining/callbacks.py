@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -208,3 +211,12 @@ def _step_loss(module: EMALightningModule) -> float:
         for name, entry in module.loss.entries.items()
         if entry.coeff is not None
     )
+
+
+def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Write the learning curve, one row an epoch; numbers that are not finite stay empty."""
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, CURVE)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if math.isfinite(v) else "" for k, v in row.items()})

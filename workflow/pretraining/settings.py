@@ -1,4 +1,4 @@
-"""What a training run is told: the network, the training procedure and the transforms.
+"""What a training run is told: which run it is, the network, the procedure and the transforms.
 
 The defaults are the paper's procedure. The same keys are documented in ``config/README.md``.
 """
@@ -89,6 +89,51 @@ class Settings:
         for key in _NOT_IDENTITY:
             del training[key]
         return {"network": self.network, "training": training}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one run is.
+
+    Attributes
+    ----------
+    kind
+        ``pretrain``, ``direct`` or ``finetune``.
+    data
+        Labelled store.
+    n
+        Train on the first `n` structures of its pool.
+    seed
+        Of the initial weights and of the order of batches.
+    settings
+        Settings file.
+    out
+        The run's folder.
+    transform
+        Name of the transform of structures.
+    initial
+        Model file that a fine-tuning starts from.
+    """
+
+    kind: str
+    data: Path
+    n: int
+    seed: int
+    settings: Path
+    out: Path
+    transform: str = "none"
+    initial: Path | None = None
+
+    def check(self) -> None:
+        """Raise a `UserError` for a request that means nothing."""
+        if self.kind not in KINDS:
+            raise UserError(f"--kind: {self.kind!r} is not one of {', '.join(KINDS)}")
+        if (self.initial is None) == (self.kind == "finetune"):
+            raise UserError("--initial: needed for a fine-tuning, and for nothing else")
+        if self.n < 1:
+            raise UserError(f"--n: at least one structure is needed to train on, not {self.n}")
+        if self.seed < 0:
+            raise UserError(f"--seed: must not be negative, as {self.seed} is")
 
 
 def load_settings(path: str | Path, kind: str = "direct") -> Settings:

@@ -7,13 +7,9 @@ order of an epoch depends on nothing but the seed and the epoch, and all else is
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -24,7 +20,7 @@ from nequip.nn import GraphModel
 from nequip.train import EMALightningModule
 
 from pretraining.builders import count_parameters, network_config
-from pretraining.callbacks import CURVE, Diverged, Recorder
+from pretraining.callbacks import Diverged, Recorder, write_curve
 from pretraining.data import EpochSampler, StructureDataset, make_loader, type_names_of
 from pretraining.errors import UserError
 from pretraining.machine import device_name, resolve_device, versions
@@ -46,7 +42,7 @@ from pretraining.runstate import (
     write_atomically,
     write_json,
 )
-from pretraining.settings import KINDS, Settings, digest, load_settings
+from pretraining.settings import Request, Settings, digest, load_settings
 from pretraining.store import Store
 from pretraining.transforms import Transform
 from pretraining.weights import copy_parameters
@@ -54,51 +50,6 @@ from pretraining.weights import copy_parameters
 MONITOR = "val0_epoch/forces_rmse"
 # Of a large training set, the errors of this many structures tell as much as those of all.
 TRAIN_ERRORS_OF = 1000
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one run is.
-
-    Attributes
-    ----------
-    kind
-        ``pretrain``, ``direct`` or ``finetune``.
-    data
-        Labelled store.
-    n
-        Train on the first `n` structures of its pool.
-    seed
-        Of the initial weights and of the order of batches.
-    settings
-        Settings file.
-    out
-        The run's folder.
-    transform
-        Name of the transform of structures.
-    initial
-        Model file that a fine-tuning starts from.
-    """
-
-    kind: str
-    data: Path
-    n: int
-    seed: int
-    settings: Path
-    out: Path
-    transform: str = "none"
-    initial: Path | None = None
-
-    def check(self) -> None:
-        """Raise a `UserError` for a request that means nothing."""
-        if self.kind not in KINDS:
-            raise UserError(f"--kind: {self.kind!r} is not one of {', '.join(KINDS)}")
-        if (self.initial is None) == (self.kind == "finetune"):
-            raise UserError("--initial: needed for a fine-tuning, and for nothing else")
-        if self.n < 1:
-            raise UserError(f"--n: at least one structure is needed to train on, not {self.n}")
-        if self.seed < 0:
-            raise UserError(f"--seed: must not be negative, as {self.seed} is")
 
 
 def train(request: Request, started: float | None = None) -> int:
@@ -283,7 +234,7 @@ class Run:
         train_set: StructureDataset,
     ) -> None:
         """Evaluate the best model and write the outputs, the metrics last."""
-        best = recorder.best
+        train_seconds, best = recorder.seconds, recorder.best
         errors = {"val": NO_ERRORS, "test": NO_ERRORS, "train": NO_ERRORS}
         test_set = self._dataset("test")
         if best is not None:
@@ -316,7 +267,7 @@ class Run:
             "elements": self.type_names,
             "device": self.device.type,
             "device_name": device_name(self.device),
-            "train_time_s": round(recorder.seconds, 3),
+            "train_time_s": round(train_seconds, 3),
             "wall_time_s": round(recorder.wall_seconds, 3),
         }
         out = self.request.out
@@ -342,12 +293,3 @@ class Run:
             "data_checksum": self.store.checksum,
             "versions": versions(),
         }
-
-
-def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write the learning curve, one row an epoch; numbers that are not finite stay empty."""
-    with open(path, "w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, CURVE)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: "" if v != v else v for k, v in row.items()})
