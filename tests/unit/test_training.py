@@ -22,7 +22,7 @@ from pretraining.data import EpochSampler, StructureDataset, make_loader
 from pretraining.errors import UserError
 from pretraining.inference import evaluate
 from pretraining.modelfile import load_model
-from pretraining.runstate import INTERRUPTED
+from pretraining.runstate import INTERRUPTED, Interrupted, StopRequest
 from pretraining.store import Store
 from pretraining.training import Request, train
 from pretraining.transforms import Transform
@@ -320,6 +320,18 @@ def test_a_run_killed_and_stopped_ends_as_if_it_had_not_been(
     log = (out / "train.log").read_text()
     assert log.count("going on from") == 2 and "afresh" not in log
     assert_same_run(out, finished)
+
+
+def test_a_signal_waits_for_a_step_only_while_there_are_steps():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        stop.deferred = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop and stop.signal == "SIGTERM"
+        stop.deferred = False
+        with pytest.raises(Interrupted, match="stopped by SIGUSR1"):
+            os.kill(os.getpid(), signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.fixture(scope="module")

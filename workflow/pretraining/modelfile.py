@@ -88,7 +88,7 @@ def make_module(
     info = {
         "versions": get_current_code_versions(verbose=False),
         "training_module": {"_target_": "nequip.train.EMALightningModule", **config},
-        # What nequip-compile and nequip-package look for the example structure in.
+        # Where nequip-compile looks for an example structure.
         "data": {
             "_target_": "pretraining.modelfile.ExampleData",
             "type_names": model["type_names"],
@@ -136,6 +136,9 @@ def load_model(
     device: str | torch.device = "cpu",
 ) -> GraphModel:
     """Load a network for prediction.
+
+    A checkpoint is a pickle, which may hold any program: open only those that you trust. Published
+    weights are read as tensors only.
 
     Parameters
     ----------
