@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -320,6 +321,16 @@ def test_a_run_killed_and_stopped_ends_as_if_it_had_not_been(
     log = (out / "train.log").read_text()
     assert log.count("going on from") == 2 and "afresh" not in log
     assert_same_run(out, finished)
+
+
+def test_a_run_goes_on_when_nobody_reads_its_messages(folder, data, settings, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as broken:
+        monkeypatch.setattr(sys, "stderr", broken)
+        assert train(request(folder / "unread", data, settings, n=5)) == 0
+        with contextlib.suppress(BrokenPipeError):
+            broken.close()
 
 
 def test_a_signal_waits_for_a_step_only_while_there_are_steps():

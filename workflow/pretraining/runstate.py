@@ -58,7 +58,7 @@ class RunState:
 
     def log(self, message: str) -> None:
         """Write a line to the log and to stderr."""
-        print(message, file=sys.stderr, flush=True)
+        say(message)
         print(time.strftime("%Y-%m-%d %H:%M:%S"), message, file=self._log, flush=True)
 
     def load(self) -> Path | None:
@@ -102,6 +102,18 @@ class RunState:
     def remove(self) -> None:
         """Remove the folder: the run has finished."""
         shutil.rmtree(self.folder)
+
+
+def say(message: object) -> None:
+    """Write a line to stderr, if anyone still reads it.
+
+    A batch system that stops a job stops the program at the other end of the pipe as well.
+    """
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        # Python would try again at its end, and fail there with a status of its own.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

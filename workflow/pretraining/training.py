@@ -8,7 +8,6 @@ order of an epoch depends on nothing but the seed and the epoch, and all else is
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from typing import Any
 
@@ -39,6 +38,7 @@ from pretraining.runstate import (
     RunState,
     StopRequest,
     file_hash,
+    say,
     write_atomically,
     write_json,
 )
@@ -73,7 +73,7 @@ def train(request: Request, started: float | None = None) -> int:
         try:
             Run(request, stop, started).execute()
         except Interrupted as interruption:
-            print(interruption, file=sys.stderr)
+            say(interruption)
             return INTERRUPTED
     return 0
 
