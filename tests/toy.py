@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
+
 from pretraining.store import Store
 
 NETWORK = {"num_layers": 2, "num_features": 4, "num_bessels": 4}

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+
 from pretraining.training import Request, train
 from toy import write_settings, write_store
 

@@ -15,6 +15,7 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+
 from pretraining.chunks import chunk_rows, join, write_chunk
 from pretraining.errors import UserError
 from pretraining.source_error import source_error

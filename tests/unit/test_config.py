@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import yaml
+
 from pretraining.config import largest_pool, load_config, validate_study
 from pretraining.errors import UserError
 

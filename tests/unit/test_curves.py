@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
+
 from pretraining.curves import Options, learning_curves
 from pretraining.errors import UserError
 from pretraining.points import common_seeds, points_of, remarks

@@ -17,6 +17,7 @@ import yaml
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read, write
+
 from pretraining.checks import Filter, nearest_pair
 from pretraining.datasets import prepare
 from pretraining.errors import UserError

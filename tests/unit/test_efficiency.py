@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pretraining.efficiency import as_markdown, efficiency, gains
 from pretraining.errors import UserError
 from pretraining.headline import beside_published, read_headlines

@@ -7,6 +7,7 @@ import copy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pretraining.config import load_config, validate_study
 from pretraining.grid import Run, grid_table, largest_size, results_table, select
 

@@ -14,6 +14,7 @@ from nequip.data import AtomicDataDict as Key
 from nequip.integrations.ase import NequIPCalculator
 from nequip.model import ModelFromCheckpoint
 from nequip.model.saved_models.checkpoint import data_dict_from_checkpoint
+
 from pretraining.errors import UserError
 from pretraining.inference import (
     evaluate,

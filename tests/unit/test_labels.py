@@ -19,6 +19,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+
 from pretraining import labels
 from pretraining.errors import UserError
 from pretraining.labelling import label, read_structures

@@ -15,6 +15,7 @@ from ase.io import write
 from load_atoms.atoms_dataset import InMemoryAtomsDataset, LmdbAtomsDataset
 from load_atoms.database import DatabaseEntry
 from load_atoms.utils import generate_checksum
+
 from pretraining.datasets import prepare
 from pretraining.errors import UserError
 from pretraining.loading import LOAD_ATOMS_ROOT, open_raw

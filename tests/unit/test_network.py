@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+
 from pretraining.builders import build_network, count_parameters, network_config
 from pretraining.errors import UserError
 from pretraining.inference import load_calculator, predict

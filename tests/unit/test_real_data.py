@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.io import read
+
 from pretraining.datasets import prepare
 from pretraining.store import Store
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pretraining.collect import GRID_COLUMNS, collect, grid_of, read_grid
 from pretraining.errors import UserError
 from pretraining.results import COLUMNS, read_runs, unique_runs, write_csv

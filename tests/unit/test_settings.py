@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pretraining.errors import UserError
 from pretraining.settings import Training, load_settings
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pretraining.errors import UserError
 from pretraining.splits import split_sizes, split_structures
 

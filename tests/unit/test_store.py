@@ -17,6 +17,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from pretraining.errors import UserError
 from pretraining.store import Store, StoreWriter
 

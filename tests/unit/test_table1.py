@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pretraining.errors import UserError
 from pretraining.published import compare, compare_markdown, read_table1
 from pretraining.results import COLUMNS, normalise

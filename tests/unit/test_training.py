@@ -19,6 +19,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+
 from pretraining.data import EpochSampler, StructureDataset, make_loader
 from pretraining.errors import UserError
 from pretraining.inference import evaluate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from pretraining.errors import UserError
 from pretraining.transforms import Transform
 

@@ -187,6 +187,22 @@ def test_other_training_settings_retrain_without_labelling_again(study):
     assert not {"label", "prepare", "join_labels"} & set(new)
 
 
+def test_another_device_retrains_nothing(study):
+    config = json.loads(json.dumps(CONFIG))
+    config["training"] |= {"device": "auto", "checkpoint_seconds": 5}
+    write(study, config)
+    assert not {"pretrain", "direct", "finetune"} & set(counts(study))
+
+
+def test_a_change_of_one_kind_of_run_leaves_the_others(study):
+    config = json.loads(json.dumps(CONFIG))
+    config["training"]["direct"] = {"max_epochs": 4}
+    config["transforms"] = {"Ag": {"elements": {"Cu": "Ag"}}}
+    write(study, config)
+    new = counts(study)
+    assert new["direct"] == 2 and not {"pretrain", "finetune"} & set(new)
+
+
 def test_another_title_redraws_only(study):
     config = json.loads(json.dumps(CONFIG))
     config["sources"]["lj"]["title"] = "LJ"

@@ -16,11 +16,19 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from pretraining.errors import UserError
+from pretraining.settings import KINDS, MACHINE_KEYS
 from pretraining.splits import split_sizes
 
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
-__all__ = ["largest_pool", "load_config", "read_config", "settings_part", "validate_config", "validate_study"]
+__all__ = [
+    "largest_pool",
+    "load_config",
+    "read_config",
+    "settings_part",
+    "validate_config",
+    "validate_study",
+]
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
@@ -289,14 +297,22 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
     config
         A validated configuration.
     part
-        ``study`` (all of it), ``training``, ``styles``, ``dataset~NAME`` or ``source~NAME``.
+        ``study`` (all of it), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
+        ``dataset~NAME`` or ``source~NAME``.
     """
     section, _, name = part.partition("~")
     match section:
         case "study":
             return config
-        case "training":
-            return {key: config[key] for key in ("network", "training", "transforms")}
+        case "pretrain" | "direct" | "finetune":
+            # Only what this kind of run depends on: how it is carried out is told on the way.
+            apart = (*MACHINE_KEYS, *KINDS)
+            training = {k: v for k, v in config["training"].items() if k not in apart}
+            return {
+                "network": config["network"],
+                "training": training | config["training"][section],
+                "transforms": {name: config["transforms"][name]} if name else {},
+            }
         case "styles":
             sources = config["sources"].items()
             return {"sources": {n: {k: s[k] for k in ("title", "kind")} for n, s in sources}}

@@ -17,8 +17,8 @@ import yaml
 from pretraining.errors import UserError
 
 KINDS = ("pretrain", "direct", "finetune")
-# What may change between two attempts at a run without making it another run.
-_NOT_IDENTITY = ("device", "allow_cpu", "checkpoint_seconds", "neighbour_memory_gb", "workers")
+# How a run is carried out, not what it is: these may change between two attempts at it.
+MACHINE_KEYS = ("device", "allow_cpu", "checkpoint_seconds", "neighbour_memory_gb", "workers")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """Return all that decides what the run computes."""
         training = dataclasses.asdict(self.training)
-        for key in _NOT_IDENTITY:
+        for key in MACHINE_KEYS:
             del training[key]
         return {"network": self.network, "training": training}
 
@@ -113,6 +113,8 @@ class Request:
         Name of the transform of structures.
     initial
         Model file that a fine-tuning starts from.
+    machine
+        Values of `MACHINE_KEYS` in place of those of the settings.
     """
 
     kind: str
@@ -123,6 +125,7 @@ class Request:
     out: Path
     transform: str = "none"
     initial: Path | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise a `UserError` for a request that means nothing."""
@@ -134,9 +137,14 @@ class Request:
             raise UserError(f"--n: at least one structure is needed to train on, not {self.n}")
         if self.seed < 0:
             raise UserError(f"--seed: must not be negative, as {self.seed} is")
+        for key in self.machine:
+            if key not in MACHINE_KEYS:
+                raise UserError(f"--machine: {key!r} is not one of {', '.join(MACHINE_KEYS)}")
 
 
-def load_settings(path: str | Path, kind: str = "direct") -> Settings:
+def load_settings(
+    path: str | Path, kind: str = "direct", machine: dict[str, Any] | None = None
+) -> Settings:
     """Read the settings file of a run.
 
     Parameters
@@ -146,6 +154,8 @@ def load_settings(path: str | Path, kind: str = "direct") -> Settings:
     kind
         ``pretrain``, ``direct`` or ``finetune``; ``training`` may hold a section of that name,
         which takes precedence.
+    machine
+        Entries of ``training`` that take precedence over the file's.
 
     Raises
     ------
@@ -166,7 +176,7 @@ def load_settings(path: str | Path, kind: str = "direct") -> Settings:
     try:
         return Settings(
             network=dict(content.get("network") or {}),
-            training=training_of_kind(content.get("training") or {}, kind),
+            training=training_of_kind((content.get("training") or {}) | (machine or {}), kind),
             transforms=dict(content.get("transforms") or {}),
         )
     except UserError as error:

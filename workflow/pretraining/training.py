@@ -95,7 +95,7 @@ class Run:
         self.request = request
         self.stop = stop
         self.started = started
-        self.settings: Settings = load_settings(request.settings, request.kind)
+        self.settings: Settings = load_settings(request.settings, request.kind, request.machine)
         self.training = self.settings.training
         self.transform = Transform.from_settings(request.transform, self.settings.transforms)
         self.device = resolve_device(self.training.device, self.training.allow_cpu)

@@ -16,6 +16,7 @@ from pretraining import estimate
 from pretraining import grid as grids
 from pretraining.config import read_config, settings_part, validate_study
 from pretraining.errors import UserError
+from pretraining.settings import MACHINE_KEYS
 
 try:
     # Snakemake keeps the last of two equal keys without a word.
@@ -175,6 +176,11 @@ def stand_in_options(wildcards):
 def gpus(wildcards):
     """Return the number of GPUs that a training asks for."""
     return int(config["training"]["device"] == "cuda")
+
+
+def machine_options(wildcards):
+    """Return how a training is carried out, as JSON."""
+    return json.dumps({key: config["training"][key] for key in MACHINE_KEYS})
 
 
 def training_minutes(wildcards, attempt):

@@ -7,7 +7,7 @@ rule settings:
     log:
         "<logs>/settings/{part}.log",
     wildcard_constraints:
-        part="study|training|styles|(dataset|source)~[^/]+",
+        part="study|direct|finetune|styles|(pretrain|dataset|source)~[^/]+",
     localrule: True
     conda:
         "../../envs/analysis.yaml"

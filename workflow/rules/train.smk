@@ -4,7 +4,7 @@
 rule pretrain:
     input:
         script="workflow/scripts/train.py",
-        settings="<results>/settings/training.yaml",
+        settings="<results>/settings/pretrain~{transform}.yaml",
         data="<results>/labels/{structures}/{source}/npre~{npre}.h5",
     output:
         model=ensure(f"<results>/runs/{PRETRAINING}/model.ckpt", non_empty=True),
@@ -18,16 +18,19 @@ rule pretrain:
         gpu=gpus,
         mem_mb=training_memory,
         runtime=training_minutes,
+        # Not a parameter: another device is no reason to train again.
+        machine=machine_options,
     shell:
         "python {input.script} --kind pretrain --data {input.data} --n {wildcards.npre} "
         "--transform {wildcards.transform} --seed {wildcards.seed} "
-        "--settings {input.settings} --out $(dirname {output.model}) 2>&1 | tee {log}"
+        "--settings {input.settings} --machine {resources.machine:q} "
+        "--out $(dirname {output.model}) 2>&1 | tee {log}"
 
 
 rule direct:
     input:
         script="workflow/scripts/train.py",
-        settings="<results>/settings/training.yaml",
+        settings="<results>/settings/direct.yaml",
         data="<results>/data/{target}/prepared.h5",
     output:
         model=ensure(f"<results>/runs/{DIRECT}/model.ckpt", non_empty=True),
@@ -41,16 +44,18 @@ rule direct:
         gpu=gpus,
         mem_mb=training_memory,
         runtime=training_minutes,
+        # Not a parameter: another device is no reason to train again.
+        machine=machine_options,
     shell:
         "python {input.script} --kind direct --data {input.data} --n {wildcards.n} "
-        "--seed {wildcards.seed} --settings {input.settings} "
+        "--seed {wildcards.seed} --settings {input.settings} --machine {resources.machine:q} "
         "--out $(dirname {output.model}) 2>&1 | tee {log}"
 
 
 rule finetune:
     input:
         script="workflow/scripts/train.py",
-        settings="<results>/settings/training.yaml",
+        settings="<results>/settings/finetune.yaml",
         data="<results>/data/{target}/prepared.h5",
         pretrained=pretrained_model,
     output:
@@ -65,17 +70,19 @@ rule finetune:
         gpu=gpus,
         mem_mb=training_memory,
         runtime=training_minutes,
+        # Not a parameter: another device is no reason to train again.
+        machine=machine_options,
     shell:
         "python {input.script} --kind finetune --data {input.data} --n {wildcards.n} "
         "--seed {wildcards.seed} --initial {input.pretrained} --settings {input.settings} "
-        "--out $(dirname {output.model}) 2>&1 | tee {log}"
+        "--machine {resources.machine:q} --out $(dirname {output.model}) 2>&1 | tee {log}"
 
 
 # Published weights in place of a pre-training.
 rule import_weights:
     input:
         script="workflow/scripts/import_weights.py",
-        settings="<results>/settings/training.yaml",
+        settings="<results>/settings/pretrain~{transform}.yaml",
         weights=stand_in_file,
     output:
         model=ensure(f"<results>/runs/{IMPORTED}/model.ckpt", non_empty=True),
@@ -88,4 +95,4 @@ rule import_weights:
         options=stand_in_options,
     shell:
         "python {input.script} --weights {input.weights} {params.options} "
-        "--settings {input.settings} --out $(dirname {output.model}) 2>&1 | tee {log}"
+        "--transform {wildcards.transform} --settings {input.settings} --out $(dirname {output.model}) 2>&1 | tee {log}"

@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
+
 from pretraining import cli
 from pretraining.collect import collect, grid_of, read_grid
 from pretraining.errors import UserError

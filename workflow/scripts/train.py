@@ -12,6 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import yaml
+
 from pretraining import cli
 from pretraining.settings import KINDS
 
@@ -25,6 +27,12 @@ def main() -> int:
     parser.add_argument("--settings", required=True, type=Path, help="YAML: network, training, …")
     parser.add_argument("--transform", default="none", help="name of a transform of the settings")
     parser.add_argument("--initial", type=Path, help="model.ckpt that a fine-tuning starts from")
+    parser.add_argument(
+        "--machine",
+        type=yaml.safe_load,
+        default={},
+        help="YAML, such as '{device: cpu}': how to run it, in place of what the settings say",
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
     arguments = parser.parse_args()
 
