@@ -236,6 +236,36 @@ def test_source_error(store: Store, tmp_path: Path) -> None:
         source_error(store, "lj", files[1])
 
 
+def test_a_fitted_zero_sees_the_first_training_structures_only(store: Store, tmp_path: Path):
+    def change(row: int, atoms: Atoms) -> None:
+        # Only the first four training structures have energies near 7 eV/atom.
+        inside = N_VAL + N_TEST <= row < N_VAL + N_TEST + 4
+        atoms.info["lj_energy"] = (7.0 + 0.01 * row if inside else 1000.0) * len(atoms)
+
+    files = labelled(store, tmp_path, change)
+    result = join(store, "lj", files, tmp_path / "joined.h5", n=4, fit="median_shift")
+    assert result["train"] == 4
+    with Store(tmp_path / "joined.h5") as joined:
+        energies = [joined[i].get_potential_energy() / len(joined[i]) for i in range(len(joined))]
+        assert joined.provenance["energy_zero"]["n_fitted"] == 4
+    assert np.median(energies[-4:]) == pytest.approx(0.0, abs=1e-9)
+    assert energies[0] == pytest.approx(1000 - 7.085)
+
+
+def test_a_source_shares_no_zero_with_a_fitted_target(tmp_path: Path) -> None:
+    provenance = {"energy_reference": {"kind": "median_shift"}}
+    Store.write(tmp_path / "fitted.h5", frames(), N_VAL, N_TEST, provenance)
+
+    def compare(row: int, atoms: Atoms) -> None:
+        atoms.info["lj_energy"] = expected[row].get_potential_energy() + 8.0 * len(atoms)
+        atoms.arrays["lj_force"] = expected[row].get_forces()
+
+    with Store(tmp_path / "fitted.h5") as expected:
+        files = labelled(expected, tmp_path, compare)
+        test = source_error(expected, "lj", files[0])["test"]
+    assert test["energy_rmse_mev_per_atom"] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_source_error_needs_labels(tmp_path: Path) -> None:
     Store.write(tmp_path / "bare.h5", frames(), N_VAL, N_TEST, has_labels=False)
     message = "has no labels to compare 'lj' with"

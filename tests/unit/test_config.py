@@ -75,6 +75,8 @@ def change(config, key, value):
         ("datasets.C-GAP-17.energy_reference", {"mean": True}, ["energy_reference", "'mean'"]),
         ("datasets.C-GAP-17.energy_reference", {"given": {"c": 1.0}}, ["energy_reference", "'c'"]),
         ("datasets.C-GAP-17.split.val", "val", ["C-GAP-17.split"]),
+        ("datasets.C-GAP-17.energy_reference", {"median_shift": True}, ["fig2", "energy zero"]),
+        ("datasets.C-SYNTH-23M.energy_reference", {"given": {"C": 1.0}}, ["has no labels"]),
         ("datasets.C-GAP-17.filters", [{"key": "a"}], ["C-GAP-17.filters[0]", "include"]),
         ("datasets.C/GAP", {"path": "x"}, ["C/GAP"]),
         ("sources.ace.calculator", "PyACE", ["sources.ace.calculator", "'PyACE'", "import path"]),

@@ -229,6 +229,11 @@ def test_a_grid_larger_than_the_pool_stops_before_training(study):
     process = run(study, check=False)
     assert process.returncode != 0
     assert "error: the grid needs 25 training structures of 'Cu'" in process.stdout
+    # A split that leaves enough is not held to what the old one left.
+    config["datasets"]["Cu"]["split"] = {"n_val": 2, "n_test": 2}
+    write(study, config)
+    assert counts(study)["prepare"] == 1
+    config["datasets"]["Cu"]["split"] = CONFIG["datasets"]["Cu"]["split"]
     # Nor does a study that has prepared nothing yet get further than that.
     config["results"] = "results/other"
     write(study, config)

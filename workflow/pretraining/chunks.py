@@ -7,6 +7,7 @@ carries its raw ``index``, by which it is known when it comes back.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.io import write
 
 from pretraining.errors import UserError
 from pretraining.loading import read_files
+from pretraining.references import Reference, make_reference
 from pretraining.store import Store, StoreWriter
 
 EVAL = "eval"
@@ -155,8 +158,36 @@ def _label(row: int, source: str, atoms: Atoms, where: str) -> Label:
     return label
 
 
+def fit_zero(
+    store: Store, source: str, files: Sequence[Path], fit: str, n: int | None = None
+) -> Reference:
+    """Fit the zero of a source's energies to its labels of the first `n` training structures.
+
+    Parameters
+    ----------
+    fit
+        ``least_squares`` or ``median_shift``.
+    store, source, files, n
+        As in :func:`join`.
+    """
+    n_eval = store.n_val + store.n_test
+    pool = (
+        (store.arrays(label.row)["numbers"], label.energy)
+        for label in read_labelled(store, source, files)
+        if label.row >= n_eval and label.error is None
+    )
+    first = list(itertools.islice(pool, n))
+    present = sorted({chemical_symbols[z] for numbers, _ in first for z in numbers})
+    return make_reference({fit: True}, present, first)
+
+
 def join(
-    store: Store, source: str, files: Sequence[Path], out: Path, n: int | None = None
+    store: Store,
+    source: str,
+    files: Sequence[Path],
+    out: Path,
+    n: int | None = None,
+    fit: str | None = None,
 ) -> dict[str, Any]:
     """Join labelled chunks into a labelled set; structures without a label are left out.
 
@@ -172,6 +203,9 @@ def join(
         Labelled set to write: as the prepared one, its training pool cut off.
     n
         Number of training structures: the first `n` that could be labelled. By default, all.
+    fit
+        Zero of the energies: ``least_squares`` or ``median_shift`` of these training structures.
+        By default they stay relative to the source's isolated atoms.
 
     Returns
     -------
@@ -187,6 +221,7 @@ def join(
     counts = dict.fromkeys(("val", "test", "train"), 0)
     failed: list[dict[str, Any]] = []
     seen, n_eval = 0, store.n_val + store.n_test
+    zero = fit_zero(store, source, files, fit, n) if fit else Reference("none")
     with StoreWriter(out, has_labels=True, info=store.info_names) as writer:
         for label in read_labelled(store, source, files):
             if counts["train"] == n and label.row >= n_eval:
@@ -196,7 +231,8 @@ def join(
             if label.error is not None:
                 failed.append({"index": int(row["index"]), "reason": label.error})
                 continue
-            row |= {"energy": np.asarray(label.energy), "forces": label.forces}
+            energy = label.energy - zero.of(row["numbers"])
+            row |= {"energy": np.asarray(energy), "forces": label.forces}
             writer.add_arrays(row, store.info(label.row))
             counts[_group(store, label.row)] += 1
         if seen < n_eval:
@@ -216,6 +252,7 @@ def join(
             "source": source,
             "prepared": {"checksum": store.checksum, **store.provenance},
             "failed": failed,
+            "energy_zero": zero.as_dict(),
         }
         checksum = writer.finish(counts["val"], counts["test"], provenance)
     return {"source": source, "checksum": checksum, **counts, "failed": failed}

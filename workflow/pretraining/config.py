@@ -19,6 +19,8 @@ from pretraining.errors import UserError
 from pretraining.settings import KINDS, MACHINE_KEYS
 from pretraining.splits import split_sizes
 
+# Energy references that are fitted; the others are energies of isolated atoms.
+FITTED = ("least_squares", "median_shift")
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
 __all__ = [
@@ -244,8 +246,12 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                     f"datasets.{name}.energy_reference.source: '{source}' has no calculator to "
                     f"evaluate the isolated atoms with"
                 )
-        if dataset["energy_reference"] != {"none": True} and "labels" not in dataset:
-            yield f"datasets.{name}.energy_reference: the set has no labels to subtract it from"
+        fixed = dataset["energy_reference"].keys() & {"given", "source"}
+        if fixed and "labels" not in dataset:
+            yield (
+                f"datasets.{name}.energy_reference.{fixed.pop()}: the set has no labels to "
+                f"subtract it from; those of a source are relative to its isolated atoms already"
+            )
         if "val" in dataset["split"] and "key" not in dataset["split"]:
             yield f"datasets.{name}.split.val: needs split.key, the info key with the set's split"
 
@@ -271,6 +277,14 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                     f"name their keys in datasets.{experiment['structures']}.labels"
                 )
         target, structures = (config["datasets"][experiment[k]] for k in ("target", "structures"))
+        zeros = [fitted_zero(dataset) for dataset in (target, structures)]
+        if zeros[0] != zeros[1]:
+            kinds = [f"fitted ({zero})" if zero else "that of isolated atoms" for zero in zeros]
+            yield (
+                f"{where}: the energy zero of target '{experiment['target']}' is {kinds[0]}, "
+                f"that of structures '{experiment['structures']}' is {kinds[1]}: give both "
+                f"the same energy_reference, or fine-tuning starts several eV/atom off"
+            )
         if "labels" not in target:
             yield (
                 f"{where}.target: '{experiment['target']}' has no labels; name their keys in "
@@ -287,6 +301,11 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                         f"{where}.{key}[{index}]: {size} is more than the pool of "
                         f"'{dataset_name}', at most {pool} training structures"
                     )
+
+
+def fitted_zero(dataset: dict[str, Any]) -> str | None:
+    """Return how the energy zero of a dataset is fitted to its training pool; None if it is not."""
+    return next((fit for fit in FITTED if fit in dataset["energy_reference"]), None)
 
 
 def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:

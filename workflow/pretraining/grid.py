@@ -2,7 +2,7 @@
 
 A run is a row and a path. The path carries the identity in the paper's words, so that adding a
 size, a seed or a source adds only its own runs, and a run that two experiments want is one job.
-Only the standard library and pandas are imported: Snakemake executes this in every job.
+Nothing heavier than pandas is imported: Snakemake executes this in every job.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from pretraining.errors import UserError
 
@@ -197,14 +198,24 @@ def largest_size(grid: pd.DataFrame, dataset: str) -> int:
 def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
     """Compare the grid's sizes with the sets that have been prepared already.
 
+    A set whose settings or files have changed since is left to its next preparation.
+
     Raises
     ------
     UserError
         If a run needs more training structures than filters and split have left.
     """
-    for dataset in config["datasets"]:
+    for dataset, entry in config["datasets"].items():
         path = Path(config["results"]) / "data" / dataset / "summary.json"
-        if not path.exists():
+        settings = Path(config["results"]) / "settings" / f"dataset~{dataset}.yaml"
+        if not path.exists() or not settings.exists():
+            continue
+        if yaml.safe_load(settings.read_text(encoding="utf-8"))["datasets"][dataset] != entry:
+            continue
+        files = entry.get("path", [])
+        files = [Path(file) for file in ([files] if isinstance(files, str) else files)]
+        made = path.stat().st_mtime
+        if any(file.exists() and file.stat().st_mtime > made for file in files):
             continue
         pool = json.loads(path.read_text(encoding="utf-8"))["counts"]["train"]
         needed = largest_size(grid, dataset)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pretraining.chunks import read_labelled
+from pretraining.config import FITTED
 from pretraining.errors import UserError
 from pretraining.store import Store
 
@@ -15,10 +16,11 @@ from pretraining.store import Store
 def source_error(store: Store, source: str, chunk: Path) -> dict[str, Any]:
     """Compare a source's labels with the target's.
 
-    Both energies are relative to the isolated atoms (or whatever reference) of their own method.
-    Two methods can differ by a constant an atom all the same, so the error is also given after the
-    median difference an atom *of these very test structures* has been subtracted: a lower bound
-    for the source, not what an untrained user of it would find.
+    Both energies are relative to the isolated atoms of their own method. Two methods can differ by
+    a constant an atom all the same, so the error is also given after the median difference an atom
+    *of these very test structures* has been subtracted: a lower bound for the source, not what an
+    untrained user of it would find. Where the target's zero is fitted, the two share none, and the
+    median difference of the validation structures takes its place.
 
     Parameters
     ----------
@@ -43,23 +45,27 @@ def source_error(store: Store, source: str, chunk: Path) -> dict[str, Any]:
     """
     if not store.has_labels:
         raise UserError(f"{store.path} has no labels to compare '{source}' with")
-    differences, force_differences, failed, seen = [], [], [], 0
+    differences, validation, force_differences, failed, seen = [], [], [], [], 0
     test = store.indices("test")
     for label in read_labelled(store, source, [chunk]):
         seen += 1
-        if label.row not in test:
-            continue
         row = store.arrays(label.row)
         if label.error is not None:
             failed.append({"index": int(row["index"]), "reason": label.error})
             continue
-        differences.append((label.energy - float(row["energy"])) / len(row["numbers"]))
+        difference = (label.energy - float(row["energy"])) / len(row["numbers"])
+        if label.row not in test:
+            validation.append(difference)
+            continue
+        differences.append(difference)
         force_differences.append((label.forces - row["forces"]).ravel())
     if seen < test.stop:
         raise UserError(f"{chunk} has {seen} of {test.stop} validation and test structures")
     if not differences:
         raise UserError(f"{chunk}: the source '{source}' labelled no test structure")
     energy = np.array(differences)
+    if store.provenance.get("energy_reference", {}).get("kind") in FITTED:
+        energy -= np.median(validation)
     shift = float(np.median(energy))
     return {
         "kind": "source",

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from pretraining import estimate
 from pretraining import grid as grids
-from pretraining.config import read_config, settings_part, validate_study
+from pretraining.config import fitted_zero, read_config, settings_part, validate_study
 from pretraining.errors import UserError
 from pretraining.settings import MACHINE_KEYS
 
@@ -131,6 +131,12 @@ def labelled_chunks(wildcards):
         f"<results>/labels/{wildcards.structures}/{wildcards.source}/chunks/{chunk}.extxyz"
         for chunk in chunks
     ]
+
+
+def zero_option(wildcards):
+    """Return the option that fits the zero of synthetic energies as that of the target is."""
+    fit = fitted_zero(config["datasets"][wildcards.structures])
+    return f"--fit {fit}" if fit else ""
 
 
 # ------------------------------------------------------------------------------------- training

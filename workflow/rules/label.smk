@@ -77,8 +77,10 @@ rule join_labels:
     localrule: True
     conda:
         "../../envs/analysis.yaml"
+    params:
+        zero=zero_option,
     shell:
-        "python {input.script} --data {input.data} --source {wildcards.source} "
+        "python {input.script} --data {input.data} --source {wildcards.source} {params.zero} "
         "--n {wildcards.npre} --chunks {input.chunks} --out {output} 2>&1 | tee {log}"
 
 

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.chunks import join
 from pretraining.cli import run
+from pretraining.config import FITTED
 from pretraining.store import Store
 
 
@@ -21,10 +22,13 @@ def main() -> None:
         "--chunks", type=Path, nargs="+", required=True, help="labelled: eval, 00000, 00001, …"
     )
     parser.add_argument("--n", type=int, help="number of training structures (all)")
+    parser.add_argument(
+        "--fit", choices=FITTED, help="zero of the energies (that of the isolated atoms)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="labelled set to write (HDF5)")
     args = parser.parse_args()
     with Store(args.data) as store:
-        result = join(store, args.source, args.chunks, args.out, args.n)
+        result = join(store, args.source, args.chunks, args.out, args.n, args.fit)
     for failure in result["failed"]:
         print(f"no label: structure {failure['index']}: {failure['reason']}")
     print(
