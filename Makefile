@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 # One thread a process: the parallelism is between jobs.
 RUN := cd "$(ROOT)" && export OMP_NUM_THREADS=1 PATH="$(VENV)/bin:$$PATH" &&
 DEMO := snakemake --configfile config/demo.yaml --cores $(CORES)
+# What a job prints and the count of finished jobs are shown; what Snakemake says of each job is not.
+QUIET := --quiet rules host reason
 
 .PHONY: help setup demo test lint clean-demo
 
@@ -30,9 +32,13 @@ $(READY): $(ROOT)/requirements.lock
 	@touch "$@"
 
 demo: $(READY)
-	@$(RUN) $(DEMO)
+	@$(RUN) $(DEMO) $(QUIET)
 	@$(RUN) $(DEMO) --report results/demo/report.html --quiet all
-	@$(RUN) python workflow/scripts/what_to_look_at.py --results results/demo
+	@$(RUN) cat results/demo/tables/table1.md results/demo/tables/efficiency.md
+	@echo
+	@echo "Look at  results/demo/figures/fig2.png  and  fig3.png"
+	@echo "         results/demo/tables/   table1.md, efficiency.md, cost.md, runs.csv"
+	@echo "         results/demo/report.html   (all of it, in a browser)"
 
 test: $(READY)
 	@$(RUN) python -m pytest

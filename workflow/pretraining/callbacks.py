@@ -153,7 +153,8 @@ class Recorder(Checkpoint):
         trained = "untrained" if epoch == 0 else f"train loss {loss:.4g}"
         self.state.log(
             f"epoch {epoch}: {trained}, validation {1000 * energy:.2f} meV/atom {forces:.4f} eV/Å"
-            f"{' (best)' if better else ''}, {self.seconds:.1f} s"
+            f"{' (best)' if better else ''}, {self.seconds:.1f} s",
+            routine=True,
         )
         return row
 

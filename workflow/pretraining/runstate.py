@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+ROUTINE_SECONDS = 10.0
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -41,10 +42,14 @@ class RunState:
         The run's folder.
     identity
         All that decides what the run computes, as JSON. State of another identity is removed.
+    name
+        What the run is called in messages, of which several runs may print at once.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], name: str = "") -> None:
         self.folder = folder / "state"
+        self._prefix = f"{name}: " if name else ""
+        self._routine = -ROUTINE_SECONDS
         file = self.folder / "identity.json"
         stale = _difference(file, identity) if self.folder.is_dir() else None
         if stale is not None:
@@ -56,9 +61,11 @@ class RunState:
         if not file.is_file():
             write_json(file, identity)
 
-    def log(self, message: str) -> None:
-        """Write a line to the log and to stderr."""
-        say(message)
+    def log(self, message: str, routine: bool = False) -> None:
+        """Write a line to the log and to stderr; there, routine lines only every so often."""
+        if not routine or time.monotonic() - self._routine >= ROUTINE_SECONDS:
+            say(self._prefix + message)
+            self._routine = time.monotonic()
         print(time.strftime("%Y-%m-%d %H:%M:%S"), message, file=self._log, flush=True)
 
     def load(self) -> Path | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from pretraining.errors import UserError
 
 KINDS = ("pretrain", "direct", "finetune")
 # How a run is carried out, not what it is: these may change between two attempts at it.
-MACHINE_KEYS = ("device", "allow_cpu", "checkpoint_seconds", "neighbour_memory_gb", "workers")
+MACHINE_KEYS = (
+    "device",
+    "allow_cpu",
+    "checkpoint_seconds",
+    "neighbour_memory_gb",
+    "workers",
+    "threads",
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,9 @@ class Training:
         Neighbour lists beyond this are made anew at each access.
     workers
         Processes that load data; of use only beyond `neighbour_memory_gb`.
+    threads
+        Threads of a run on the CPU. Sums depend on how they are shared out: only with one thread
+        does a resumed run end exactly as an uninterrupted one.
     compile
         Whether the network goes through ``torch.compile`` (minutes to start, then faster steps).
     """
@@ -72,6 +83,7 @@ class Training:
     checkpoint_seconds: float = 60.0
     neighbour_memory_gb: float = 8.0
     workers: int = 0
+    threads: int = 1
     compile: bool = False
 
 
@@ -126,6 +138,13 @@ class Request:
     transform: str = "none"
     initial: Path | None = None
     machine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What the run is called in messages; the source of its labels is in its folder's path."""
+        source = re.search(r"source~(?!none)([^/]+)", str(self.out))
+        labels = source.groups() if source else ()
+        return " ".join([self.kind, *labels, f"n {self.n}", f"seed {self.seed}"])
 
     def check(self) -> None:
         """Raise a `UserError` for a request that means nothing."""
@@ -214,7 +233,13 @@ def _check(key: str, value: Any) -> None:
         return
     if type(value) not in ((int, float) if type(default) is float else (type(default),)):
         raise UserError(f"training.{key}: must be of type {type(default).__name__}, not {value!r}")
-    may_be_zero = key in ("min_delta", "checkpoint_seconds", "neighbour_memory_gb", "workers")
+    may_be_zero = key in (
+        "min_delta",
+        "checkpoint_seconds",
+        "neighbour_memory_gb",
+        "workers",
+        "threads",
+    )
     if type(default) is not bool and (value < 0 or (value == 0 and not may_be_zero)):
         raise UserError(f"training.{key}: must be {'at least' if may_be_zero else 'above'} 0")
     if key == "ema_decay" and value >= 1:

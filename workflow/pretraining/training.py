@@ -99,6 +99,8 @@ class Run:
         self.training = self.settings.training
         self.transform = Transform.from_settings(request.transform, self.settings.transforms)
         self.device = resolve_device(self.training.device, self.training.allow_cpu)
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.training.threads)
         self.store = Store(request.data)
         self.rows = {
             "train": self.store.indices("train", request.n),
@@ -148,7 +150,7 @@ class Run:
 
     def execute(self) -> None:
         """Train, evaluate and write the outputs."""
-        self.state = RunState(self.request.out, self.identity)
+        self.state = RunState(self.request.out, self.identity, self.request.name)
         self.type_names = self._type_names()
         config = network_config(
             self.settings.network,
