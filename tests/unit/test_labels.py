@@ -28,7 +28,7 @@ from pretraining.sources import Source, expand, load_source, provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "scripts" / "label.py"
-SOURCES = ROOT / "resources" / "demo" / "recipe" / "sources.yaml"
+SOURCES = ROOT / "config" / "demo.yaml"
 DEBIAN_PYTHON = "/usr/bin/python3"
 # A pair potential that ASE brings along in every version.
 LJ = {"calculator": "ase.calculators.lj.LennardJones", "kwargs": {"sigma": 2.5, "rc": 6.0}}

@@ -2,7 +2,7 @@
 
 Every trajectory is a small periodic cell with a `run_id` of its own; structures of different sets
 never come from the same trajectory. The interatomic potential that drives the dynamics (`driver`)
-is any label source of `sources.yaml`; the labels come later, from `workflow/scripts/label.py`.
+is any label source of `config/demo.yaml`; the labels come later, from `workflow/scripts/label.py`.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def shuffle_trajectories(frames: list[Atoms], seed: int) -> list[Atoms]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=sorted(SETS))
-    parser.add_argument("--sources", type=Path, default=Path(__file__).with_name("sources.yaml"))
+    parser.add_argument("--sources", type=Path, default=ROOT / "config/demo.yaml")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     frames = shuffle_trajectories(make_set(args.set, args.sources), SETS[args.set]["seed"])
