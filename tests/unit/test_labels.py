@@ -156,6 +156,14 @@ def has_gpaw() -> bool:
     return code == 0
 
 
+def test_an_interpreter_that_is_not_there(tmp_path):
+    entry = {"calculator": "ase.calculators.emt.EMT", "python": "/nowhere/python"}
+    config = config_file(tmp_path, emt=entry)
+    done = run(config, "emt", "--structures", tmp_path / "in", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: source 'emt': no interpreter '/nowhere/python' here"
+
+
 def test_gpaw_labels_in_its_own_interpreter(tmp_path):
     """Forces of a tiny DFT calculation are the derivative of the written energy."""
     if not has_gpaw():
@@ -173,8 +181,9 @@ def test_gpaw_labels_in_its_own_interpreter(tmp_path):
     write(tmp_path / "in.extxyz", frames)
     done = run(
         config, "dft", "--structures", tmp_path / "in.extxyz", "--out", tmp_path / "out.extxyz",
-        "--provenance", tmp_path / "how.json", python=DEBIAN_PYTHON,
+        "--provenance", tmp_path / "how.json",
     )  # fmt: skip
+    # It went on in the interpreter that the source names.
     assert done.returncode == 0, done.stderr
     middle, plus, minus = read(tmp_path / "out.extxyz", ":")
     numerical = (minus.info["dft_energy"] - plus.info["dft_energy"]) / 0.02

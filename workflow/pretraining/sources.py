@@ -43,6 +43,7 @@ class Source:
     isolated_atom: dict[str, Any] = field(default_factory=dict)
     on_error: str = "stop"
     fresh_calculator: bool = False
+    python: str | None = None
 
     @property
     def energy_key(self) -> str:

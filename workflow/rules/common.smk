@@ -107,11 +107,6 @@ def largest_size(wildcards):
 # --------------------------------------------------------------------------------------- labels
 
 
-def source_python(wildcards):
-    """Return the interpreter that runs a label source."""
-    return config["sources"][wildcards.source].get("python", "python")
-
-
 def source_elements(wildcards):
     """Return the elements that a label source knows."""
     return config["sources"][wildcards.source]["elements"]

@@ -15,10 +15,9 @@ rule isolated_atoms:
         mem_mb=4000,
         runtime=60,
     params:
-        python=source_python,
         elements=source_elements,
     shell:
-        "{params.python} {input.script} --config {input.settings} --source {wildcards.source} "
+        "python {input.script} --config {input.settings} --source {wildcards.source} "
         "--elements {params.elements} --write-reference {output} 2>&1 | tee {log}"
 
 
@@ -55,10 +54,8 @@ rule label:
     resources:
         mem_mb=4000,
         runtime=lambda wildcards, attempt: 240 * attempt,
-    params:
-        python=source_python,
     shell:
-        "{params.python} {input.script} --config {input.settings} --source {wildcards.source} "
+        "python {input.script} --config {input.settings} --source {wildcards.source} "
         "--reference {input.reference} --structures {input.structures} --out {output} "
         "2>&1 | tee {log}"
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from pretraining.cli import run
 from pretraining.errors import UserError
 from pretraining.labelling import label, read_structures
 from pretraining.labels import isolated_energies
-from pretraining.sources import load_source, provenance
+from pretraining.sources import Source, load_source, provenance
+
+HANDED_OVER = "LABEL_INTERPRETER"
 
 
 def arguments() -> argparse.Namespace:
@@ -40,6 +43,17 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def hand_over(source: Source) -> None:
+    """Go on in the interpreter that the source names, if this is another one."""
+    if source.python in (None, "python", sys.executable, os.environ.get(HANDED_OVER)):
+        return
+    path = shutil.which(source.python)
+    if path is None:
+        raise UserError(f"source '{source.name}': no interpreter '{source.python}' here")
+    os.environ[HANDED_OVER] = source.python
+    os.execv(path, [path, *sys.argv])
+
+
 def write_json(path: Path, content: dict) -> None:
     """Write JSON so that the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +75,7 @@ def read_reference(path: Path) -> dict[str, float]:
 def main() -> None:
     args = arguments()
     source = load_source(args.config, args.source)
+    hand_over(source)
     if args.write_reference:
         write_json(args.write_reference, isolated_energies(source, args.elements))
         return
