@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -150,7 +151,15 @@ def words(value: Any) -> Iterator[str]:
         for item in value:
             yield from words(item)
     elif isinstance(value, str):
-        yield from {value, *value.split()}
+        if os.path.isfile(value):  # with spaces in it, perhaps
+            yield value
+            return
+        try:
+            # As a shell would: a path with spaces is quoted in a LAMMPS command.
+            parts = shlex.split(value)
+        except ValueError:
+            parts = value.split()
+        yield from {value, *parts}
 
 
 def version_of(package: str) -> str | None:
