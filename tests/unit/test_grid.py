@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pretraining import estimate
 from pretraining.config import load_config, validate_study
 from pretraining.grid import Run, grid_table, largest_size, results_table, select
 
@@ -112,6 +113,29 @@ def test_results_hold_the_untuned_models_and_the_sources(paper, grid):
     assert (table.loc[table["kind"] == "pretrain", "n"] == 0).all()
     # Carbon potentials say nothing of silicon.
     assert "source" not in set(results_table(paper, grid, ["fig5"])["kind"])
+
+
+def test_estimated_hours_are_the_published_medians(root, grid):
+    costs = estimate.published_costs(root / "resources/published/training-cost.csv")
+    hours = grid.assign(s=estimate.estimated_seconds(grid, costs) / 3600)
+    # Every row of the grid but the unscaled silicon was published; medians times runs.
+    pretrained = select(hours, kind="pretrain", npre=100000)["s"].item()
+    assert pretrained == pytest.approx(226555 / 3600)
+    scaled = select(hours, kind="pretrain", transform="Si-x1.5", npre=3300)["s"].item()
+    assert scaled == pytest.approx(12350 / 3600)
+    assert select(hours, target="nanotubes", n=60, kind="direct")["s"].iloc[0] * 3600 == 155
+    assert 400 < hours["s"].sum() < 554
+
+
+def test_finished_runs_scale_the_estimate(root, grid):
+    costs = estimate.published_costs(root / "resources/published/training-cost.csv")
+    published = estimate.estimated_seconds(grid, costs)
+    finished = published.where(grid["kind"] == "direct") / 10
+    finished.iloc[-1] = 1.0
+    seconds = estimate.estimated_seconds(grid, costs, finished)
+    direct = grid["kind"] == "direct"
+    assert (seconds[direct] == finished[direct]).all()
+    assert (seconds[grid["kind"] == "pretrain"] == published[grid["kind"] == "pretrain"]).all()
 
 
 def test_published_weights_stand_in_for_a_pretraining(paper):

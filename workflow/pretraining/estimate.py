@@ -18,19 +18,8 @@ __all__ = ["estimated_seconds", "finished_seconds", "published_costs"]
 
 
 def published_costs(path: str | Path) -> pd.DataFrame:
-    """Read the published medians, with the columns of the table of runs and ``gpu_seconds_median``.
-
-    In the file the transformed structures have a name of their own.
-    """
-    costs = pd.read_csv(path, keep_default_na=False).replace("-", "")
-    transforms = {
-        "Si-x1.5": "Si-x1.5",
-        "Si-x1.5 at 6 Å (drawn as unscaled)": "Si-x1.5-cutoff6",
-    }
-    costs["transform"] = costs["structures"].map(transforms).fillna("none")
-    costs.loc[costs["transform"] != "none", "structures"] = "C-SYNTH-23M"
-    costs.loc[costs["kind"] == "pretrain", "n"] = 0
-    return costs
+    """Read the published medians: the columns of the table of runs, ``gpu_seconds_median``."""
+    return pd.read_csv(path, keep_default_na=False)
 
 
 def finished_seconds(grid: pd.DataFrame, results: str | Path) -> pd.Series:
