@@ -125,4 +125,17 @@ def test_an_unknown_figure_names_the_experiments(checkout):
     path = edited(checkout, "few.yaml", lambda c: c["experiments"].pop("fig4"))
     process = checkout.snakemake("-n", "fig4", "--configfile", path, check=False)
     assert process.returncode != 0
-    assert "target 'fig4': the configuration has no experiment of that name" in process.stdout
+    message = "error: target 'fig4': the configuration has no experiment of that name; it has: "
+    assert process.stdout.strip().splitlines()[-1].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("config", "target"),
+    [("config", "fig4"), ("config", "cost"), ("demo", "table1"), ("demo", "fig3")],
+)
+def test_what_is_not_published_is_refused(checkout, config, target):
+    options = ["--configfile", f"config/{config}.yaml", "--config", "metrics_from=published"]
+    process = checkout.snakemake("-n", target, *options, check=False)
+    assert process.returncode != 0
+    last = process.stdout.strip().splitlines()[-1]
+    assert last.startswith("error: metrics_from: nothing is published for")

@@ -8,8 +8,6 @@ import re
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from pretraining import estimate
@@ -210,6 +208,7 @@ def table_experiments(wildcards):
 
 def table_metrics(wildcards):
     """Return the metrics that a table collects; with `allow_missing` those that exist."""
+    refuse_unpublished("efficiency, cost and tables of runs", [])
     rows = grids.results_table(config, GRID, table_experiments(wildcards))
     if config["allow_missing"]:
         return [path for path in rows["metrics"] if Path(path).exists()]
@@ -222,9 +221,19 @@ def published_file(name):
     return [f"resources/published/{name}.csv"] if shown else []
 
 
+def refuse_unpublished(what, published):
+    """End in one line where published values are asked for and there are none."""
+    if config["metrics_from"] == "published" and not published:
+        sys.exit(
+            f"error: metrics_from: nothing is published for {what}; the published values are "
+            f"Table 1 and the learning curves on {PUBLISHED_TARGET}"
+        )
+
+
 def figure_runs(wildcards):
     """Return the runs that a figure shows; none if it shows the published values."""
     if config["metrics_from"] == "published":
+        refuse_unpublished(f"experiment '{wildcards.experiment}'", figure_published(wildcards))
         return []
     return f"<results>/tables/{wildcards.experiment}-runs.csv"
 
@@ -261,6 +270,7 @@ def table1_experiment():
 def table1_runs(wildcards):
     """Return the runs of Table 1; none if it shows the published values."""
     if config["metrics_from"] == "published":
+        refuse_unpublished(f"experiment '{table1_experiment()}'", table1_published(wildcards))
         return []
     return f"<results>/tables/{table1_experiment()}-runs.csv"
 
@@ -293,8 +303,9 @@ def figure_of(name):
     def files(wildcards):
         if name not in config["experiments"]:
             known = ", ".join(config["experiments"])
-            raise WorkflowError(
-                f"target '{name}': the configuration has no experiment of that name; it has: {known}"
+            sys.exit(
+                f"error: target '{name}': the configuration has no experiment of that name; "
+                f"it has: {known}"
             )
         return expand("<results>/figures/{name}.{format}", name=name, format=FIGURE_FORMATS)
 
