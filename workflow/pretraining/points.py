@@ -74,6 +74,8 @@ def remarks(
     tuned, direct = (runs[runs["kind"] == kind] for kind in ("finetune", "direct"))
     if tuned["npre"].nunique() == 1:
         parts.append(f"{tuned['npre'].iloc[0]:,} pre-training structures")
+    elif tuned["source"].nunique() == 1:
+        parts.append(f"labels of {tuned['source'].iloc[0]}")
     said = {}
     for name, rows in (("direct", direct), ("fine-tuned", tuned)):
         if len(rows):
