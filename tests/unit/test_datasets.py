@@ -558,3 +558,11 @@ def test_memory_stays_small(case: Case) -> None:
     )
     assert (case.folder / "out.h5").stat().st_size > 28_000_000
     assert int(done.stdout) < 60  # MiB
+
+
+def test_a_wrong_key_is_said_once(case: Case, capsys: pytest.CaptureFixture) -> None:
+    labels = LABELS | {"energy": "pbe_energy"}
+    case.refuses(
+        "none of the structures is usable: each one has no 'pbe_energy'", structures(12), labels=labels
+    )
+    assert "refused" not in capsys.readouterr().err

@@ -100,6 +100,9 @@ def read_raw(
                 if split.get(key) is not None:
                     values.append(_required(atoms, split[key], index, f"split.{key}"))
             kept.n_own_unused += split.get("key") is None and "split" in atoms.info
+        if refused and writer.n == 0 and len({reason for _, reason in refused}) == 1:
+            # The configuration is at fault, not the file.
+            raise UserError(f"none of the structures is usable: each one {refused[0][1]}")
         if refused:
             _refuse(refused)
         _check_count(kept.n_raw, dataset)
