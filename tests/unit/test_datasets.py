@@ -561,8 +561,6 @@ def test_memory_stays_small(case: Case) -> None:
 
 
 def test_a_wrong_key_is_said_once(case: Case, capsys: pytest.CaptureFixture) -> None:
-    labels = LABELS | {"energy": "pbe_energy"}
-    case.refuses(
-        "none of the structures is usable: each one has no 'pbe_energy'", structures(12), labels=labels
-    )
+    message = "none of the structures is usable: each one has no 'pbe_energy'"
+    case.refuses(message, structures(12), labels=LABELS | {"energy": "pbe_energy"})
     assert "refused" not in capsys.readouterr().err
