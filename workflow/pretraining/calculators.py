@@ -7,6 +7,7 @@ standard library, numpy and ASE.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from typing import Any
@@ -15,6 +16,8 @@ from pretraining.errors import UserError
 
 # What the executable is called by Debian, conda-forge (serial, MPI) and LAMMPS' own make.
 LAMMPS_NAMES = ("lmp", "lmp_serial", "lmp_mpi", "lammps")
+# Runs a command in a folder of its own, which takes up its log files and goes with it.
+ELSEWHERE = 'folder=$(mktemp -d) && cd "$folder" && "$@"; cd / && rm -rf "$folder"'
 
 
 def kim(model: str, simulator: str | None = None, **options: Any):
@@ -40,13 +43,16 @@ def kim(model: str, simulator: str | None = None, **options: Any):
     UserError
         If kimpy, the model or a LAMMPS with the package KIM is missing.
     """
+    import kimpy
     from ase.calculators.kim import KIM
     from ase.calculators.kim.exceptions import KIMModelNotFound
 
-    simulated = "__SM_" in model
-    simulator = simulator or ("lammpsrun" if simulated else "kimmodel")
-    if simulator == "lammpsrun" and "command" not in options:
-        options["command"] = lammps_with_kim()
+    # Otherwise every process that asks for a model adds to a file kim.log where it runs.
+    kimpy.log.Log.push_default_verbosity(kimpy.log_verbosity.silent)
+    simulator = simulator or ("lammpsrun" if "__SM_" in model else "kimmodel")
+    if simulator == "lammpsrun":
+        executable = options.get("command") or shlex.quote(lammps_with_kim())
+        options["command"] = f"{shlex.join(['sh', '-c', ELSEWHERE, 'sh'])} {executable}"
     try:
         return KIM(model, simulator=simulator, options=options)
     except KIMModelNotFound:
