@@ -23,8 +23,8 @@ from ase.neighborlist import neighbor_list
 from pretraining.data import EpochSampler, StructureDataset, make_loader
 from pretraining.errors import UserError
 from pretraining.inference import evaluate
+from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest
 from pretraining.modelfile import load_model
-from pretraining.runstate import INTERRUPTED, Interrupted, StopRequest
 from pretraining.store import Store
 from pretraining.training import Request, train
 from pretraining.transforms import Transform

@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from nequip.train import EMALightningModule
 
 from pretraining.data import EpochSampler
+from pretraining.interruption import Interrupted, StopRequest
 from pretraining.metrics import named_errors
-from pretraining.runstate import Interrupted, RunState, StopRequest
+from pretraining.runstate import RunState
 from pretraining.settings import Training
 
 CURVE = (

@@ -19,9 +19,9 @@ from nequip.nn import GraphModel
 
 from pretraining.data import StructureDataset, TypeMapper, add_neighbours, to_data
 from pretraining.errors import UserError
+from pretraining.interruption import write_atomically
 from pretraining.metrics import errors_of
 from pretraining.modelfile import cutoff_of, load_model, type_names_of_model
-from pretraining.runstate import write_atomically
 from pretraining.store import Store
 from pretraining.transforms import Transform
 

@@ -26,7 +26,7 @@ from nequip.utils.global_state import get_latest_global_state, set_global_state
 from pretraining.builders import check_network_config, faults_named
 from pretraining.data import add_neighbours, to_data
 from pretraining.errors import UserError
-from pretraining.runstate import write_atomically
+from pretraining.interruption import write_atomically
 from pretraining.settings import Training
 from pretraining.weights import PUBLISHED_SUFFIX, load_published
 

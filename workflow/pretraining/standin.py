@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pretraining.builders import count_parameters, network_config
 from pretraining.errors import UserError
+from pretraining.interruption import write_json
 from pretraining.metrics import NO_ERRORS
 from pretraining.modelfile import make_module, network_of, save_model, set_weights
-from pretraining.runstate import file_hash, write_json
+from pretraining.runstate import file_hash
 from pretraining.settings import Settings
 from pretraining.transforms import Transform
 from pretraining.weights import copy_parameters, read_published

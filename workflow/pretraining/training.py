@@ -22,6 +22,14 @@ from pretraining.builders import count_parameters, network_config
 from pretraining.callbacks import Diverged, Recorder, write_curve
 from pretraining.data import EpochSampler, StructureDataset, make_loader, type_names_of
 from pretraining.errors import UserError
+from pretraining.interruption import (
+    INTERRUPTED,
+    Interrupted,
+    StopRequest,
+    say,
+    write_atomically,
+    write_json,
+)
 from pretraining.machine import device_name, resolve_device, versions
 from pretraining.metrics import NO_ERRORS, describe, errors_of
 from pretraining.modelfile import (
@@ -32,16 +40,7 @@ from pretraining.modelfile import (
     set_weights,
     type_names_of_model,
 )
-from pretraining.runstate import (
-    INTERRUPTED,
-    Interrupted,
-    RunState,
-    StopRequest,
-    file_hash,
-    say,
-    write_atomically,
-    write_json,
-)
+from pretraining.runstate import RunState, file_hash
 from pretraining.settings import Request, Settings, digest, load_settings
 from pretraining.store import Store
 from pretraining.transforms import Transform

@@ -29,10 +29,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from pretraining.inference import evaluate, parse_elements_as
+    from pretraining.interruption import write_json
     from pretraining.machine import resolve_device
     from pretraining.metrics import describe
     from pretraining.modelfile import load_model
-    from pretraining.runstate import file_hash, write_json
+    from pretraining.runstate import file_hash
     from pretraining.store import Store
 
     device = resolve_device(arguments.device)

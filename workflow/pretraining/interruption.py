@@ -1,0 +1,91 @@
+"""What a long job does when it is asked to stop, and how its files appear.
+
+Jobs of label sources use this in their own interpreters: it imports only the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop, and goes on when it is started again.
+
+    Not an `Exception`: it may be raised anywhere, and nothing but the run's end may catch it.
+    """
+
+
+class StopRequest:
+    """Whether the process has been asked to stop, by SIGTERM, SIGUSR1 or an interrupt.
+
+    Use it as a context manager. Where nothing is lost by it, the signal raises
+    :class:`Interrupted`; while :attr:`deferred` is set, it waits to be looked at between steps. A
+    second interrupt from the keyboard ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        self.deferred = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._previous = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Handle the signals here; to be called again when a library has put itself before."""
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number).name
+        if not self.deferred:
+            raise Interrupted(f"stopped by {self.signal}; run the same command again to go on")
+
+
+def say(message: object) -> None:
+    """Write a line to stderr, if anyone still reads it.
+
+    A batch system that stops a job stops the program at the other end of the pipe as well.
+    """
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        # Python would try again at its end, and fail there with a status of its own.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write` with a path beside `path`, then move what it wrote into place."""
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(tmp)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically; a number that is not finite is an error."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
