@@ -39,6 +39,16 @@ def read_structures(path: Path, index: str = ":") -> list[Atoms]:
     return frames
 
 
+def read_reference(path: Path) -> dict[str, float]:
+    """Isolated-atom energies (eV) written by ``--write-reference``."""
+    try:
+        return {key: float(value) for key, value in json.loads(path.read_text()).items()}
+    except FileNotFoundError:
+        raise UserError(f"no reference file {path}; make it with --write-reference") from None
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path} is not a JSON object of element: energy") from None
+
+
 class Journal:
     """Finished structures of a job, a JSON line each, in ``<out>.part``.
 

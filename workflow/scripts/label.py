@@ -6,19 +6,16 @@ import argparse
 import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
-from pretraining.errors import UserError
-from pretraining.labelling import label, read_structures
+from pretraining.handover import hand_over
+from pretraining.labelling import label, read_reference, read_structures
 from pretraining.labels import isolated_energies
-from pretraining.sources import Source, load_source, provenance
-
-HANDED_OVER = "LABEL_INTERPRETER"
+from pretraining.sources import load_source, provenance
 
 
 def arguments() -> argparse.Namespace:
@@ -43,33 +40,12 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def hand_over(source: Source) -> None:
-    """Go on in the interpreter that the source names, if this is another one."""
-    if source.python in (None, "python", sys.executable, os.environ.get(HANDED_OVER)):
-        return
-    path = shutil.which(source.python)
-    if path is None:
-        raise UserError(f"source '{source.name}': no interpreter '{source.python}' here")
-    os.environ[HANDED_OVER] = source.python
-    os.execv(path, [path, *sys.argv])
-
-
 def write_json(path: Path, content: dict) -> None:
     """Write JSON so that the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(f"{path}.tmp")
     partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     os.replace(partial, path)
-
-
-def read_reference(path: Path) -> dict[str, float]:
-    """Isolated-atom energies (eV) written by ``--write-reference``."""
-    try:
-        return {key: float(value) for key, value in json.loads(path.read_text()).items()}
-    except FileNotFoundError:
-        raise UserError(f"no reference file {path}; make it with --write-reference") from None
-    except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a JSON object of element: energy") from None
 
 
 def main() -> None:
