@@ -34,7 +34,17 @@ PLACEHOLDER = re.compile(r"\{(prefix|root|package:[A-Za-z0-9_.]+)\}")
 
 @dataclass(frozen=True)
 class Source:
-    """One entry of the configuration's ``sources``, as written there."""
+    """One entry of the configuration's ``sources``, as written there.
+
+    Attributes
+    ----------
+    time_limit
+        Longest time for one structure, s; making the calculator does not count.
+    install
+        How to get the code, said where it cannot be imported.
+    files
+        Parameter files that are retrieved: ``path`` and, perhaps, ``url``, ``sha256``, ….
+    """
 
     name: str
     calculator: str
@@ -45,6 +55,9 @@ class Source:
     on_error: str = "stop"
     fresh_calculator: bool = False
     python: str | None = None
+    time_limit: float = 3600.0
+    install: str | None = None
+    files: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def energy_key(self) -> str:
@@ -72,32 +85,46 @@ class Source:
         }
 
 
-def load_source(config: Path, name: str) -> Source:
+def load_source(config: Path, name: str, *more: Path) -> Source:
     """Read the source `name` from the section ``sources`` of a YAML file.
+
+    Parameters
+    ----------
+    more
+        Further files whose entries for the source are added to the first one's.
 
     Raises
     ------
     UserError
-        If the file or the source is missing, or its entry has no calculator.
+        If a file or the source is missing, or its entry has no calculator.
     """
-    try:
-        sections = yaml.safe_load(Path(config).read_text())
-    except FileNotFoundError:
-        raise UserError(f"no configuration file {config}; give an existing one") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{config} is not valid YAML: {error}") from None
-    sources = (sections or {}).get("sources") or {}
-    if name not in sources:
-        known = ", ".join(sorted(sources)) or "none"
-        raise UserError(f"{config} has no source '{name}' under 'sources' (known: {known})")
-    entry = sources[name] or {}
+    entry: dict[str, Any] = {}
+    for path in (config, *more):
+        entry.update(_entry(path, name))
     if not entry.get("calculator"):
         raise UserError(f"{config}: source '{name}' needs 'calculator', an import path")
     on_error = entry.get("on_error", "stop")
     if on_error not in ("stop", "skip"):
         raise UserError(f"{config}: source '{name}': on_error is '{on_error}', not stop or skip")
+    limit = entry.get("time_limit", 1.0)
+    if not isinstance(limit, (int, float)) or not limit > 0:
+        raise UserError(f"{config}: source '{name}': time_limit is {limit}, not a number of seconds")
     fields = {key: entry[key] for key in Source.__dataclass_fields__ if entry.get(key) is not None}
     return Source(**{**fields, "name": name})
+
+
+def _entry(path: Path, name: str) -> dict[str, Any]:
+    try:
+        sections = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no configuration file {path}; give an existing one") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    sources = (sections or {}).get("sources") or {}
+    if name not in sources:
+        known = ", ".join(sorted(sources)) or "none"
+        raise UserError(f"{path} has no source '{name}' under 'sources' (known: {known})")
+    return sources[name] or {}
 
 
 def expand(value: Any) -> Any:
