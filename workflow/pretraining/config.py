@@ -247,11 +247,16 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                     f"evaluate the isolated atoms with"
                 )
         fixed = dataset["energy_reference"].keys() & {"given", "source"}
-        if fixed and "labels" not in dataset:
+        if fixed and not has_own_labels(dataset):
             yield (
                 f"datasets.{name}.energy_reference.{fixed.pop()}: the set has no labels to "
                 f"subtract it from; those of a source are relative to its isolated atoms already"
             )
+        labeller = label_source(dataset)
+        if labeller is not None:
+            yield from one_of(f"datasets.{name}.labels.source", labeller, "sources")
+            if "calculator" not in config["sources"][labeller]:
+                yield f"datasets.{name}.labels.source: '{labeller}' has no calculator to label with"
         if "val" in dataset["split"] and "key" not in dataset["split"]:
             yield f"datasets.{name}.split.val: needs split.key, the info key with the set's split"
 
@@ -271,7 +276,7 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                 yield from one_of(f"{where}.{key}[{index}]", value, section)
         for source in experiment["sources"]:
             given = "own_labels" in config["sources"].get(source, {})
-            if given and "labels" not in config["datasets"][experiment["structures"]]:
+            if given and not has_own_labels(config["datasets"][experiment["structures"]]):
                 yield (
                     f"sources.{source}.own_labels: '{experiment['structures']}' has no labels; "
                     f"name their keys in datasets.{experiment['structures']}.labels"
@@ -287,8 +292,8 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
             )
         if "labels" not in target:
             yield (
-                f"{where}.target: '{experiment['target']}' has no labels; name their keys in "
-                f"datasets.{experiment['target']}.labels"
+                f"{where}.target: '{experiment['target']}' has no labels; name their keys, or a "
+                f"source that computes them, in datasets.{experiment['target']}.labels"
             )
         for key, dataset_name, dataset in [
             ("sizes", experiment["target"], target),
@@ -301,6 +306,16 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                         f"{where}.{key}[{index}]: {size} is more than the pool of "
                         f"'{dataset_name}', at most {pool} training structures"
                     )
+
+
+def label_source(dataset: dict[str, Any]) -> str | None:
+    """Return the source that labels a dataset; None if its labels come with it, or it has none."""
+    return dataset.get("labels", {}).get("source")
+
+
+def has_own_labels(dataset: dict[str, Any]) -> bool:
+    """Return whether labels come with a dataset."""
+    return "labels" in dataset and label_source(dataset) is None
 
 
 def fitted_zero(dataset: dict[str, Any]) -> str | None:

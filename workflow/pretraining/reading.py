@@ -66,6 +66,8 @@ def read_raw(
     """
     _check_count(raw.n, dataset)
     labels = dataset.get("labels")
+    if labels is not None and "source" in labels:
+        labels = None  # to be computed
     keep = dataset.get("keep", [])
     split = dataset.get("split", {})
     excluded = set(dataset.get("exclude", []))

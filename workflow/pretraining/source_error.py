@@ -13,7 +13,9 @@ from pretraining.errors import UserError
 from pretraining.store import Store
 
 
-def source_error(store: Store, source: str, chunk: Path) -> dict[str, Any]:
+def source_error(
+    store: Store, source: str, chunk: Path, labelled: Store | None = None
+) -> dict[str, Any]:
     """Compare a source's labels with the target's.
 
     Both energies are relative to the isolated atoms of their own method. Two methods can differ by
@@ -25,7 +27,10 @@ def source_error(store: Store, source: str, chunk: Path) -> dict[str, Any]:
     Parameters
     ----------
     store
-        Prepared target with labels.
+        Prepared target.
+    labelled
+        The target with its labels, if a source has labelled it; it may lack structures that could
+        not be labelled. By default the prepared target has labels of its own.
     source
         Name of the label source.
     chunk
@@ -43,8 +48,11 @@ def source_error(store: Store, source: str, chunk: Path) -> dict[str, Any]:
     UserError
         If the target has no labels, the chunk is not its ``eval`` chunk, or nothing is labelled.
     """
-    if not store.has_labels:
-        raise UserError(f"{store.path} has no labels to compare '{source}' with")
+    labelled = labelled or store
+    if not labelled.has_labels:
+        raise UserError(f"{labelled.path} has no labels to compare '{source}' with")
+    n_eval = labelled.n_val + labelled.n_test
+    rows = {int(labelled.arrays(row)["index"]): row for row in range(n_eval)}
     differences, validation, force_differences, failed, seen = [], [], [], [], 0
     test = store.indices("test")
     for label in read_labelled(store, source, [chunk]):
@@ -53,18 +61,22 @@ def source_error(store: Store, source: str, chunk: Path) -> dict[str, Any]:
         if label.error is not None:
             failed.append({"index": int(row["index"]), "reason": label.error})
             continue
-        difference = (label.energy - float(row["energy"])) / len(row["numbers"])
+        if int(row["index"]) not in rows:
+            continue
+        own = labelled.arrays(rows[int(row["index"])])
+        difference = (label.energy - float(own["energy"])) / len(own["numbers"])
         if label.row not in test:
             validation.append(difference)
             continue
         differences.append(difference)
-        force_differences.append((label.forces - row["forces"]).ravel())
+        force_differences.append((label.forces - own["forces"]).ravel())
     if seen < test.stop:
         raise UserError(f"{chunk} has {seen} of {test.stop} validation and test structures")
     if not differences:
         raise UserError(f"{chunk}: the source '{source}' labelled no test structure")
     energy = np.array(differences)
-    if store.provenance.get("energy_reference", {}).get("kind") in FITTED:
+    zeros = [labelled.provenance.get(key, {}) for key in ("energy_reference", "energy_zero")]
+    if any(zero.get("kind") in FITTED for zero in zeros):
         energy -= np.median(validation)
     shift = float(np.median(energy))
     return {

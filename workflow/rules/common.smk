@@ -12,7 +12,13 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from pretraining import estimate
 from pretraining import grid as grids
-from pretraining.config import fitted_zero, read_config, settings_part, validate_study
+from pretraining.config import (
+    fitted_zero,
+    label_source,
+    read_config,
+    settings_part,
+    validate_study,
+)
 from pretraining.errors import UserError
 from pretraining.settings import MACHINE_KEYS
 
@@ -118,17 +124,37 @@ def source_environment(wildcards):
 def labelled_chunks(wildcards):
     """Return the labelled chunks that hold the evaluation parts and the first `npre` structures."""
     size = config["labelling"]["chunk_size"]
-    numbers = range(math.ceil(int(wildcards.npre) / size))
-    chunks = ["eval", *(f"{number:05d}" for number in numbers)]
-    return [
-        f"<results>/labels/{wildcards.structures}/{wildcards.source}/chunks/{chunk}.extxyz"
-        for chunk in chunks
-    ]
+    return chunk_files(
+        wildcards.structures, wildcards.source, math.ceil(int(wildcards.npre) / size)
+    )
+
+
+def chunk_files(dataset, source, count):
+    """Return a dataset's evaluation chunk and its first `count` training chunks, labelled."""
+    chunks = ["eval", *(f"{number:05d}" for number in range(count))]
+    return [f"<results>/labels/{dataset}/{source}/chunks/{chunk}.extxyz" for chunk in chunks]
+
+
+def target_chunks(wildcards):
+    """Return the labelled chunks that hold a target's evaluation parts and first `n` structures."""
+    size = config["labelling"]["chunk_size"]
+    return chunk_files(wildcards.target, wildcards.source, math.ceil(int(wildcards.n) / size))
+
+
+def target_data(wildcards):
+    """Return a target with its labels: as it was prepared, or as a source has labelled it."""
+    source = label_source(config["datasets"][wildcards.target])
+    if source is None:
+        return f"<results>/data/{wildcards.target}/prepared.h5"
+    # All of them have the same test set; the smallest is there first.
+    n = wildcards.get("n") or min(grids.select(GRID, target=wildcards.target)["n"])
+    return f"<results>/labels/{wildcards.target}/{source}/n~{n}.h5"
 
 
 def zero_option(wildcards):
-    """Return the option that fits the zero of synthetic energies as that of the target is."""
-    fit = fitted_zero(config["datasets"][wildcards.structures])
+    """Return the option that fits the zero of computed energies as the configuration says."""
+    dataset = wildcards.get("structures") or wildcards.target
+    fit = fitted_zero(config["datasets"][dataset])
     return f"--fit {fit}" if fit else ""
 
 

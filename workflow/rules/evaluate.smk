@@ -6,7 +6,7 @@ rule evaluate:
     input:
         script="workflow/scripts/evaluate.py",
         model=pretrained_model,
-        data="<results>/data/{target}/prepared.h5",
+        data=target_data,
     output:
         f"<results>/evaluations/target~{{target}}/{PARENT}/seed~{{seed}}/metrics.json",
     log:
@@ -27,7 +27,8 @@ rule source_error:
     input:
         script="workflow/scripts/source_error.py",
         data="<results>/data/{target}/prepared.h5",
-        labels="<results>/labels/{target}/{source}/chunks/eval.extxyz",
+        own=target_data,
+        chunk="<results>/labels/{target}/{source}/chunks/eval.extxyz",
     output:
         "<results>/evaluations/target~{target}/source~{source}/metrics.json",
     log:
@@ -36,7 +37,7 @@ rule source_error:
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "python {input.script} --data {input.data} --chunk {input.labels} "
+        "python {input.script} --data {input.data} --labels {input.own} --chunk {input.chunk} "
         "--source {wildcards.source} --out {output} 2>&1 | tee {log}"
 
 

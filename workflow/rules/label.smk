@@ -81,6 +81,28 @@ rule join_labels:
         "--n {wildcards.npre} --chunks {input.chunks} --out {output} 2>&1 | tee {log}"
 
 
+# A target that is labelled here: DFT for a new material, say.
+rule join_target:
+    input:
+        script="workflow/scripts/join_labels.py",
+        data="<results>/data/{target}/prepared.h5",
+        chunks=target_chunks,
+    output:
+        ensure("<results>/labels/{target}/{source}/n~{n}.h5", non_empty=True),
+    log:
+        "<logs>/join_labels/{target}/{source}/n~{n}.log",
+    wildcard_constraints:
+        source=one_of(CALCULATED),
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        zero=zero_option,
+    shell:
+        "python {input.script} --data {input.data} --source {wildcards.source} {params.zero} "
+        "--n {wildcards.n} --chunks {input.chunks} --out {output} 2>&1 | tee {log}"
+
+
 # Labels that came with the structures.
 rule own_labels:
     input:

@@ -31,7 +31,7 @@ rule direct:
     input:
         script="workflow/scripts/train.py",
         settings="<results>/settings/direct.yaml",
-        data="<results>/data/{target}/prepared.h5",
+        data=target_data,
     output:
         model=ensure(f"<results>/runs/{DIRECT}/model.ckpt", non_empty=True),
         metrics=ensure(f"<results>/runs/{DIRECT}/metrics.json", non_empty=True),
@@ -56,7 +56,7 @@ rule finetune:
     input:
         script="workflow/scripts/train.py",
         settings="<results>/settings/finetune.yaml",
-        data="<results>/data/{target}/prepared.h5",
+        data=target_data,
         pretrained=pretrained_model,
     output:
         model=ensure(f"<results>/runs/{FINETUNING}/model.ckpt", non_empty=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,12 +18,15 @@ from pretraining.summary import write_json
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="prepared target (HDF5)")
+    parser.add_argument("--labels", type=Path, help="the target as a source has labelled it")
     parser.add_argument("--source", required=True, help="name of the label source")
     parser.add_argument("--chunk", type=Path, required=True, help="its labelled eval chunk")
     parser.add_argument("--out", type=Path, required=True, help="metrics to write (JSON)")
     args = parser.parse_args()
-    with Store(args.data) as store:
-        metrics = source_error(store, args.source, args.chunk)
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(args.data))
+        labelled = stack.enter_context(Store(args.labels)) if args.labels else None
+        metrics = source_error(store, args.source, args.chunk, labelled)
     write_json(args.out, metrics)
     test = metrics["test"]
     print(
