@@ -89,3 +89,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON atomically; a number that is not finite is an error."""
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+
+def difference(file: Path, identity: dict[str, Any]) -> str | None:
+    """Name the first entry in which a stored identity differs; None if it is the same."""
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "it does not say of which"
+    for key, value in identity.items():
+        if stored.get(key) != value:
+            return f"{key} has changed"
+    return None

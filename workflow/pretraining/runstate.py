@@ -7,7 +7,6 @@ checkpoints, ``train.log`` is the log so far. The folder is removed when the run
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pretraining.interruption import say, write_atomically, write_json
+from pretraining.interruption import difference, say, write_atomically, write_json
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 ROUTINE_SECONDS = 10.0
@@ -41,7 +40,7 @@ class RunState:
         self._prefix = f"{name}: " if name else ""
         self._routine = -ROUTINE_SECONDS
         file = self.folder / "identity.json"
-        stale = _difference(file, identity) if self.folder.is_dir() else None
+        stale = difference(file, identity) if self.folder.is_dir() else None
         if stale is not None:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -105,15 +104,3 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _difference(file: Path, identity: dict[str, Any]) -> str | None:
-    """Name the first entry in which a stored identity differs; None if it is the same."""
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "it does not say of which"
-    for key, value in identity.items():
-        if stored.get(key) != value:
-            return f"{key} has changed"
-    return None

@@ -1,0 +1,59 @@
+"""Make one trajectory of a generated dataset: melt, quench and anneal of a random cell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+
+from pretraining.cli import run
+from pretraining.dynamics import CHECKPOINT_SECONDS
+from pretraining.generation import Request, generate
+from pretraining.handover import hand_over
+from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say
+from pretraining.labelling import read_reference
+from pretraining.protocol import Trajectory
+from pretraining.sources import load_source
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config", type=Path, required=True, help="YAML: the protocol under 'generate', 'sources'"
+    )
+    parser.add_argument("--density", type=float, required=True, help="g/cm³")
+    parser.add_argument("--anneal", type=float, help="anneal temperature, K")
+    parser.add_argument("--replica", type=int, default=1)
+    parser.add_argument(
+        "--reference", type=Path, required=True, help="isolated-atom energies, JSON"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="trajectory to write, extended XYZ")
+    parser.add_argument("--log", type=Path, required=True, help="its thermodynamics, CSV")
+    parser.add_argument("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS)
+    args = parser.parse_args()
+    protocol = yaml.safe_load(args.config.read_text(encoding="utf-8"))["generate"]
+    source = load_source(args.config, protocol["source"])
+    hand_over(source)
+    request = Request(
+        source=source,
+        reference=read_reference(args.reference),
+        protocol=protocol,
+        trajectory=Trajectory(args.density, args.anneal, args.replica),
+        frames=args.out,
+        log=args.log,
+    )
+    with StopRequest() as stop:
+        try:
+            generate(request, stop, args.checkpoint_seconds)
+        except Interrupted as interruption:
+            say(f"{request.trajectory.name}: {interruption}")
+            return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
