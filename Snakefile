@@ -24,6 +24,7 @@ pathvars:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/label.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/sources.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
 

@@ -352,6 +352,12 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
             return {"sources": {n: {k: s[k] for k in ("title", "kind")} for n, s in sources}}
         case "dataset":
             return {"datasets": {name: config["datasets"][name]}}
+        case "check":
+            source = config["sources"][name].items()
+            return {
+                "sources": {name: {k: v for k, v in source if k != "title"}},
+                "check_sources": config["check_sources"],
+            }
         case _:
             # Without the title: a new word for a source is no reason to label again.
             source = config["sources"][name].items()

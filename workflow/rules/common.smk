@@ -202,6 +202,25 @@ def gpus(wildcards):
     """Return the number of GPUs that a training asks for."""
     return int(config["training"]["device"] == "cuda")
 
+# --------------------------------------------------------------------------------- label sources
+
+
+def check_minutes(wildcards):
+    """Return the wall-time limit of a source's check: that of the program, and ten minutes."""
+    return math.ceil(10 + 2 * config["check_sources"]["time_limit"] / 60)
+
+
+def check_attempt(wildcards):
+    """Return a word that changes until a source is installed, so that it is looked for again."""
+    path = Path(config["results"]) / f"checks/sources/{wildcards.source}.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "first"
+    installed = result["status"] == "installed"
+    return result["attempt"] if installed else f"after-{path.stat().st_mtime_ns}"
+
+
 
 def machine_options(wildcards):
     """Return how a training is carried out, as JSON."""

@@ -7,7 +7,7 @@ rule settings:
     log:
         "<logs>/settings/{part}.log",
     wildcard_constraints:
-        part="study|direct|finetune|styles|(pretrain|dataset|source)~[^/]+",
+        part="study|direct|finetune|styles|(pretrain|dataset|source|check)~[^/]+",
     localrule: True
     conda:
         "../../envs/analysis.yaml"

@@ -1,0 +1,92 @@
+"""Check a label source on a few structures: whether it is installed, and what it says of them.
+
+A source that is missing, crashes or hangs is a result, not an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.cli import run
+from pretraining.errors import UserError
+from pretraining.handover import hand_over
+from pretraining.source_check import FAILED, NOT_INSTALLED, check_source, unavailable
+from pretraining.sources import Source, load_source
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config", type=Path, required=True, help="YAML with sections 'sources', 'check_sources'"
+    )
+    parser.add_argument("--source", required=True, help="name of the source")
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    parser.add_argument("--attempt", default="", help="text to keep in the result")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
+    """Run the check in a process of its own, so that whatever ends that one does not end this."""
+    partial = args.out.with_name(f".{args.out.name}.inside")
+    partial.unlink(missing_ok=True)
+    command = [sys.executable, __file__, "--config", args.config, "--source", source.name]
+    try:
+        done = subprocess.run(
+            [*map(str, command), "--inside", "--out", str(partial)],
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        return unavailable(source, FAILED, f"not finished after {limit:.0f} s")
+    sys.stderr.write(done.stderr)
+    if partial.exists():
+        result = json.loads(partial.read_text())
+        partial.unlink()
+        return result
+    if done.returncode < 0:
+        return unavailable(source, FAILED, f"ended by signal {-done.returncode}")
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    # An interpreter that is not there, or has none of numpy, ASE and PyYAML.
+    missing = last.startswith(("error: ", "ModuleNotFoundError"))
+    reason = last.removeprefix(f"error: source '{source.name}': ")
+    return unavailable(source, NOT_INSTALLED if missing else FAILED, reason)
+
+
+def main() -> None:
+    args = arguments()
+    source = load_source(args.config, args.source)
+    config = yaml.safe_load(args.config.read_text())
+    entry, settings = config["sources"][args.source], config.get("check_sources")
+    if settings is None or not {"kind", "elements"} <= entry.keys():
+        raise UserError(
+            f"{args.config}: needs a section 'check_sources', and 'kind' and 'elements' of the "
+            f"source '{args.source}'; `snakemake check_sources` writes such a file"
+        )
+    if not args.inside:
+        # The structure that uses the time up may itself take that long.
+        result = supervised(source, args, 60 + 2 * settings["time_limit"])
+        result["attempt"] = args.attempt
+        print(f"{source.name}: {result['status']}: {result['reason'] or 'evaluated'}")
+    else:
+        hand_over(source)
+        result = check_source(source, entry["kind"], entry["elements"], settings)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = args.out.with_name(f".{args.out.name}.tmp")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(partial, args.out)
+
+
+if __name__ == "__main__":
+    run(main)

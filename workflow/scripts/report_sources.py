@@ -1,0 +1,43 @@
+"""Set the checks of all label sources side by side: a page, a table and a figure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.cli import run
+from pretraining.source_figure import figure_of_sources
+from pretraining.source_summary import read_checks
+from pretraining.source_table import as_csv, as_markdown, table_of_sources
+from pretraining.style import read_styles, save
+from pretraining.summary import write_atomically
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--checks", type=Path, nargs="+", required=True, help="JSON of check_source.py"
+    )
+    parser.add_argument("--styles", type=Path, help="titles and kinds of the sources (YAML)")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.01, help="of forces, in units of the largest one"
+    )
+    parser.add_argument("--markdown", type=Path, required=True, help="page to write")
+    parser.add_argument("--out", type=Path, required=True, help="table to write (CSV)")
+    parser.add_argument("--figure", type=Path, nargs="+", default=[], help="figures to write")
+    args = parser.parse_args()
+    results = read_checks(args.checks)
+    styles = read_styles(args.styles)
+    table = table_of_sources(results, args.tolerance, styles)
+    write_atomically(args.out, as_csv(table))
+    write_atomically(args.markdown, as_markdown(table, results, args.tolerance))
+    save(figure_of_sources(results, args.tolerance, styles), *args.figure)
+    for row in table.to_dict("records"):
+        print(f"{row['title']} {row['element']}: {row['status']}", *row["remarks"], sep="\n  ")
+
+
+if __name__ == "__main__":
+    run(main)
