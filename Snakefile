@@ -21,10 +21,12 @@ pathvars:
     logs=f"{config['results']}/logs",
 
 
+include: "workflow/rules/retrieve.smk"
+include: "workflow/rules/generate.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/label.smk"
-include: "workflow/rules/train.smk"
 include: "workflow/rules/sources.smk"
+include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
 
@@ -53,6 +55,11 @@ rule fig4:
 rule fig5:
     input:
         figure_of("fig5"),
+
+
+rule structures:
+    input:
+        all_generated,
 
 
 rule grid:

@@ -15,6 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from pretraining import protocol
 from pretraining.errors import UserError
 from pretraining.settings import KINDS, MACHINE_KEYS
 from pretraining.splits import split_sizes
@@ -24,10 +25,12 @@ FITTED = ("least_squares", "median_shift")
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
 __all__ = [
+    "dataset_part",
     "largest_pool",
     "load_config",
     "read_config",
     "settings_part",
+    "trajectory_files",
     "validate_config",
     "validate_study",
 ]
@@ -129,7 +132,8 @@ def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the key and the path of every file that the experiments read."""
     experiments = config["experiments"].values()
     for name in sorted({e[key] for e in experiments for key in ("target", "structures")}):
-        paths = config["datasets"][name].get("path", [])
+        dataset = config["datasets"][name]
+        paths = [] if "url" in dataset else dataset.get("path", [])
         for path in [paths] if isinstance(paths, str) else paths:
             yield f"datasets.{name}.path", path
     for index, weights in enumerate(config["pretrained_weights"]):
@@ -154,6 +158,9 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
     if error is not None:
         raise UserError(f"{file}: {_describe(error)}")
     _set_defaults(config, schema, schema)
+    for dataset in config.get("datasets", {}).values():
+        if "generate" in dataset:
+            dataset.setdefault("structures", protocol.structures_of(dataset["generate"]))
     config["transforms"] = {"none": {"scale": 1.0, "scale_forces": False}} | config["transforms"]
     return config
 
@@ -257,6 +264,8 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
             yield from one_of(f"datasets.{name}.labels.source", labeller, "sources")
             if "calculator" not in config["sources"][labeller]:
                 yield f"datasets.{name}.labels.source: '{labeller}' has no calculator to label with"
+        if "generate" in dataset:
+            yield from _generate_problems(name, dataset, config["sources"])
         if "val" in dataset["split"] and "key" not in dataset["split"]:
             yield f"datasets.{name}.split.val: needs split.key, the info key with the set's split"
 
@@ -318,6 +327,33 @@ def has_own_labels(dataset: dict[str, Any]) -> bool:
     return "labels" in dataset and label_source(dataset) is None
 
 
+def _generate_problems(name: str, dataset: dict, sources: dict) -> Iterator[str]:
+    """Yield what is wrong with a dataset that is generated."""
+    for key, fault in protocol.problems(dataset["generate"], sources):
+        yield f"datasets.{name}.generate.{key}: {fault}"
+    made = protocol.structures_of(dataset["generate"])
+    if dataset["structures"] != made:
+        yield f"datasets.{name}.structures: generate makes {made}; leave the number out"
+    if dataset.get("format", "extxyz") != "extxyz" or "sha256" in dataset:
+        yield f"datasets.{name}: format and sha256 are of files, and the set is generated"
+
+
+def trajectory_files(config: dict[str, Any], name: str) -> list[str]:
+    """Return the trajectories of a generated dataset, in the order of their structures."""
+    folder = f"{config['results']}/data/{name}/trajectories"
+    runs = protocol.trajectories(config["datasets"][name]["generate"])
+    return [f"{folder}/{run.name}.extxyz" for run in runs]
+
+
+def dataset_part(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what the preparation of a dataset reads; a generated set is files by then."""
+    dataset = config["datasets"][name]
+    if "generate" not in dataset:
+        return dataset
+    rest = {key: value for key, value in dataset.items() if key != "generate"}
+    return rest | {"path": trajectory_files(config, name), "format": "extxyz"}
+
+
 def fitted_zero(dataset: dict[str, Any]) -> str | None:
     """Return how the energy zero of a dataset is fitted to its training pool; None if it is not."""
     return next((fit for fit in FITTED if fit in dataset["energy_reference"]), None)
@@ -332,7 +368,7 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
         A validated configuration.
     part
         ``study`` (all of it), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
-        ``dataset~NAME`` or ``source~NAME``.
+        ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` or ``check~NAME``.
     """
     section, _, name = part.partition("~")
     match section:
@@ -351,7 +387,13 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
             sources = config["sources"].items()
             return {"sources": {n: {k: s[k] for k in ("title", "kind")} for n, s in sources}}
         case "dataset":
-            return {"datasets": {name: config["datasets"][name]}}
+            return {"datasets": {name: dataset_part(config, name)}}
+        case "generate":
+            dataset = config["datasets"][name]
+            shared = protocol.protocol_of(dataset["generate"])
+            clash = {"clash_distance": dataset["checks"]["min_distance"]}
+            source = settings_part(config, f"source~{shared['source']}")
+            return {"generate": shared | clash, **source}
         case "check":
             source = config["sources"][name].items()
             return {

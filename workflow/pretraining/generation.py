@@ -13,7 +13,7 @@ ASE.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,10 @@ def generate(
         run.name,
         labelled(request, atoms),
     )
-    arguments = ARGUMENTS if engine_name == "lammps" else None
-    atoms.calc = make_calculator(request.source, arguments)
+    source = request.source
+    if engine_name == "lammps":
+        source = replace(source, kwargs={**source.kwargs, **ARGUMENTS})
+    atoms.calc = make_calculator(source)
     try:
         taken = 0 if recorder.resumed else relax_overlaps(atoms)
         thermalise(atoms, steps[0].first, rng)
@@ -185,7 +187,7 @@ def generate(
         raise
     except Exception as error:
         raise UserError(
-            f"{run.name}: source '{request.source.name}' cannot evaluate the random cell "
+            f"{run.name}: source '{source.name}' cannot evaluate the random cell "
             f"({reason_of(error)}); see that it is installed, or raise min_distance"
         ) from error
     if not recorder.resumed:

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pretraining.config import dataset_part
 from pretraining.errors import UserError
 
 KINDS = ("pretrain", "direct", "finetune")
@@ -205,7 +206,8 @@ def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
     UserError
         If a run needs more training structures than filters and split have left.
     """
-    for dataset, entry in config["datasets"].items():
+    for dataset in config["datasets"]:
+        entry = dataset_part(config, dataset)
         path = Path(config["results"]) / "data" / dataset / "summary.json"
         settings = Path(config["results"]) / "settings" / f"dataset~{dataset}.yaml"
         if not path.exists() or not settings.exists():

@@ -168,6 +168,8 @@ def _source_problems(
     if "calculator" not in source:
         yield "source", f"'{name}' has no calculator to drive the dynamics with"
         return
+    if generate["engine"] == "lammps" and source["calculator"] != LAMMPSLIB:
+        yield "engine", f"source '{name}' is no LAMMPS pair style ({LAMMPSLIB}): say ase or auto"
     for element in generate["composition"]:
         if element not in source["elements"]:
             known = ", ".join(source["elements"])

@@ -12,11 +12,15 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from pretraining import estimate
 from pretraining import grid as grids
+from pretraining import protocol
+from pretraining import retrieval
 from pretraining.config import (
+    dataset_part,
     fitted_zero,
     label_source,
     read_config,
     settings_part,
+    trajectory_files,
     validate_study,
 )
 from pretraining.errors import UserError
@@ -40,6 +44,11 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 CALCULATED = {name for name, source in config["sources"].items() if "calculator" in source}
+GENERATED = {
+    name: {run.name: run for run in protocol.trajectories(dataset["generate"])}
+    for name, dataset in config["datasets"].items()
+    if "generate" in dataset
+}
 STAND_INS = grids.imported_runs(config)
 
 # The folders of runs, as pretraining.grid.Run.path spells them.
@@ -72,6 +81,8 @@ wildcard_constraints:
     preseed=one_of(set(GRID["preseed"])),
     seed=one_of(set(GRID["seed"])),
     chunk=r"eval|\d{5}",
+    generated=one_of(GENERATED),
+    run=one_of({run for runs in GENERATED.values() for run in runs}),
     table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),
 
 
@@ -84,12 +95,55 @@ def settings_digest(wildcards):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+# ------------------------------------------------------------------------------------ retrieval
+
+
+def stamp(item):
+    """Return what says that the files of a dataset or source are in place, if it has any."""
+    return [f"<results>/retrieved/{item}.json"] if retrieval.is_retrieved(config, item) else []
+
+
+def dataset_stamp(wildcards):
+    """Return the stamp of a dataset that is retrieved."""
+    return stamp(f"dataset~{wildcards.dataset}")
+
+
+def source_stamp(wildcards):
+    """Return the stamp of a label source whose files are retrieved."""
+    return stamp(f"source~{wildcards.source}")
+
+
+def retrieved_stamps(wildcards):
+    """Return the stamps of all that the experiments read."""
+    return [path for item in retrieval.study_items(config) for path in stamp(item)]
+
+
+def remote_files(item):
+    """Return the files of a dataset or source."""
+    try:
+        return retrieval.remote_files(config, item)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def retrieval_listing(wildcards):
+    """Return the files of a dataset or source, their sizes and where they come from."""
+    return retrieval.listing(remote_files(f"{wildcards.kind}~{wildcards.name}"))
+
+
+def retrieval_total(wildcards):
+    """Return how much the study reads, and how much of it is in place."""
+    files = [file for item in retrieval.study_items(config) for file in remote_files(item)]
+    return retrieval.total(files, Path("."))
+
+
 # ----------------------------------------------------------------------------------- structures
 
 
 def dataset_files(wildcards):
-    """Return a dataset's own files; a dataset of load-atoms has none."""
-    return config["datasets"][wildcards.dataset].get("path", [])
+    """Return a dataset's own files; those that are retrieved are known by their stamp."""
+    dataset = dataset_part(config, wildcards.dataset)
+    return [] if "url" in dataset else dataset.get("path", [])
 
 
 def energy_reference(wildcards):
@@ -106,6 +160,64 @@ def reference_option(wildcards, input):
 def largest_size(wildcards):
     """Return the number of structures that the grid's largest run needs of a dataset."""
     return grids.largest_size(GRID, wildcards.dataset)
+
+
+# ------------------------------------------------------------------------- generated structures
+
+
+def driver(wildcards):
+    """Return the label source that drives the dynamics of a generated dataset."""
+    return config["datasets"][wildcards.generated]["generate"]["source"]
+
+
+def driver_reference(wildcards):
+    """Return the isolated-atom energies of that source."""
+    return f"<results>/labels/references/{driver(wildcards)}.json"
+
+
+def driver_stamp(wildcards):
+    """Return the stamp of that source, if its files are retrieved."""
+    return stamp(f"source~{driver(wildcards)}")
+
+
+def driver_environment(wildcards):
+    """Return the conda environment of that source, relative to the rules."""
+    return f"../../{config['sources'][driver(wildcards)].get('env', 'envs/analysis.yaml')}"
+
+
+def trajectory_options(wildcards):
+    """Return which trajectory a job makes, as options."""
+    run = GENERATED[wildcards.generated][wildcards.run]
+    anneal = "" if run.anneal is None else f"--anneal {run.anneal:g}"
+    return f"--density {run.density:g} {anneal} --replica {run.replica}"
+
+
+def trajectory_minutes(wildcards, attempt):
+    """Return a trajectory's wall-time limit, by attempt: slow sources go on in the next one."""
+    generate = config["datasets"][wildcards.generated]["generate"]
+    steps = 1000 * sum(stage["ps"] for stage in generate["stages"]) / generate["timestep_fs"]
+    # 5,000 atoms and steps a second: an empirical potential in LAMMPS is ten times as fast.
+    return min(math.ceil(10 + generate["atoms"] * steps / 5000 / 60), 1440) * attempt
+
+
+def generated_trajectories(wildcards):
+    """Return the trajectories of a generated dataset."""
+    return trajectory_files(config, wildcards.generated)
+
+
+def generated_figures(names):
+    """Return the tables and figures of generated datasets."""
+    figures = expand(
+        "<results>/figures/structures-{name}.{format}", name=names, format=FIGURE_FORMATS
+    )
+    return figures + expand("<results>/data/{name}/trajectories.md", name=names)
+
+
+def all_generated(wildcards):
+    """Return the tables and figures of all generated datasets."""
+    if not GENERATED:
+        sys.exit("error: target 'structures': no dataset of the configuration has 'generate'")
+    return generated_figures(list(GENERATED))
 
 
 # --------------------------------------------------------------------------------------- labels
@@ -158,6 +270,25 @@ def zero_option(wildcards):
     return f"--fit {fit}" if fit else ""
 
 
+# --------------------------------------------------------------------------------- label sources
+
+
+def check_minutes(wildcards):
+    """Return the wall-time limit of a source's check: that of the program, and ten minutes."""
+    return math.ceil(10 + 2 * config["check_sources"]["time_limit"] / 60)
+
+
+def check_attempt(wildcards):
+    """Return a word that changes until a source is installed, so that it is looked for again."""
+    path = Path(config["results"]) / f"checks/sources/{wildcards.source}.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "first"
+    installed = result["status"] == "installed"
+    return result["attempt"] if installed else f"after-{path.stat().st_mtime_ns}"
+
+
 # ------------------------------------------------------------------------------------- training
 
 
@@ -201,25 +332,6 @@ def stand_in_options(wildcards):
 def gpus(wildcards):
     """Return the number of GPUs that a training asks for."""
     return int(config["training"]["device"] == "cuda")
-
-# --------------------------------------------------------------------------------- label sources
-
-
-def check_minutes(wildcards):
-    """Return the wall-time limit of a source's check: that of the program, and ten minutes."""
-    return math.ceil(10 + 2 * config["check_sources"]["time_limit"] / 60)
-
-
-def check_attempt(wildcards):
-    """Return a word that changes until a source is installed, so that it is looked for again."""
-    path = Path(config["results"]) / f"checks/sources/{wildcards.source}.json"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "first"
-    installed = result["status"] == "installed"
-    return result["attempt"] if installed else f"after-{path.stat().st_mtime_ns}"
-
 
 
 def machine_options(wildcards):
@@ -360,6 +472,8 @@ def figure_of(name):
 def artefacts(wildcards):
     """Return everything that the configured study ends in."""
     tables = expand("<results>/tables/table1.{format}", format=TABLE_FORMATS)
+    read = {e[key] for e in config["experiments"].values() for key in ("target", "structures")}
+    tables += generated_figures([name for name in GENERATED if name in read])
     if config["metrics_from"] == "published":
         names = [n for n, e in config["experiments"].items() if e["target"] == PUBLISHED_TARGET]
     else:

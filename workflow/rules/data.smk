@@ -7,7 +7,7 @@ rule settings:
     log:
         "<logs>/settings/{part}.log",
     wildcard_constraints:
-        part="study|direct|finetune|styles|(pretrain|dataset|source|check)~[^/]+",
+        part="study|direct|finetune|styles|(pretrain|dataset|generate|source|check)~[^/]+",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
@@ -22,6 +22,7 @@ rule prepare:
         script="workflow/scripts/prepare.py",
         settings="<results>/settings/dataset~{dataset}.yaml",
         files=dataset_files,
+        retrieved=dataset_stamp,
         reference=energy_reference,
     output:
         data=ensure("<results>/data/{dataset}/prepared.h5", non_empty=True),

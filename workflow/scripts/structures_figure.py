@@ -1,0 +1,27 @@
+"""Draw energy and coordination of generated structures against their density."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import pandas as pd
+
+from pretraining.cli import run
+from pretraining.style import save
+from pretraining.trajectories import structures_figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=Path, required=True, help="table of the trajectories, CSV")
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    args = parser.parse_args()
+    save(structures_figure(pd.read_csv(args.table)), *args.out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,34 @@
+"""Sum up the trajectories of a generated dataset: energy and coordination at their ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+
+from pretraining.cli import run
+from pretraining.results import write_csv, write_text
+from pretraining.trajectories import as_markdown, summarise
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True, help="YAML of the dataset")
+    parser.add_argument("--dataset", required=True, help="its name there")
+    parser.add_argument("--source", required=True, help="label source that drove the dynamics")
+    parser.add_argument("--radius", type=float, required=True, help="of neighbours, Å")
+    parser.add_argument("--out", type=Path, required=True, help="table to write, CSV")
+    parser.add_argument("--markdown", type=Path, required=True)
+    args = parser.parse_args()
+    dataset = yaml.safe_load(args.settings.read_text(encoding="utf-8"))["datasets"][args.dataset]
+    table = summarise([Path(path) for path in dataset["path"]], args.source, args.radius)
+    write_csv(args.out, table)
+    write_text(args.markdown, as_markdown(table))
+
+
+if __name__ == "__main__":
+    run(main)
