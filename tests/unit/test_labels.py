@@ -20,11 +20,13 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from pretraining import labels
+from pretraining import isolated
 from pretraining.errors import UserError
+from pretraining.isolated import isolated_energies
 from pretraining.labelling import label, read_structures
-from pretraining.labels import VACUUM, Evaluator, isolated_energies, make_calculator
+from pretraining.labels import VACUUM, Evaluator, make_calculator
 from pretraining.sources import Source, expand, load_source, provenance
+from pretraining.workers import evaluate_all
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "scripts" / "label.py"
@@ -226,12 +228,11 @@ def test_energies_are_relative_to_isolated_atoms(tmp_path):
 def test_isolated_atom_is_alone_and_given_energies_are_not_computed(monkeypatch):
     seen = []
 
-    class Probe(Evaluator):
-        def __call__(self, atoms):
-            seen.append(atoms)
-            return super().__call__(atoms)
+    def probe(source, frames):
+        seen.extend(frames)
+        return evaluate_all(source, frames)
 
-    monkeypatch.setattr(labels, "Evaluator", Probe)
+    monkeypatch.setattr(isolated, "evaluate_all", probe)
     source = Source("lj", isolated_atom={"energies": {"Si": -3.0}}, **LJ)
     energies = isolated_energies(source, ["Si", "C"])
     assert energies == {"C": 0.0, "Si": -3.0}
@@ -239,6 +240,12 @@ def test_isolated_atom_is_alone_and_given_energies_are_not_computed(monkeypatch)
     assert not atom.pbc.any()
     margins = np.minimum(atom.positions[0], atom.cell.lengths() - atom.positions[0])
     assert (margins >= VACUUM).all() and VACUUM >= 20
+
+
+def test_arguments_for_the_isolated_atom_alone():
+    source = Source("lj", isolated_atom={"kwargs": {"sigma": "wide"}}, **LJ)
+    with pytest.raises(UserError, match="cannot evaluate an isolated Ar atom .*energies: {Ar: "):
+        isolated_energies(source, ["Ar"])
 
 
 def test_unknown_element_in_reference_is_one_line(tmp_path):
@@ -311,7 +318,8 @@ def test_stop_names_the_structure_and_keeps_what_is_done(tmp_path):
     (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "structure 2" in message and "on_error: skip" in message
     assert "Traceback" not in done.stderr
-    assert len(Path(f"{out}.part").read_text().splitlines()) == 3  # the job and two structures
+    # The job, the versions and two structures.
+    assert len(Path(f"{out}.part").read_text().splitlines()) == 4
 
 
 def test_skip_reports_the_reason_and_goes_on(tmp_path):
@@ -410,11 +418,11 @@ def test_killed_job_resumes_where_it_was(tmp_path):
     job.wait()
     assert not out.exists()
     lines = part.read_bytes().splitlines(keepends=True)
-    assert 5 < len(lines) < 61
+    assert 5 < len(lines) < 62
     part.write_bytes(b"".join(lines) + lines[1][:20])  # and one cut off in the middle
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
-    assert f"{len(lines) - 1} of 60 structures were done before" in done.stderr
+    assert f"{len(lines) - 2} of 60 structures were done before" in done.stderr
     assert not part.exists()
     done = run(*arguments[:-1], tmp_path / "fresh.extxyz")
     assert out.read_bytes() == (tmp_path / "fresh.extxyz").read_bytes()
@@ -436,24 +444,24 @@ def test_journal_of_another_job_is_not_used(tmp_path, capsys):
 # ---------------------------------------------------------------- interpreters
 
 
+# What runs in a source's interpreter; what these import is found from them.
+IN_SOURCE_INTERPRETERS = ["scripts/label.py", "pretraining/worker.py"]
+
+
 def test_imports_only_what_every_interpreter_has():
     allowed = set(sys.stdlib_module_names) | {"numpy", "ase", "yaml", "pretraining"}
-    package = ROOT / "workflow" / "pretraining"
-    files = [
-        SCRIPT,
-        *(
-            package / f"{n}.py"
-            for n in ("sources", "labels", "labelling", "handover", "cli", "errors")
-        ),
-    ]
-    for path in files:
+    todo = [ROOT / "workflow" / name for name in IN_SOURCE_INTERPRETERS]
+    for path in todo:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names = [node.module]
-                if node.module.startswith("pretraining."):
-                    assert package / f"{node.module.split('.')[1]}.py" in files, node.module
             assert {name.split(".")[0] for name in names} <= allowed, path
+            for name in names:
+                module = ROOT / "workflow" / (name.replace(".", "/") + ".py")
+                if module.is_file() and module not in todo:
+                    todo.append(module)
+    assert len(todo) > 10
 
 
 def test_runs_with_debian_python(tmp_path):

@@ -1,24 +1,40 @@
-"""Label a file of structures, resumably: the loop around :mod:`pretraining.labels`."""
+"""Label a file of structures, resumably: the loop around :mod:`pretraining.workers`."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
 from pretraining.errors import UserError
-from pretraining.labels import Evaluator, fingerprint, reason_of
-from pretraining.sources import Source
+from pretraining.interruption import say, write_atomically, write_json
+from pretraining.journal import Journal
+from pretraining.labels import fingerprint, identity, reason_of
+from pretraining.sources import Source, provenance
+from pretraining.unpacked import unpacked
+from pretraining.workers import Outcome, evaluate_all
+
+# If none of so many structures can be evaluated, it is not their fault.
+HOPELESS = 20
 
 
-def read_structures(path: Path, index: str = ":") -> list[Atoms]:
+def read_structures(path: Path, index: str = ":", allow_empty: bool = False) -> list[Atoms]:
     """Read structures with any ASE reader; results stored by earlier calculators are dropped.
+
+    Parameters
+    ----------
+    index
+        ``START:STOP``.
+    allow_empty
+        Whether a file of no bytes is one of no structures.
 
     Raises
     ------
@@ -26,7 +42,10 @@ def read_structures(path: Path, index: str = ":") -> list[Atoms]:
         If the file is missing, unreadable or holds no structure.
     """
     try:
-        frames = read(path, index=index)
+        if allow_empty and path.stat().st_size == 0:
+            return []
+        with unpacked(path) as plain:
+            frames = read(plain, index=index)
     except FileNotFoundError:
         raise UserError(f"no structure file {path}; give an existing one") from None
     except Exception as error:
@@ -49,61 +68,14 @@ def read_reference(path: Path) -> dict[str, float]:
         raise UserError(f"{path} is not a JSON object of element: energy") from None
 
 
-class Journal:
-    """Finished structures of a job, a JSON line each, in ``<out>.part``.
-
-    The first line holds the job's fingerprint: the journal of another job is not used.
-    """
-
-    def __init__(self, path: Path, job: str) -> None:
-        self.path = path
-        self.done: dict[int, dict] = {}
-        keep = 0
-        if path.exists():
-            lines = path.read_bytes().splitlines(keepends=True)
-            if lines and _parse(lines[0]) == {"job": job}:
-                keep = len(lines[0])
-                for line in lines[1:]:
-                    record = _parse(line)
-                    if record is None:  # cut off by the kill
-                        break
-                    self.done[record["i"]] = record
-                    keep += len(line)
-            else:
-                print(f"{path} is of another job: starting afresh", file=sys.stderr)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "r+b" if keep else "wb")  # noqa: SIM115
-        self._file.seek(keep)
-        self._file.truncate()
-        if not keep:
-            self._write({"job": job})
-
-    def add(self, record: dict) -> None:
-        """Store one finished structure."""
-        self.done[record["i"]] = record
-        self._write(record)
-
-    def _write(self, record: dict) -> None:
-        self._file.write(json.dumps(record).encode() + b"\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file, keeping it."""
-        self._file.close()
-
-
-def _parse(line: bytes) -> dict | None:
-    """The record of a whole line; None for one that a kill cut off."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
 def label(
-    source: Source, frames: list[Atoms], reference: dict[str, float], out: Path, first: int = 0
+    source: Source,
+    frames: list[Atoms],
+    reference: dict[str, float],
+    out: Path,
+    first: int = 0,
+    processes: int = 1,
+    made: Path | None = None,
 ) -> list[int]:
     """Label `frames` and write them, in order, to `out` (extended XYZ).
 
@@ -113,6 +85,10 @@ def label(
         Isolated-atom energies (eV) by element, subtracted from every energy.
     first
         Number of the first frame, for messages.
+    processes
+        How many structures are evaluated at once.
+    made
+        JSON to write: how the labels were made.
 
     Returns
     -------
@@ -122,8 +98,8 @@ def label(
     Raises
     ------
     UserError
-        If one cannot be evaluated and the source says ``on_error: stop``. `out` is then not
-        written; what is finished is kept for the next start.
+        If one cannot be evaluated and the source says ``on_error: stop``, or none can. `out` is
+        then not written; what is finished is kept for the next start.
     """
     missing = {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()} - set(
         reference
@@ -132,45 +108,124 @@ def label(
         raise UserError(
             f"source '{source.name}': no isolated-atom energy of {', '.join(sorted(missing))}"
         )
+    twins = first_twins(frames)
     journal = Journal(Path(f"{out}.part"), fingerprint(source, reference, frames))
-    if journal.done:
-        print(f"{len(journal.done)} of {len(frames)} structures were done before", file=sys.stderr)
-    evaluate = Evaluator(source)
-    started, count, todo = time.monotonic(), 0, len(frames) - len(journal.done)
     try:
-        for i, atoms in enumerate(frames):
-            if i in journal.done:
-                continue
-            try:
-                energy, forces = evaluate(atoms)
-            except UserError:
-                raise
-            except Exception as error:
-                reason = reason_of(error)
-                print(f"structure {first + i}: {reason}", file=sys.stderr)
-                if source.on_error == "stop":
-                    raise UserError(
-                        f"source '{source.name}' cannot evaluate structure {first + i} ({reason}); "
-                        "remove it or set the source's on_error: skip"
-                    ) from error
-                journal.add({"i": i, "error": reason})
-            else:
-                energy -= sum(reference[symbol] for symbol in atoms.get_chemical_symbols())
-                journal.add({"i": i, "energy": energy, "forces": forces.tolist()})
-            count += 1
-            pace = (time.monotonic() - started) / count
-            if count == todo or count % max(1, int(2 / pace)) == 0:
-                print(
-                    f"{len(journal.done)}/{len(frames)}  {pace:.3g} s/structure  "
-                    f"{(todo - count) * pace:.0f} s left",
-                    file=sys.stderr,
-                    flush=True,
-                )
+        _evaluate(source, frames, twins, reference, journal, first, processes)
     finally:
         journal.close()
-    write_atomically(out, [labelled(source, a, journal.done[i]) for i, a in enumerate(frames)])
-    os.remove(f"{out}.part")
-    return [first + i for i, record in sorted(journal.done.items()) if "error" in record]
+    if made is not None:
+        write_json(made, provenance(source, reference, journal.made_with))
+    records = [journal.done[twin] for twin in twins]
+    done = [labelled(source, atoms, record) for atoms, record in zip(frames, records)]  # noqa: B905
+    write_atomically(out, lambda tmp: write(tmp, done, format="extxyz"))
+    os.remove(journal.path)
+    return [first + i for i, record in enumerate(records) if "error" in record]
+
+
+def first_twins(frames: Sequence[Atoms]) -> list[int]:
+    """Index of the first structure that is the same as each one, atom for atom."""
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault(identity(atoms), i) for i, atoms in enumerate(frames)]
+
+
+def _evaluate(
+    source: Source,
+    frames: Sequence[Atoms],
+    twins: Sequence[int],
+    reference: dict[str, float],
+    journal: Journal,
+    first: int,
+    processes: int,
+) -> None:
+    """Complete the journal."""
+    different = sorted(set(twins))
+    if len(different) < len(frames):
+        repeated = len(frames) - len(different)
+        say(f"{repeated} of {len(frames)} structures are repeated: labelled once")
+    if journal.done:
+        done = len(journal.done)
+        say(f"{done} of {len(different)} structures were done before")
+    todo = [i for i in different if not _is_settled(journal.done.get(i), source)]
+    progress = Progress(len(different), len(todo))
+    # Kept back until the source has shown that it works: else the next start would believe them.
+    failures: list[dict[str, Any]] = []
+    works = any("energy" in record for record in journal.done.values())
+    outcomes = evaluate_all(source, [frames[i] for i in todo], processes)
+    with closing(outcomes):
+        for index, outcome in outcomes:
+            i = todo[index]
+            if outcome.error is None:
+                works = True
+                if outcome.made_with is not None:
+                    journal.tell_versions(outcome.made_with)
+                journal.add(_record(i, outcome, frames[i], reference))
+            else:
+                say(f"structure {first + i}: {outcome.error}")
+                failures.append(_failure(i, outcome, source))
+                _judge(source, failures, first, works)
+            if works:
+                for failure in failures:
+                    journal.add(failure)
+                failures = []
+            progress.advance()
+    for failure in failures:
+        journal.add(failure)
+
+
+def _is_settled(record: dict[str, Any] | None, source: Source) -> bool:
+    """Whether a structure need not be evaluated again."""
+    if record is None or "energy" in record:
+        return record is not None
+    # An error counts only where it would be skipped today, too.
+    return source.on_error == "skip" and source.time_limit <= record.get("time_limit", np.inf)
+
+
+def _judge(source: Source, failures: list[dict[str, Any]], first: int, works: bool) -> None:
+    """Decide whether to go on after a failure."""
+    number, reason = first + failures[-1]["i"], failures[-1]["error"]
+    if source.on_error == "stop":
+        raise UserError(
+            f"source '{source.name}' cannot evaluate structure {number} ({reason}); "
+            "remove it or set the source's on_error: skip"
+        )
+    if not works and len(failures) == HOPELESS:
+        raise UserError(
+            f"source '{source.name}' cannot evaluate any of the first {HOPELESS} structures "
+            f"(structure {number}: {reason}): look for the fault in the source, not in them"
+        )
+
+
+def _record(i: int, outcome: Outcome, atoms: Atoms, reference: dict[str, float]) -> dict[str, Any]:
+    zero = sum(reference[symbol] for symbol in atoms.get_chemical_symbols())
+    return {"i": i, "energy": outcome.energy - zero, "forces": outcome.forces.tolist()}
+
+
+def _failure(i: int, outcome: Outcome, source: Source) -> dict[str, Any]:
+    limit = {"time_limit": source.time_limit} if outcome.timed_out else {}
+    return {"i": i, "error": outcome.error, **limit}
+
+
+class Progress:
+    """Says every few seconds how far the job is."""
+
+    def __init__(self, total: int, todo: int) -> None:
+        self.total = total
+        self.todo = todo
+        self.count = 0
+        self._started = self._said = time.monotonic()
+
+    def advance(self) -> None:
+        """Count a structure."""
+        self.count += 1
+        now = time.monotonic()
+        if self.count < self.todo and now - self._said < 2:
+            return
+        self._said = now
+        pace = (now - self._started) / self.count
+        left = (self.todo - self.count) * pace
+        done = self.total - self.todo + self.count
+        say(f"{done}/{self.total}  {pace:.3g} s/structure  {left:.0f} s left")
 
 
 def labelled(source: Source, atoms: Atoms, record: dict) -> Atoms:
@@ -185,10 +240,3 @@ def labelled(source: Source, atoms: Atoms, record: dict) -> Atoms:
         atoms.info[source.energy_key] = record["energy"]
         atoms.arrays[source.force_key] = np.array(record["forces"])
     return atoms
-
-
-def write_atomically(out: Path, frames: list[Atoms]) -> None:
-    """Write extended XYZ so that `out` appears whole or not at all."""
-    partial = f"{out}.tmp"
-    write(partial, frames, format="extxyz")
-    os.replace(partial, out)

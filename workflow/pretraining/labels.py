@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -23,12 +24,17 @@ from ase import Atoms
 
 from pretraining.errors import UserError
 from pretraining.sources import FILE_NAME, Source, expand, words
+from pretraining.versions import versions
 
 VACUUM = 20.0  # Å on every side of an isolated atom
+PYTHON_ACE = (
+    "uninstall it and run `pip install git+https://github.com/ICAMS/python-ace@"
+    "d1c213a7d9c5b809a3ae83b2e5a916be26d921f0` in an environment with numpy<2 (envs/ace.yaml)"
+)
 
 
-def make_calculator(source: Source, extra: dict[str, Any] | None = None):
-    """Create the source's ASE calculator, with `extra` keyword arguments added.
+def make_calculator(source: Source):
+    """Create the source's ASE calculator.
 
     Raises
     ------
@@ -53,19 +59,32 @@ def make_calculator(source: Source, extra: dict[str, Any] | None = None):
     except (ImportError, ValueError, AttributeError, OSError) as error:
         raise UserError(
             f"source '{source.name}': cannot import {source.calculator} with {sys.executable} "
-            f"({error}); install it there or set the source's 'python' or 'env'"
+            f"({error}); {_cure(source, module_name)}"
         ) from None
     try:
-        return factory(*expand(source.args), **{**expand(source.kwargs), **expand(extra or {})})
+        return factory(*expand(source.args), **expand(source.kwargs))
     except Exception as error:
         raise UserError(
             f"source '{source.name}': {source.calculator}: {reason_of(error)}"
         ) from error
 
 
+def _cure(source: Source, module: str) -> str:
+    """What helps where a code cannot be imported."""
+    if module.split(".")[0] == "pyace":
+        spec = importlib.util.find_spec("pyace")
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        if folders and not os.path.exists(os.path.join(folders[0], "asecalc.py")):
+            return f"{folders[0]} is PyPI's pyace, a tool for guitar chords: {PYTHON_ACE}"
+    cure = "install it there or set the source's 'python' or 'env'"
+    return f"{cure}; to get it: {source.install.strip()}" if source.install else cure
+
+
 def reason_of(error: BaseException) -> str:
     """One short line for an exception."""
     text = " ".join(str(error).split()).replace('"', "'")
+    if isinstance(error, NotALabel):
+        return text
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
@@ -88,14 +107,27 @@ def boxed(atoms: Atoms) -> Atoms:
     return copy
 
 
+class NotALabel(ArithmeticError):
+    """A code gave something that cannot be a label."""
+
+
 class Evaluator:
     """Energies and forces from one source, its calculator kept from structure to structure."""
 
-    def __init__(self, source: Source, extra: dict[str, Any] | None = None) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
-        self.extra = extra
         self._calculator = None
-        self._pbc: tuple[bool, ...] = ()
+        self._pbc: tuple[bool, ...] | None = None
+        self._used: Any = None
+
+    def make(self) -> None:
+        """Make the calculator, which otherwise happens with the first structure."""
+        self._calculator = make_calculator(self.source)
+        self._pbc = None
+
+    def versions(self) -> dict[str, Any]:
+        """Versions of the code that evaluated the last structure."""
+        return versions(self.source.calculator, self._used)
 
     def __call__(self, atoms: Atoms) -> tuple[float, np.ndarray]:
         """Energy (eV, as the code gives it) and forces (n_atoms, 3) (eV/Å) of a structure.
@@ -106,10 +138,12 @@ class Evaluator:
         atoms = boxed(atoms)
         pbc = tuple(bool(axis) for axis in atoms.pbc)
         # LAMMPS cannot turn a tilted periodic box into an open one.
-        if self._calculator is None or self.source.fresh_calculator or pbc != self._pbc:
-            self._calculator = make_calculator(self.source, self.extra)
-            self._pbc = pbc
-        atoms.calc = self._calculator
+        if self._calculator is None or self._pbc not in (None, pbc):
+            self.make()
+        self._pbc = pbc
+        self._used = atoms.calc = self._calculator
+        if self.source.fresh_calculator:
+            self._calculator = None
         try:
             energy = float(atoms.get_potential_energy())
             free = atoms.calc.results.get("free_energy")
@@ -120,37 +154,18 @@ class Evaluator:
             self._calculator = None
             raise
         if not np.isfinite(energy):
-            raise ArithmeticError(f"energy is {energy}")
+            raise NotALabel(f"energy is {energy}")
         if forces.shape != (len(atoms), 3) or not np.isfinite(forces).all():
-            raise ArithmeticError("forces are not finite")
+            raise NotALabel("forces are not finite")
         return energy, forces
 
 
-def isolated_energies(source: Source, elements: Iterable[str]) -> dict[str, float]:
-    """Energy (eV) of a lone atom of each element, given by the configuration or computed.
-
-    Raises
-    ------
-    UserError
-        If the source cannot evaluate a lone atom; the cure is to give its energy.
-    """
-    settings = source.isolated_atom
-    known = {key: float(value) for key, value in (settings.get("energies") or {}).items()}
-    evaluate = Evaluator(source, settings.get("kwargs"))
-    side = 2 * float(settings.get("vacuum", VACUUM))
-    for element in sorted(set(elements) - set(known)):
-        atom = Atoms(element, cell=[side] * 3, pbc=bool(settings.get("pbc", False)))
-        atom.center()
-        try:
-            known[element], _ = evaluate(atom)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"source '{source.name}' cannot evaluate an isolated {element} atom "
-                f"({reason_of(error)}); give isolated_atom: {{energies: {{{element}: …}}}}"
-            ) from error
-    return known
+def identity(atoms: Atoms) -> bytes:
+    """Digest of all that a label depends on: elements, positions, cell, periodic directions."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
 
 
 def fingerprint(source: Source, reference: dict[str, float], frames: Iterable[Atoms]) -> str:
@@ -160,6 +175,5 @@ def fingerprint(source: Source, reference: dict[str, float], frames: Iterable[At
         json.dumps([source.name, source.definition(), reference], sort_keys=True).encode()
     )
     for atoms in frames:
-        for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(identity(atoms))
     return digest.hexdigest()

