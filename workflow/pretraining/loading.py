@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +15,7 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, get_compression, open_with_compression
 
 from pretraining.errors import UserError
-
-LOAD_ATOMS_ROOT = Path("resources") / "load-atoms"
+from pretraining.retrieval import file_sha256
 
 
 @dataclass
@@ -46,10 +41,12 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
     Raises
     ------
     UserError
-        If a file is missing, is not the expected one, or cannot be had without a network.
+        If a file is missing, or is not the expected one.
     """
     if "load_atoms" in dataset:
-        return _open_load_atoms(dataset["load_atoms"], root / LOAD_ATOMS_ROOT)
+        from pretraining.loadatoms import open_load_atoms
+
+        return open_load_atoms(dataset["load_atoms"], root)
     paths = dataset["path"] if isinstance(dataset["path"], list) else [dataset["path"]]
     expected = dataset.get("sha256")
     hashes = expected if isinstance(expected, list) else [expected] if expected else []
@@ -69,12 +66,6 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
         files.append({"path": str(name), "sha256": found, "bytes": path.stat().st_size})
     frames = read_files([root / name for name in paths], dataset.get("format"))
     return Raw(frames, {"files": files})
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Atoms]:
@@ -125,83 +116,3 @@ def _uncompressed(path: Path) -> Iterator[Path]:
         with open_with_compression(str(path), "rb") as source, open(plain, "wb") as target:
             shutil.copyfileobj(source, target)
         yield plain
-
-
-def _open_load_atoms(name: str, root: Path) -> Raw:
-    """Open a dataset of load-atoms, downloaded or put in place beforehand."""
-    from load_atoms import load_dataset
-    from load_atoms.utils import UnknownDatasetException
-    from requests.exceptions import RequestException
-
-    before = _files_below(root)
-    print(f"load-atoms: {name}", flush=True)
-    try:
-        with _keep_downloads(), warnings.catch_warnings():
-            # load-atoms only warns about a wrong file, and then reads it.
-            warnings.filterwarnings("error", message="Checksum mismatch")
-            dataset = load_dataset(name, root=root)
-    except (UnknownDatasetException, RequestException) as error:
-        # A download that broke off would be taken for the file by the next run.
-        for path in _files_below(root) - before:
-            path.unlink()
-        unknown = isinstance(error, UnknownDatasetException)
-        cause = (error.__cause__ or error) if unknown else error
-        if unknown and getattr(getattr(cause, "response", None), "status_code", None) == 404:
-            raise UserError(f"load-atoms has no dataset '{name}': correct load_atoms") from error
-        raise UserError(_by_hand(name, root, type(cause).__name__)) from error
-    except Warning as warning:
-        path = str(warning).rsplit(": ", 1)[-1]
-        raise UserError(
-            f"{path} is not the file that load-atoms expects for {name} (its checksum differs): "
-            "delete it and run again, or put the right one there"
-        ) from warning
-    except Exception as error:
-        raise UserError(
-            f"load-atoms cannot read its copy of {name} in {root} ({type(error).__name__}: "
-            f"{str(error)[:200]}): delete {root / name}.* and run again"
-        ) from error
-    about = dataset.description
-    origin = {"load_atoms": name}
-    if about is not None:
-        origin |= {"license": about.license, "citation": about.citation}
-    return Raw(dataset, origin, n=len(dataset))
-
-
-@contextmanager
-def _keep_downloads() -> Iterator[None]:
-    """Let load-atoms keep the files it downloads, in ``raw-downloads``, and use those it finds."""
-    before = os.environ.get("LOAD_ATOMS_DEBUG")
-    os.environ["LOAD_ATOMS_DEBUG"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["LOAD_ATOMS_DEBUG"]
-        else:
-            os.environ["LOAD_ATOMS_DEBUG"] = before
-
-
-def _files_below(root: Path) -> set[Path]:
-    return {path for path in root.rglob("*") if path.is_file()}
-
-
-def _by_hand(name: str, root: Path, reason: str) -> str:
-    """Say which files to fetch by other means, and where they belong."""
-    from load_atoms.database import DatabaseEntry
-
-    wanted = [(DatabaseEntry.remote_url_for_yaml(name), root / f"database-entries/{name}.yaml")]
-    stem = DatabaseEntry.importer_file_stem(name)
-    try:
-        importer = importlib.import_module(f"load_atoms.database.importers.{stem}").Importer
-    except ImportError:
-        return (
-            f"'{name}' cannot be looked up ({reason}) and is unknown to the installed load-atoms: "
-            "correct load_atoms or update load-atoms"
-        )
-    folder = root / "raw-downloads" / (importer.permanent_download_dirname() or name)
-    wanted += [(file.url, folder / file.local_name) for file in importer.files_to_download()]
-    missing = [f"{url} to {path}" for url, path in wanted if not path.exists()]
-    return (
-        f"{name} cannot be downloaded ({reason}): fetch by other means {' and '.join(missing)} "
-        "(see resources/README.md)"
-    )

@@ -66,6 +66,7 @@ class Store:
         self.provenance: dict[str, Any] = json.loads(attrs["provenance"])
         self.ptr: np.ndarray = self._file["ptr"][:]
         self.info_names: tuple[str, ...] = tuple(self._file["info"]) if "info" in self._file else ()
+        self._columns: dict[str, np.ndarray] = {}
 
     @staticmethod
     def write(
@@ -179,7 +180,11 @@ class Store:
     def info(self, i: int) -> dict[str, Any]:
         """Entries carried along with structure `i` (those it has), and its raw ``index``."""
         i = self._row(i)
-        entries = {name: _value(self._dataset(f"info/{name}")[i]) for name in self.info_names}
+        for name in self.info_names:
+            if name not in self._columns:
+                # A number a structure: reading one of them costs the system as much as thousands.
+                self._columns[name] = self._dataset(f"info/{name}")[:]
+        entries = {name: _value(self._columns[name][i]) for name in self.info_names}
         entries = {name: value for name, value in entries.items() if value is not None}
         return {"index": int(self._dataset("index")[i])} | entries
 

@@ -1,0 +1,55 @@
+"""Get the files of datasets and label sources: download them, or check what lies in place."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.cli import run
+from pretraining.config import read_config, validate_study
+from pretraining.errors import UserError
+from pretraining.retrieval import (
+    listing,
+    remote_files,
+    retrieve,
+    study_items,
+    total,
+)
+from pretraining.summary import write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="a study, or a part of one")
+    parser.add_argument("--list", action="store_true", help="only say what there is to get")
+    parser.add_argument("--out", type=Path, help="JSON to write: files, checksums and sizes")
+    args = parser.parse_args()
+    config = read_config(args.config)
+    if "experiments" in config:
+        config = validate_study(config, str(args.config))
+    items = study_items(config)
+    files = {item: remote_files(config, item) for item in items}
+    for item in items:
+        print(f"{item.replace('~', ' ')}:\n{listing(files[item])}")
+    print(f"total: {total([file for item in items for file in files[item]], ROOT)}", flush=True)
+    if args.list:
+        return
+    faults, result = [], []
+    for item in items:
+        try:
+            result += retrieve(item, files[item], ROOT)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError(" | ".join(faults))
+    if args.out:
+        write_json(args.out, {"files": result})
+
+
+if __name__ == "__main__":
+    run(main)
