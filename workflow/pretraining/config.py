@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from jsonschema.exceptions import ValidationError, best_match
 from pretraining import protocol
 from pretraining.errors import UserError
 from pretraining.settings import KINDS, MACHINE_KEYS
+from pretraining.sources import unknown_placeholders
 from pretraining.splits import split_sizes
 
 # Energy references that are fitted; the others are energies of isolated atoms.
 FITTED = ("least_squares", "median_shift")
+# What decides a source's labels, and how they are made: only the first is a reason to label again.
+DECISIVE_KEYS = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
+CONDUCT_KEYS = ("on_error", "time_limit", "python", "install", "files")
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
 __all__ = [
@@ -269,6 +273,18 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
         if "val" in dataset["split"] and "key" not in dataset["split"]:
             yield f"datasets.{name}.split.val: needs split.key, the info key with the set's split"
 
+    for key, names in config["compare_sources"].items():
+        for index, name in enumerate(names):
+            yield from one_of(f"compare_sources.{key}[{index}]", name, key)
+
+    for name, source in config["sources"].items():
+        for key in ("args", "kwargs", "preload"):
+            for text in unknown_placeholders(source[key]):
+                yield (
+                    f"sources.{name}.{key}: unknown placeholder '{text}'; allowed: {{root}}, "
+                    f"{{prefix}}, {{package:NAME}}"
+                )
+
     for index, weights in enumerate(config["pretrained_weights"]):
         for key, section in [("structures", "datasets"), ("source", "sources")]:
             yield from one_of(f"pretrained_weights[{index}].{key}", weights[key], section)
@@ -368,7 +384,8 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
         A validated configuration.
     part
         ``study`` (all of it), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
-        ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` or ``check~NAME``.
+        ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (what decides its labels),
+        ``conduct~NAME`` (how they are made) or ``check~NAME``.
     """
     section, _, name = part.partition("~")
     match section:
@@ -392,7 +409,7 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
             dataset = config["datasets"][name]
             shared = protocol.protocol_of(dataset["generate"])
             clash = {"clash_distance": dataset["checks"]["min_distance"]}
-            source = settings_part(config, f"source~{shared['source']}")
+            source = source_part(config, shared["source"], (*DECISIVE_KEYS, "python"))
             return {"generate": shared | clash, **source}
         case "check":
             source = config["sources"][name].items()
@@ -400,10 +417,16 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
                 "sources": {name: {k: v for k, v in source if k != "title"}},
                 "check_sources": config["check_sources"],
             }
+        case "conduct":
+            return source_part(config, name, CONDUCT_KEYS)
         case _:
-            # Without the title: a new word for a source is no reason to label again.
-            source = config["sources"][name].items()
-            return {"sources": {name: {k: v for k, v in source if k not in ("title", "kind")}}}
+            return source_part(config, name, DECISIVE_KEYS)
+
+
+def source_part(config: dict[str, Any], name: str, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the entry of a label source, cut down to `keys`."""
+    source = config["sources"][name].items()
+    return {"sources": {name: {key: value for key, value in source if key in keys}}}
 
 
 def largest_pool(dataset: dict[str, Any]) -> int | None:

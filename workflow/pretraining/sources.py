@@ -21,13 +21,14 @@ from typing import Any
 import yaml
 
 from pretraining.errors import UserError
-from pretraining.versions import versions
 
 ROOT = Path(__file__).resolve().parents[2]
 # What looks like a file with an extension, and the arguments that name files to be written.
 FILE_NAME = re.compile(r"[^\s:]*/[^\s:]*\.[A-Za-z]\w*$")
 OUTPUT_KEY = re.compile(r"log|txt|out|label|dir|tmp", re.IGNORECASE)
 PLACEHOLDER = re.compile(r"\{(prefix|root|package:[A-Za-z0-9_.]+)\}")
+# Not a variable of LAMMPS, ${name}.
+IN_BRACES = re.compile(r"(?<!\$)\{[A-Za-z_][\w.:-]*\}")
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,16 @@ def expand(value: Any) -> Any:
     )
 
 
+def unknown_placeholders(value: Any) -> list[str]:
+    """What looks like a placeholder in the strings of a YAML value and is none."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [found for item in value for found in unknown_placeholders(item)]
+    found = IN_BRACES.findall(value) if isinstance(value, str) else []
+    return [text for text in found if not PLACEHOLDER.fullmatch(text)]
+
+
 def _place(name: str) -> str:
     if name == "prefix":
         return sys.prefix
@@ -202,6 +213,8 @@ def provenance(
         Versions that the workers told, each once, the latest last; by default those of this
         process. The earlier ones are those of a job that went on with another code.
     """
+    from pretraining.versions import versions  # with ASE, which checking a configuration needs not
+
     latest = [versions(source.calculator)] if made_with is None else list(made_with)
     earlier = {"earlier": latest[:-1]} if latest[1:] else {}
     return {

@@ -5,8 +5,12 @@ import json
 import math
 import os
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
+
+from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
@@ -43,6 +47,11 @@ try:
     grids.check_pools(GRID, config)
 except UserError as error:
     sys.exit(f"error: {error}")
+if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    # The environment brings the interpreter.
+    for source in config["sources"].values():
+        if "env" in source:
+            source.pop("python", None)
 CALCULATED = {name for name, source in config["sources"].items() if "calculator" in source}
 GENERATED = {
     name: {run.name: run for run in protocol.trajectories(dataset["generate"])}
@@ -124,6 +133,12 @@ def remote_files(item):
         return retrieval.remote_files(config, item)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def retrieval_settings(wildcards):
+    """Return the settings that name the files of a dataset or source."""
+    part = {"dataset": "dataset", "source": "conduct"}[wildcards.kind]
+    return f"<results>/settings/{part}~{wildcards.name}.yaml"
 
 
 def retrieval_listing(wildcards):
@@ -231,6 +246,27 @@ def source_elements(wildcards):
 def source_environment(wildcards):
     """Return the conda environment of a label source, relative to the rules."""
     return f"../../{config['sources'][wildcards.source].get('env', 'envs/analysis.yaml')}"
+
+
+def source_interpreter(wildcards):
+    """Return the interpreter of a label source, which must be there when it is to be used."""
+    python = config["sources"][wildcards.source].get("python", "python")
+    if shutil.which(python) is None:
+        sys.exit(
+            f"error: sources.{wildcards.source}.python: no interpreter '{python}' on this machine; "
+            "correct it, or use --sdm conda, where the source's env brings one"
+        )
+    return python
+
+
+def label_memory(wildcards, threads, attempt):
+    """Return the memory of a labelling job in MB: every process loads its own potential."""
+    return 2000 * (1 + threads) * attempt
+
+
+def label_minutes(wildcards, attempt):
+    """Return the wall-time limit of a labelling job, by attempt."""
+    return 240 * attempt
 
 
 def labelled_chunks(wildcards):

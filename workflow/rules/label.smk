@@ -5,20 +5,27 @@ rule isolated_atoms:
     input:
         script="workflow/scripts/label.py",
         settings="<results>/settings/source~{source}.yaml",
+        # Another time limit, say, is no reason to label again.
+        conduct=ancient("<results>/settings/conduct~{source}.yaml"),
+        retrieved=source_stamp,
     output:
-        "<results>/labels/references/{source}.json",
+        ensure("<results>/labels/references/{source}.json", non_empty=True),
     log:
         "<logs>/isolated_atoms/{source}.log",
+    wildcard_constraints:
+        source=one_of(CALCULATED),
     conda:
         source_environment
     resources:
         mem_mb=4000,
         runtime=60,
+        interpreter=source_interpreter,
     params:
         elements=source_elements,
     shell:
-        "python {input.script} --config {input.settings} --source {wildcards.source} "
-        "--elements {params.elements} --write-reference {output} 2>&1 | tee {log}"
+        "python {input.script} --config {input.settings} {input.conduct} "
+        "--source {wildcards.source} --elements {params.elements} --write-reference {output} "
+        "2>&1 | tee {log}"
 
 
 rule chunk:
@@ -39,25 +46,37 @@ rule chunk:
         "--size {params.size} --out {output} 2>&1 | tee {log}"
 
 
+# So many structures at once as it has threads; a job that is ended goes on where it was.
 rule label:
     input:
         script="workflow/scripts/label.py",
         settings="<results>/settings/source~{source}.yaml",
+        conduct=ancient("<results>/settings/conduct~{source}.yaml"),
+        retrieved=source_stamp,
         reference="<results>/labels/references/{source}.json",
         structures="<results>/data/{dataset}/chunks/{chunk}.extxyz",
     output:
-        ensure("<results>/labels/{dataset}/{source}/chunks/{chunk}.extxyz", non_empty=True),
+        # Empty if all its structures are in earlier chunks, too.
+        labels="<results>/labels/{dataset}/{source}/chunks/{chunk}.extxyz",
+        provenance=ensure(
+            "<results>/labels/{dataset}/{source}/chunks/{chunk}.provenance.json", non_empty=True
+        ),
     log:
         "<logs>/label/{dataset}/{source}/{chunk}.log",
+    wildcard_constraints:
+        source=one_of(CALCULATED),
     conda:
         source_environment
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=label_memory,
+        runtime=label_minutes,
+        interpreter=source_interpreter,
     shell:
-        "python {input.script} --config {input.settings} --source {wildcards.source} "
-        "--reference {input.reference} --structures {input.structures} --out {output} "
-        "2>&1 | tee {log}"
+        "python {input.script} --config {input.settings} {input.conduct} "
+        "--source {wildcards.source} --processes {threads} --reference {input.reference} "
+        "--structures {input.structures} --allow-empty --out {output.labels} "
+        "--provenance {output.provenance} 2>&1 | tee {log}"
 
 
 rule join_labels:

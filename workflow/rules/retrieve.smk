@@ -15,7 +15,7 @@ rule retrieve:
 rule retrieve_files:
     input:
         script="workflow/scripts/retrieve.py",
-        settings="<results>/settings/{kind}~{name}.yaml",
+        settings=retrieval_settings,
     output:
         "<results>/retrieved/{kind}~{name}.json",
     log:
