@@ -279,8 +279,14 @@ def test_files_of_a_configuration() -> None:
     }
     assert study_items(config) == ["dataset~a", "dataset~c", "source~ace"]
     config["datasets"]["b"]["energy_reference"] = {"source": "own"}
-    assert study_items(config)[-1] == "source~own"
+    assert study_items(config) == ["dataset~a", "dataset~c", "source~ace", "source~own"]
     assert study_items({"sources": config["sources"]}) == ["source~ace", "source~own"]
+    weights = {"file": "w/a.pth", "url": "http://h/a", "sha256": "3"}
+    config["pretrained_weights"] = [weights, weights, {"file": "w/b.pth"}]
+    assert study_items(config)[3:] == ["source~own", "weights~a.pth"]
+    assert remote_files(config, "weights~a.pth") == [
+        RemoteFile("w/a.pth", "http://h/a", digest="3")
+    ]
     assert remote_files(config, "dataset~a")[1] == RemoteFile("y", "http://h/y", digest="1")
     (file,) = remote_files(config, "source~ace")
     assert (file.algorithm, file.digest, file.bytes) == ("md5", "2", 7)

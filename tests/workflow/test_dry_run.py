@@ -86,6 +86,11 @@ def test_published_weights_replace_pretrainings(checkout):
     assert counts["import_weights"] == 4 and counts["finetune"] == 160
     # Nothing is labelled: the sources need not even be installed.
     assert not {"pretrain", "label", "join_labels", "source_error"} & set(counts)
+    # With an address they need not be there.
+    entry |= {"file": "absent.pth", "url": "https://host.invalid/absent.pth"}
+    path = edited(checkout, "weights.yaml", change)
+    more = checkout.job_counts("table1", "--configfile", path)
+    assert more["retrieve_files"] == counts["retrieve_files"] + 1
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,8 @@ def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for path in [paths] if isinstance(paths, str) else paths:
             yield f"datasets.{name}.path", path
     for index, weights in enumerate(config["pretrained_weights"]):
-        yield f"pretrained_weights[{index}].file", weights["file"]
+        if "url" not in weights:
+            yield f"pretrained_weights[{index}].file", weights["file"]
 
 
 def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
@@ -385,7 +386,7 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
     part
         ``study`` (all of it), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
         ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (what decides its labels),
-        ``conduct~NAME`` (how they are made) or ``check~NAME``.
+        ``conduct~NAME`` (how they are made), ``check~NAME`` or ``weights~FILE``.
     """
     section, _, name = part.partition("~")
     match section:
@@ -419,6 +420,9 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
             }
         case "conduct":
             return source_part(config, name, CONDUCT_KEYS)
+        case "weights":
+            weights = config["pretrained_weights"]
+            return {"pretrained_weights": [w for w in weights if Path(w["file"]).name == name]}
         case _:
             return source_part(config, name, DECISIVE_KEYS)
 

@@ -85,7 +85,7 @@ def size_text(size: float) -> str:
 
 
 def study_items(config: Mapping[str, Any]) -> list[str]:
-    """Return what is to be retrieved, as ``dataset~NAME`` and ``source~NAME``.
+    """Return what is to be retrieved: ``dataset~NAME``, ``source~NAME`` and ``weights~FILE``.
 
     That is what the experiments of a study use, and all of a configuration without experiments.
     """
@@ -103,29 +103,34 @@ def study_items(config: Mapping[str, Any]) -> list[str]:
         for name in config.get(kind, {})
         if name in names
     ]
+    files = [Path(weights["file"]).name for weights in config.get("pretrained_weights", [])]
+    items += dict.fromkeys(f"weights~{name}" for name in files)
     return [item for item in items if is_retrieved(config, item)]
 
 
 def is_retrieved(config: Mapping[str, Any], item: str) -> bool:
-    """Say whether a dataset or a source has files to be retrieved."""
+    """Say whether a dataset, a source or published weights have files to be retrieved."""
     entry = _entry(config, item)
     return bool(entry.keys() & {"load_atoms", "url"} or entry.get("files"))
 
 
 def _entry(config: Mapping[str, Any], item: str) -> Mapping[str, Any]:
     kind, name = item.split("~", 1)
+    if kind == "weights":
+        weights = config["pretrained_weights"]
+        return next(entry for entry in weights if Path(entry["file"]).name == name)
     return config[f"{kind}s"][name]
 
 
 def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
-    """Return the files of a dataset or a source.
+    """Return the files of a dataset, of a source or of published weights.
 
     Parameters
     ----------
     config
         Configuration, or the part of it with this item.
     item
-        ``dataset~NAME`` or ``source~NAME``.
+        As :func:`study_items` names it.
 
     Raises
     ------
@@ -139,7 +144,8 @@ def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
 
         return raw_files(entry["load_atoms"])
     if "url" in entry:
-        paths, urls, hashes = (_as_list(entry.get(key)) for key in ("path", "url", "sha256"))
+        path = "file" if item.startswith("weights~") else "path"
+        paths, urls, hashes = (_as_list(entry.get(key)) for key in (path, "url", "sha256"))
         if len(paths) != len(urls) or len(hashes) not in (0, len(paths)):
             raise UserError(
                 f"{item.replace('~', ' ')}: {len(paths)} path, {len(urls)} url and {len(hashes)} "

@@ -136,8 +136,8 @@ def remote_files(item):
 
 
 def retrieval_settings(wildcards):
-    """Return the settings that name the files of a dataset or source."""
-    part = {"dataset": "dataset", "source": "conduct"}[wildcards.kind]
+    """Return the settings that name the files of a dataset, a source or published weights."""
+    part = {"source": "conduct"}.get(wildcards.kind, wildcards.kind)
     return f"<results>/settings/{part}~{wildcards.name}.yaml"
 
 
@@ -354,15 +354,17 @@ def stand_in(wildcards):
 
 
 def stand_in_file(wildcards):
-    """Return the file of the published weights that stand in for a pre-training."""
-    return stand_in(wildcards)["file"]
+    """Return the published weights that stand in for a pre-training, or their stamp."""
+    weights = stand_in(wildcards)
+    return stamp(f"weights~{Path(weights['file']).name}") or weights["file"]
 
 
 def stand_in_options(wildcards):
     """Return what the import of published weights must be told beside their file."""
     weights = stand_in(wildcards)
     checksum = f"--sha256 {weights['sha256']}" if "sha256" in weights else ""
-    return f"--avg-num-neighbors {weights['avg_num_neighbors']} {checksum}"
+    neighbours = f"--avg-num-neighbors {weights['avg_num_neighbors']}"
+    return f"--weights {weights['file']} {neighbours} {checksum}"
 
 
 def gpus(wildcards):

@@ -21,7 +21,7 @@ rule retrieve_files:
     log:
         "<logs>/retrieve/{kind}~{name}.log",
     wildcard_constraints:
-        kind="dataset|source",
+        kind="dataset|source|weights",
         name="[^/~]+",
     localrule: True
     conda:

@@ -94,5 +94,5 @@ rule import_weights:
     params:
         options=stand_in_options,
     shell:
-        "python {input.script} --weights {input.weights} {params.options} "
+        "python {input.script} {params.options} "
         "--transform {wildcards.transform} --settings {input.settings} --out $(dirname {output.model}) 2>&1 | tee {log}"
