@@ -16,8 +16,9 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from pretraining.chunks import chunk_rows, join, write_chunk
+from pretraining.chunks import chunk_rows, read_labelled, write_chunk
 from pretraining.errors import UserError
+from pretraining.joining import join
 from pretraining.source_error import source_error
 from pretraining.store import Store
 
@@ -203,7 +204,7 @@ def test_chunks_must_be_whole_and_in_order(store: Store, tmp_path: Path) -> None
         join(store, "lj", [files[0], files[2], files[1]], out)
     with pytest.raises(UserError, match="00000.extxyz: structure 0 is not structure 0"):
         join(store, "lj", files[1:], out)
-    with pytest.raises(UserError, match="is beyond the prepared set's 20"):
+    with pytest.raises(UserError, match="is one too many for"):
         join(store, "lj", [*files, files[-1]], out)
     with pytest.raises(UserError, match="no labelled chunk .*00009.extxyz: label it first"):
         join(store, "lj", [files[0], tmp_path / "00009.extxyz"], out)
@@ -271,6 +272,133 @@ def test_source_error_needs_labels(tmp_path: Path) -> None:
     message = "has no labels to compare 'lj' with"
     with Store(tmp_path / "bare.h5") as bare, pytest.raises(UserError, match=message):
         source_error(bare, "lj", tmp_path / "eval.extxyz")
+
+
+# Rows of a set with repeats: val 0-1, test 2-3, training pool 4-11.
+ORDER = [0, 1, 2, 1, 2, 3, 4, 5, 3, 5, 6, 6]
+TWINS = [0, 1, 2, 1, 2, 5, 6, 7, 5, 7, 10, 10]
+
+
+@pytest.fixture
+def repeating(tmp_path: Path) -> Store:
+    """A set in which structures come again: in its parts, across them and in whole chunks."""
+    different = frames(7)
+    made = []
+    for row, k in enumerate(ORDER):
+        atoms = different[k].copy()
+        atoms.info |= {"index": row, "config_type": f"row {row}"}
+        made.append(atoms)
+    Store.write(tmp_path / "repeating.h5", made, 2, 2, info=["config_type"])
+    with Store(tmp_path / "repeating.h5") as opened:
+        yield opened
+
+
+def cut_and_label(store: Store, folder: Path, size: int, error: int | None = None) -> list[Path]:
+    """Label what is in the chunks: energy and forces tell the row that was labelled."""
+    files = []
+    for name in ["eval", *(f"{k:05d}" for k in range(-(-store.n_train // size)))]:
+        files.append(folder / f"{name}.extxyz")
+        write_chunk(store, chunk_rows(store, name, size, store.n_train), files[-1])
+        chunk = read(files[-1], ":", format="extxyz")
+        for atoms in chunk:
+            row = atoms.info["index"]
+            if row == error:
+                atoms.info["lj_error"] = "no"
+                continue
+            atoms.info["lj_energy"] = 0.5 * row
+            atoms.arrays["lj_force"] = np.full((len(atoms), 3), 0.1 * row)
+        write(files[-1], chunk, format="extxyz")
+    return files
+
+
+def test_a_repeated_structure_is_labelled_once(repeating: Store, tmp_path: Path) -> None:
+    assert repeating.twins.tolist() == TWINS
+    files = cut_and_label(repeating, tmp_path, size=2)
+    cut = [[atoms.info["index"] for atoms in read(f, ":", format="extxyz")] for f in files]
+    # Chunks are rows 4-5, 6-7, … without repeats; rows 8-9 are all repeats.
+    assert cut == [[0, 1, 2], [5], [6, 7], [], [10]]
+    assert files[3].stat().st_size == 0
+    result = join(repeating, "lj", files, tmp_path / "joined.h5")
+    assert [result[k] for k in ("val", "test", "train")] == [2, 2, 8]
+    with Store(tmp_path / "joined.h5") as joined:
+        for row, (atoms, twin) in enumerate(zip(joined, TWINS, strict=True)):
+            assert atoms == repeating[row] and atoms.info == repeating.info(row)
+            assert atoms.get_potential_energy() == 0.5 * twin
+            np.testing.assert_allclose(atoms.get_forces(), 0.1 * twin, atol=1e-8)
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_the_first_n_of_a_repeating_set(repeating: Store, tmp_path: Path, n: int) -> None:
+    files = cut_and_label(repeating, tmp_path, size=2)[: 1 + -(-n // 2)]
+    assert join(repeating, "lj", files, tmp_path / "joined.h5", n=n)["train"] == n
+    with Store(tmp_path / "joined.h5") as joined:
+        assert joined.column("index").tolist() == list(range(4 + n))
+
+
+def test_a_repeated_structure_shares_the_reason_of_its_failure(
+    repeating: Store, tmp_path: Path
+) -> None:
+    files = cut_and_label(repeating, tmp_path, size=2, error=5)
+    result = join(repeating, "lj", files, tmp_path / "joined.h5")
+    assert [failure["index"] for failure in result["failed"]] == [5, 8]
+    assert result["train"] == 6
+
+
+def test_the_evaluation_chunk_ends_with_its_parts(repeating: Store, tmp_path: Path) -> None:
+    """Row 4, which repeats a test structure, is not among them."""
+    files = cut_and_label(repeating, tmp_path, size=2)
+    rows = [label.row for label in read_labelled(repeating, "lj", files[:1])]
+    assert rows == [0, 1, 2, 3]
+
+
+def made_by(folder: Path, **changes: dict) -> list[Path]:
+    """Provenance of the chunks eval, 00000 and 00001, the same but for these changes."""
+    files = []
+    for chunk in ("eval", "00000", "00001"):
+        how = {
+            "calculator": "lj",
+            "args": [],
+            "kwargs": {"sigma": 3.4},
+            "parameter_files_sha256": {},
+            "isolated_atoms_ev": {"Ar": 0.0},
+            "code": {"package": "ase", "version": "3.29.0"},
+        } | changes.get(f"chunk_{chunk}", {})
+        files.append(folder / f"{chunk}.provenance.json")
+        files[-1].write_text(json.dumps({k: v for k, v in how.items() if v is not None}))
+    return files
+
+
+def test_the_labelled_set_knows_who_labelled_it(store: Store, tmp_path: Path) -> None:
+    files, out = labelled(store, tmp_path), tmp_path / "labelled.h5"
+    join(store, "lj", files, out, provenance=made_by(tmp_path))
+    with Store(out) as joined:
+        (made,) = joined.provenance["labels"]
+    assert made["chunks"] == ["eval", "00000", "00001"]
+    assert made["kwargs"] == {"sigma": 3.4} and made["code"]["version"] == "3.29.0"
+    # An empty chunk was made by nothing.
+    provenance = made_by(tmp_path, chunk_00000={"code": None})
+    assert join(store, "lj", files, out, provenance=provenance)["made"][0]["chunks"] == [
+        "eval",
+        "00001",
+    ]
+
+
+def test_chunks_of_different_making(store: Store, tmp_path: Path) -> None:
+    """Another version is told; other parameters are refused."""
+    files, out = labelled(store, tmp_path), tmp_path / "labelled.h5"
+    newer = {"code": {"package": "ase", "version": "3.30.0"}}
+    provenance = made_by(tmp_path, chunk_00001=newer)
+    made = join(store, "lj", files, out, provenance=provenance)["made"]
+    assert [way["chunks"] for way in made] == [["eval", "00000"], ["00001"]]
+    options = ("--data", store.path, "--source", "lj", "--chunks", *files, "--out", out)
+    ran = command(SCRIPTS / "join_labels.py", *options, "--provenance", *provenance)
+    assert ran.returncode == 0, ran.stderr
+    assert "warning: ase 3.30.0 labelled 00001" in ran.stdout
+    out.unlink()
+    provenance = made_by(tmp_path, chunk_00001={"kwargs": {"sigma": 3.5}})
+    with pytest.raises(UserError, match="00001.provenance.json: kwargs is not that of chunk eval"):
+        join(store, "lj", files, out, provenance=provenance)
+    assert not out.exists()
 
 
 def command(*args: str | Path) -> subprocess.CompletedProcess:

@@ -484,7 +484,10 @@ def test_structures_in_two_parts_are_noted(case: Case) -> None:
     frames[order[-1]] = frames[order[0]].copy()  # test and train
     frames[order[1]] = frames[order[2]].copy()  # both train
     notes = case.prepare(frames)["notes"]
-    assert notes == ["1 structures of the train part are also in the test part"]
+    assert notes == [
+        "2 structures repeat an earlier one: labelled only once",
+        "1 structures of the train part are also in the test part",
+    ]
 
 
 def test_the_raw_index_is_ours(case: Case) -> None:

@@ -1,8 +1,10 @@
 """Parts of a prepared set on their way to a label source and back.
 
 A chunk is an extended XYZ file: ``eval`` holds the validation and test structures, ``00000``,
-``00001``, … hold the training pool, so many structures each, in the pool's order. Each structure
-carries its raw ``index``, by which it is known when it comes back.
+``00001``, … hold the training pool, so many structures each, in the pool's order. A structure that
+repeats an earlier one of the set is left out of its chunk, which may be empty then, and takes the
+earlier one's label. Each structure carries its raw ``index``, by which it is known when it comes
+back.
 """
 
 from __future__ import annotations
@@ -10,20 +12,18 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from ase.io import write
 
 from pretraining.errors import UserError
 from pretraining.loading import read_files
-from pretraining.references import Reference, make_reference
-from pretraining.store import Store, StoreWriter
+from pretraining.store import Store
 
 EVAL = "eval"
 # Extended XYZ keeps eight decimals of a position.
@@ -60,15 +60,22 @@ def chunk_rows(store: Store, chunk: str, size: int, last: int) -> range:
     return rows
 
 
-def write_chunk(store: Store, rows: range, out: Path) -> None:
-    """Write structures, without labels, as extended XYZ; the file appears whole or not at all."""
-    frames = [store[i] for i in rows]
+def write_chunk(store: Store, rows: range, out: Path) -> int:
+    """Write structures, without labels, as extended XYZ; the file appears whole or not at all.
+
+    Returns
+    -------
+    int
+        Number of structures: those that repeat an earlier one of the set are left out.
+    """
+    frames = [store[i] for i in rows if store.twins[i] == i]
     for atoms in frames:
         atoms.calc = None
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     write(partial, frames, format="extxyz")
     os.replace(partial, out)
+    return len(frames)
 
 
 @dataclass
@@ -104,22 +111,75 @@ def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[
     UserError
         If a structure is another one than expected, or has labels that are not finite or none.
     """
-    row = 0
-    for path in files:
-        if not path.is_file():
-            raise UserError(f"no labelled chunk {path}: label it first")
-        for n, atoms in enumerate(read_files([path], "extxyz")):
-            where = f"{path}: structure {n}"
-            if row == len(store):
-                raise UserError(f"{where} is beyond the prepared set's {len(store)}: label again")
-            difference = _difference(store, row, atoms)
-            if difference is not None:
-                raise UserError(
-                    f"{where} is not structure {row} of {store.path} ({difference}): give the "
-                    "chunks in order, or label again"
-                )
-            yield _label(row, source, atoms, where)
-            row += 1
+    # What follows the evaluation parts is none of their chunk's, though it repeat one of them.
+    rows = iter(range(store.n_val + store.n_test if len(files) == 1 else len(store)))
+    with Repeats(store) as repeats:
+        for path in files:
+            if not path.is_file():
+                raise UserError(f"no labelled chunk {path}: label it first")
+            for n, atoms in enumerate(read_files([path], "extxyz")):
+                where = f"{path}: structure {n}"
+                for row in rows:
+                    if store.twins[row] == row:
+                        break
+                    yield repeats.label(row)
+                else:
+                    raise UserError(f"{where} is one too many for {store.path}: label again")
+                difference = _difference(store, row, atoms)
+                if difference is not None:
+                    raise UserError(
+                        f"{where} is not structure {row} of {store.path} ({difference}): give the "
+                        "chunks in order, or label again"
+                    )
+                label = _label(row, source, atoms, where)
+                repeats.keep(label)
+                yield label
+        # Repeated structures at the end of the last chunk, which are not in the file.
+        yield from map(repeats.label, itertools.takewhile(repeats.known, rows))
+
+
+class Repeats:
+    """Labels of structures that come again in a set, on disk until then.
+
+    Parameters
+    ----------
+    store
+        Prepared set.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._twins = store.twins
+        repeats = np.flatnonzero(self._twins != np.arange(len(store)))
+        self._wanted = set(self._twins[repeats].tolist())
+        self._labels: dict[int, tuple[Label, int, int]] = {}
+
+    def __enter__(self) -> Repeats:
+        self._file = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def keep(self, label: Label) -> None:
+        """Keep a label, if its structure comes again."""
+        if label.row not in self._wanted:
+            return
+        start = self._file.seek(0, os.SEEK_END)
+        size = 0 if label.forces is None else self._file.write(label.forces.tobytes())
+        self._labels[label.row] = (replace(label, forces=None), start, size)
+
+    def known(self, row: int) -> bool:
+        """Whether a row repeats one whose label is kept."""
+        return int(self._twins[row]) in self._labels
+
+    def label(self, row: int) -> Label:
+        """Label of a row, from the first with its structure."""
+        label, start, size = self._labels[int(self._twins[row])]
+        if label.error is not None:
+            return replace(label, row=row)
+        self._file.seek(start)
+        forces = np.frombuffer(self._file.read(size), dtype=np.float64).reshape(-1, 3)
+        return replace(label, row=row, forces=forces)
 
 
 def _difference(store: Store, row: int, atoms: Atoms) -> str | None:
@@ -156,109 +216,3 @@ def _label(row: int, source: str, atoms: Atoms, where: str) -> Label:
     if label.forces.shape != (len(atoms), 3):
         raise UserError(f"{where}: forces of '{source}' have the shape {label.forces.shape}")
     return label
-
-
-def fit_zero(
-    store: Store, source: str, files: Sequence[Path], fit: str, n: int | None = None
-) -> Reference:
-    """Fit the zero of a source's energies to its labels of the first `n` training structures.
-
-    Parameters
-    ----------
-    fit
-        ``least_squares`` or ``median_shift``.
-    store, source, files, n
-        As in :func:`join`.
-    """
-    n_eval = store.n_val + store.n_test
-    pool = (
-        (store.arrays(label.row)["numbers"], label.energy)
-        for label in read_labelled(store, source, files)
-        if label.row >= n_eval and label.error is None
-    )
-    first = list(itertools.islice(pool, n))
-    present = sorted({chemical_symbols[z] for numbers, _ in first for z in numbers})
-    return make_reference({fit: True}, present, first)
-
-
-def join(
-    store: Store,
-    source: str,
-    files: Sequence[Path],
-    out: Path,
-    n: int | None = None,
-    fit: str | None = None,
-) -> dict[str, Any]:
-    """Join labelled chunks into a labelled set; structures without a label are left out.
-
-    Parameters
-    ----------
-    store
-        Prepared set that the chunks were cut from.
-    source
-        Name of the label source.
-    files
-        Labelled chunks, ``eval`` first, then the training pool's in order.
-    out
-        Labelled set to write: as the prepared one, its training pool cut off.
-    n
-        Number of training structures: the first `n` that could be labelled. By default, all.
-    fit
-        Zero of the energies: ``least_squares`` or ``median_shift`` of these training structures.
-        By default they stay relative to the source's isolated atoms.
-
-    Returns
-    -------
-    dict
-        ``val``, ``test``, ``train``: numbers of labelled structures; ``failed``: raw index and
-        reason of each that the source could not label.
-
-    Raises
-    ------
-    UserError
-        If the chunks do not fit the set, or too few structures are labelled.
-    """
-    counts = dict.fromkeys(("val", "test", "train"), 0)
-    failed: list[dict[str, Any]] = []
-    seen, n_eval = 0, store.n_val + store.n_test
-    zero = fit_zero(store, source, files, fit, n) if fit else Reference("none")
-    with StoreWriter(out, has_labels=True, info=store.info_names) as writer:
-        for label in read_labelled(store, source, files):
-            if counts["train"] == n and label.row >= n_eval:
-                break
-            seen += 1
-            row = store.arrays(label.row)
-            if label.error is not None:
-                failed.append({"index": int(row["index"]), "reason": label.error})
-                continue
-            energy = label.energy - zero.of(row["numbers"])
-            row |= {"energy": np.asarray(energy), "forces": label.forces}
-            writer.add_arrays(row, store.info(label.row))
-            counts[_group(store, label.row)] += 1
-        if seen < n_eval:
-            raise UserError(
-                f"{seen} of {n_eval} validation and test structures: a chunk is missing"
-            )
-        failures = f" ({len(failed)} could not be labelled)" if failed else ""
-        if counts["train"] < (n or 0):
-            raise UserError(
-                f"the source '{source}' labelled {counts['train']:,} training structures{failures} "
-                f"where {n:,} are needed: lower the pre-training size, or label more structures"
-            )
-        for group in ("val", "test"):
-            if counts[group] == 0:
-                raise UserError(f"the source '{source}' labelled no {group} structure{failures}")
-        provenance = {
-            "source": source,
-            "prepared": {"checksum": store.checksum, **store.provenance},
-            "failed": failed,
-            "energy_zero": zero.as_dict(),
-        }
-        checksum = writer.finish(counts["val"], counts["test"], provenance)
-    return {"source": source, "checksum": checksum, **counts, "failed": failed}
-
-
-def _group(store: Store, row: int) -> str:
-    if row < store.n_val:
-        return "val"
-    return "test" if row < store.n_val + store.n_test else "train"

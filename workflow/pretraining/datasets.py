@@ -127,8 +127,7 @@ def _write(
                 row = store.arrays(i)
                 if store.has_labels:
                     row["energy"] = row["energy"] - reference.of(row["numbers"])
-                writer.add_arrays(row, store.info(i))
-                twins.add(row, group)
+                twins.add(writer.add_arrays(row, store.info(i)), group)
                 for statistics in (groups[group], groups["all"]):
                     statistics.add(row, kept.nearest[i], kept.config_types[i])
         checksum = writer.finish(len(parts.val), len(parts.test), provenance)
@@ -174,6 +173,8 @@ def _notes(kept: Kept, everything: Statistics, reference: Reference, twins: Twin
     if len(everything.periodic) > 1:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(everything.periodic.items()))
         notes.append(f"periodic and non-periodic structures are mixed: {kinds}")
+    if twins.repeated:
+        notes.append(f"{twins.repeated:,} structures repeat an earlier one: labelled only once")
     for (first, second), n in sorted(twins.across.items()):
         notes.append(f"{n:,} structures of the {second} part are also in the {first} part")
     if reference.note is not None:

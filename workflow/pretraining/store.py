@@ -13,6 +13,7 @@ Layout (N atoms in n structures)::
     /cell       (n, 3, 3) float64   Å, rows are the lattice vectors
     /pbc        (n, 3) bool
     /index      (n,) int64          position of the structure in the raw dataset
+    /twin       (n,) int64          first row with the same structure, atom for atom
     /energy     (n,) float64        eV a structure, relative to the energy reference (labelled sets)
     /forces     (N, 3) float64      eV/Å (labelled sets)
     /info/NAME  (n,)                numbers or text carried along from the raw dataset
@@ -67,6 +68,7 @@ class Store:
         self.ptr: np.ndarray = self._file["ptr"][:]
         self.info_names: tuple[str, ...] = tuple(self._file["info"]) if "info" in self._file else ()
         self._columns: dict[str, np.ndarray] = {}
+        self._twins: np.ndarray | None = None
 
     @staticmethod
     def write(
@@ -144,6 +146,13 @@ class Store:
     def n_atoms(self) -> np.ndarray:
         """Number of atoms of each structure, shape (n,)."""
         return np.diff(self.ptr)
+
+    @property
+    def twins(self) -> np.ndarray:
+        """First row with the same structure as each row, shape (n,); its own, if there is none."""
+        if self._twins is None:
+            self._twins = self._file["twin"][:] if "twin" in self._file else np.arange(len(self))
+        return self._twins
 
     def indices(self, group: str, n: int | None = None) -> range:
         """Row numbers of a group, or of its first `n` structures.

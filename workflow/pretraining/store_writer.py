@@ -100,6 +100,8 @@ class StoreWriter:
         self._tmp = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._columns: dict[str, list[Any]] = {name: [] for name in info}
         self._ptr = [0]
+        self._first: dict[bytes, int] = {}
+        self._twins: list[int] = []
         self._hashes: dict[str, Any] = {}
         self._buffer: dict[str, list[np.ndarray]] = {}
         self._buffered = 0
@@ -124,9 +126,17 @@ class StoreWriter:
         index = atoms.info.get("index", self.n)
         self.add_arrays(frame_arrays(atoms, self.has_labels, index), atoms.info)
 
-    def add_arrays(self, row: dict[str, np.ndarray], info: dict[str, Any] | None = None) -> None:
-        """Append a structure given as the arrays of :func:`frame_arrays` or `Store.arrays`."""
+    def add_arrays(self, row: dict[str, np.ndarray], info: dict[str, Any] | None = None) -> int:
+        """Append a structure given as the arrays of :func:`frame_arrays` or `Store.arrays`.
+
+        Returns
+        -------
+        int
+            Row of the first structure that is the same, atom for atom: its own, if it is new.
+        """
         info = info or {}
+        twin = self._first.setdefault(_identity(row), self.n)
+        self._twins.append(twin)
         for name, values in self._columns.items():
             values.append(info.get(name))
         for name, rows in self._buffer.items():
@@ -136,6 +146,7 @@ class StoreWriter:
         self._buffered += len(row["numbers"]) + 1
         if self._buffered >= _BUFFERED_ATOMS:
             self._flush()
+        return twin
 
     def finish(self, n_val: int, n_test: int, provenance: dict[str, Any] | None = None) -> str:
         """Close the file and move it into place.
@@ -161,6 +172,8 @@ class StoreWriter:
         self._store("ptr", np.asarray(self._ptr, dtype=np.int64))
         for name, values in self._columns.items():
             self._store(f"info/{name}", _column(values))
+        # Not part of the checksum: it follows from the rest.
+        self._file.create_dataset("twin", data=np.asarray(self._twins, dtype=np.int64))
         checksum = hashlib.sha256(f"{FORMAT} {n_val} {n_test}".encode())
         for name in sorted(self._hashes):
             checksum.update(f" {name} {self._hashes[name].hexdigest()}".encode())
@@ -204,6 +217,14 @@ class StoreWriter:
             self._file.create_dataset(name, data=values)
             content = values.tobytes()
         self._hashes[name] = hashlib.sha256(content)
+
+
+def _identity(row: dict[str, np.ndarray]) -> bytes:
+    """Digest of all that a label depends on: elements, positions, cell, periodic directions."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ("numbers", "positions", "cell", "pbc"):
+        digest.update(np.ascontiguousarray(row[name]).tobytes())
+    return digest.digest()
 
 
 def _column(values: list[Any]) -> np.ndarray:

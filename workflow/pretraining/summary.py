@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -104,18 +103,18 @@ class Statistics:
 
 
 class Twins:
-    """Finds structures that are in two parts of a set, atom for atom."""
+    """Counts structures that are in a set more than once, atom for atom."""
 
     def __init__(self) -> None:
         self.across: Counter[tuple[str, str]] = Counter()
-        self._first: dict[bytes, str] = {}
+        self.repeated = 0
+        self._groups: list[str] = []
 
-    def add(self, row: Mapping[str, np.ndarray], group: str) -> None:
-        """Compare a structure, given as the store's arrays, with all that came before."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name in ("numbers", "positions", "cell", "pbc"):
-            digest.update(np.ascontiguousarray(row[name]).tobytes())
-        first = self._first.setdefault(digest.digest(), group)
+    def add(self, twin: int, group: str) -> None:
+        """Count the next structure of the set, whose first twin is in the row `twin`."""
+        self._groups.append(group)
+        first = self._groups[twin]
+        self.repeated += twin < len(self._groups) - 1
         if first != group:
             self.across[first, group] += 1
 

@@ -289,6 +289,15 @@ def target_chunks(wildcards):
     return chunk_files(wildcards.target, wildcards.source, math.ceil(int(wildcards.n) / size))
 
 
+def provenance_of(chunks):
+    """Return an input function with how each of the labelled chunks was made."""
+
+    def files(wildcards):
+        return [f"{chunk.removesuffix('.extxyz')}.provenance.json" for chunk in chunks(wildcards)]
+
+    return files
+
+
 def target_data(wildcards):
     """Return a target with its labels: as it was prepared, or as a source has labelled it."""
     source = label_source(config["datasets"][wildcards.target])

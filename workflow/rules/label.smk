@@ -84,6 +84,7 @@ rule join_labels:
         script="workflow/scripts/join_labels.py",
         data="<results>/data/{structures}/prepared.h5",
         chunks=labelled_chunks,
+        provenance=provenance_of(labelled_chunks),
     output:
         ensure("<results>/labels/{structures}/{source}/npre~{npre}.h5", non_empty=True),
     log:
@@ -97,7 +98,8 @@ rule join_labels:
         zero=zero_option,
     shell:
         "python {input.script} --data {input.data} --source {wildcards.source} {params.zero} "
-        "--n {wildcards.npre} --chunks {input.chunks} --out {output} 2>&1 | tee {log}"
+        "--n {wildcards.npre} --chunks {input.chunks} --provenance {input.provenance} "
+        "--out {output} 2>&1 | tee {log}"
 
 
 # A target that is labelled here: DFT for a new material, say.
@@ -106,6 +108,7 @@ rule join_target:
         script="workflow/scripts/join_labels.py",
         data="<results>/data/{target}/prepared.h5",
         chunks=target_chunks,
+        provenance=provenance_of(target_chunks),
     output:
         ensure("<results>/labels/{target}/{source}/n~{n}.h5", non_empty=True),
     log:
@@ -119,7 +122,8 @@ rule join_target:
         zero=zero_option,
     shell:
         "python {input.script} --data {input.data} --source {wildcards.source} {params.zero} "
-        "--n {wildcards.n} --chunks {input.chunks} --out {output} 2>&1 | tee {log}"
+        "--n {wildcards.n} --chunks {input.chunks} --provenance {input.provenance} "
+        "--out {output} 2>&1 | tee {log}"
 
 
 # Labels that came with the structures.

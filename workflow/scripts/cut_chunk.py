@@ -24,8 +24,10 @@ def main() -> None:
     with Store(args.data) as store:
         last = store.n_train if args.last is None else args.last
         rows = chunk_rows(store, args.chunk, args.size, last)
-        write_chunk(store, rows, args.out)
-    print(f"{args.out}: {len(rows):,} structures")
+        written = write_chunk(store, rows, args.out)
+    repeated = len(rows) - written
+    note = f"; {repeated:,} repeat earlier ones and take their labels" if repeated else ""
+    print(f"{args.out}: {written:,} structures{note}")
 
 
 if __name__ == "__main__":

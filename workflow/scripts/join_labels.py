@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.chunks import join
 from pretraining.cli import run
 from pretraining.config import FITTED
+from pretraining.joining import join
 from pretraining.store import Store
 
 
@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument(
         "--chunks", type=Path, nargs="+", required=True, help="labelled: eval, 00000, 00001, …"
     )
+    parser.add_argument(
+        "--provenance", type=Path, nargs="+", default=[], help="JSON of how each was labelled"
+    )
     parser.add_argument("--n", type=int, help="number of training structures (all)")
     parser.add_argument(
         "--fit", choices=FITTED, help="zero of the energies (that of the isolated atoms)"
@@ -28,7 +31,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="labelled set to write (HDF5)")
     args = parser.parse_args()
     with Store(args.data) as store:
-        result = join(store, args.source, args.chunks, args.out, args.n, args.fit)
+        result = join(store, args.source, args.chunks, args.out, args.n, args.fit, args.provenance)
+    if len(result["made"]) > 1:
+        for made in result["made"]:
+            code, chunks = made["code"], ", ".join(made["chunks"])
+            print(f"warning: {code['package']} {code['version']} labelled {chunks}")
+        print("warning: chunks were labelled by different versions of the code or its libraries")
     for failure in result["failed"]:
         print(f"no label: structure {failure['index']}: {failure['reason']}")
     print(
