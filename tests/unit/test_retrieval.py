@@ -178,6 +178,7 @@ def test_what_the_server_does_not_have(get, server, tmp_path) -> None:
             {"bytes": None, "digest": None},
             "what the server sends is a web page",
         ),
+        (b"", {"bytes": None, "digest": None}, "what the server sends is empty"),
         (CONTENT[:-1] + b"x", {}, f"not {SHA256})"),
         (CONTENT[:-1] + b"x", {"digest": SHA256[:12]}, f"not {SHA256[:12]})"),
     ],
@@ -233,6 +234,7 @@ def test_without_a_network_one_line_says_all(tmp_path, monkeypatch) -> None:
         "c.xml (size unknown) from https://doi.org/2 (no direct address is known): "
         "fetch by other means, put in place and run again"
     )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_noticed_before(get, server, tmp_path, monkeypatch) -> None:
@@ -259,7 +261,7 @@ def test_a_folder_as_mirror(get, tmp_path) -> None:
     get(url=f"file://{tmp_path}/mirror.bin")
 
 
-def test_files_of_a_configuration() -> None:
+def test_files_of_a_configuration(tmp_path) -> None:
     config = {
         "datasets": {
             "a": {"path": ["x", "y"], "url": ["http://h/x", "http://h/y"], "sha256": ["0", "1"]},
@@ -294,6 +296,10 @@ def test_files_of_a_configuration() -> None:
     assert entry.path == "resources/load-atoms/database-entries/C-GAP-17.yaml"
     assert data.path == "resources/load-atoms/raw-downloads/C-GAP-17/C-GAP-17.extxyz"
     assert data.digest == "8dd037b59c88" and data.url.endswith("/C-GAP-17/C-GAP-17.extxyz")
+    assert remote_files(config, "dataset~c", tmp_path) == [entry, data]
+    (tmp_path / "resources/load-atoms").mkdir(parents=True)
+    (tmp_path / "resources/load-atoms/C-GAP-17.pkl").touch()
+    assert remote_files(config, "dataset~c", tmp_path) == [entry]
     config["datasets"]["a"]["url"].pop()
     with pytest.raises(UserError, match="dataset a: 2 path, 1 url and 2 sha256: give one of each"):
         remote_files(config, "dataset~a")

@@ -61,16 +61,20 @@ def download(file: RemoteFile, path: Path) -> None:
             # Nothing would tell that the beginning is of another version.
             handle.truncate(0)
         resumed = handle.seek(0, os.SEEK_END) > 0
-        _fetch(session, file, handle)
-        fault = file.fault(part)
-        if fault is not None and resumed:
-            print(f"{path.name}: {fault}; starting over", flush=True)
-            handle.truncate(0)
+        try:
             _fetch(session, file, handle)
             fault = file.fault(part)
-        if fault is not None:
-            part.unlink()
-            raise Refused(f"what the server sends {fault}")
+            if fault is not None and resumed:
+                print(f"{path.name}: {fault}; starting over", flush=True)
+                handle.truncate(0)
+                _fetch(session, file, handle)
+                fault = file.fault(part)
+            if fault is not None:
+                handle.truncate(0)
+                raise Refused(f"what the server sends {fault}")
+        finally:
+            if part.stat().st_size == 0:
+                part.unlink()
         os.replace(part, path)
 
 

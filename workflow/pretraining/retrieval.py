@@ -60,6 +60,8 @@ class RemoteFile:
     def fault(self, path: Path) -> str | None:
         """Say why the file at `path` is not this one, or return None."""
         size = path.stat().st_size
+        if size == 0:
+            return "is empty"
         with open(path, "rb") as handle:
             page = handle.read(64).lstrip().lower().startswith(PAGE_STARTS)
             handle.seek(0)
@@ -122,7 +124,9 @@ def _entry(config: Mapping[str, Any], item: str) -> Mapping[str, Any]:
     return config[f"{kind}s"][name]
 
 
-def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
+def remote_files(
+    config: Mapping[str, Any], item: str, root: Path | None = None
+) -> list[RemoteFile]:
     """Return the files of a dataset, of a source or of published weights.
 
     Parameters
@@ -131,6 +135,9 @@ def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
         Configuration, or the part of it with this item.
     item
         As :func:`study_items` names it.
+    root
+        The repository's root: if load-atoms' own cache of a dataset is there, its raw files are
+        not needed.
 
     Raises
     ------
@@ -140,9 +147,10 @@ def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
     entry = _entry(config, item)
     if "load_atoms" in entry:
         # Heavy, and not needed by a study of the user's own files.
-        from pretraining.loadatoms import raw_files
+        from pretraining.loadatoms import cache_of, raw_files
 
-        return raw_files(entry["load_atoms"])
+        files = raw_files(entry["load_atoms"])
+        return files[:1] if root and cache_of(entry["load_atoms"], root) else files
     if "url" in entry:
         path = "file" if item.startswith("weights~") else "path"
         paths, urls, hashes = (_as_list(entry.get(key)) for key in (path, "url", "sha256"))
