@@ -112,7 +112,8 @@ def step(name: str, folder: Path, n: int) -> None:
         frames = list(open_raw(DATASET, folder).frames)
         print(f"{len(frames)} structures in a list")
     else:
-        from pretraining.chunks import chunk_rows, join, write_chunk
+        from pretraining.chunks import chunk_rows, write_chunk
+        from pretraining.joining import join
         from pretraining.store import Store
 
         with Store(files["prepared"]) as store:

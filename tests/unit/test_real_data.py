@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,26 @@ def test_frames_labelled_by_atom(make, shared_data: Path) -> None:
         total = original.arrays["gap17_energy"].sum()
         assert atoms.get_potential_energy() == pytest.approx(total)
         assert atoms.info["time"] == 21
+
+
+def test_original_labels_in_place_of_computed_ones(make, tmp_path: Path) -> None:
+    """As config/README.md has it: an energy for each atom, relative to the isolated one."""
+    make(
+        "c-synth-23m-frames.extxyz.gz",
+        labels={"per_atom_energy": "gap17_energy", "forces": "gap17_forces"},
+        energy_reference={"given": {"C": -148.314002}},
+    )
+    script = Path(__file__).parents[2] / "workflow/scripts/own_labels.py"
+    out = tmp_path / "npre.h5"
+    command = [sys.executable, str(script), "--data", str(tmp_path / "set.h5")]
+    subprocess.run([*command, "--n", "20", "--out", str(out)], check=True)
+    with Store(out) as store:
+        assert store.n_train == 20
+        energies = store.column("energy") / store.n_atoms
+        forces = np.concatenate([store.arrays(i)["forces"] for i in range(len(store))])
+    # LDA binds diamond by 10 eV an atom, amorphous carbon by less.
+    assert energies.min() > -10 and energies.max() < -8
+    assert 0.5 < np.sqrt((forces**2).mean()) < 5
 
 
 def test_silicon_with_its_own_split(make) -> None:
