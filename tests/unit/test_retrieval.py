@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,15 +15,8 @@ import pytest
 
 from pretraining import download as downloads
 from pretraining.errors import UserError
-from pretraining.retrieval import (
-    RemoteFile,
-    listing,
-    remote_files,
-    retrieve,
-    size_text,
-    study_items,
-    total,
-)
+from pretraining.remote import RemoteFile, listing, size_text, total
+from pretraining.retrieval import remote_files, retrieve, study_items
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -210,6 +204,26 @@ def test_a_wrong_file_in_place_is_named_and_left(tmp_path) -> None:
         "as it is; move it away, and get the right one from http://nowhere.invalid/x"
     )
     assert (tmp_path / "data.bin").read_bytes() == b"mine"
+
+
+def test_a_gap_needs_the_sparse_points_that_it_names(root, tmp_path) -> None:
+    names = [f"gap_demo.xml{suffix}" for suffix in ("", ".sparseX.demo1", ".sparseX.demo2")]
+    for name in names[:2]:
+        shutil.copy(root / "resources/demo" / name, tmp_path / name)
+    (tmp_path / names[0]).rename(tmp_path / "gap.xml")
+    file = RemoteFile("gap.xml", origin="https://doi.org/1")
+    with pytest.raises(UserError) as error:
+        retrieve("source~gap", [file], tmp_path)
+    assert str(error.value) == (
+        "source gap: 1 file missing: gap_demo.xml.sparseX.demo2 (size unknown) from where gap.xml "
+        "is from (no direct address is known): fetch by other means, put in place and run again"
+    )
+    shutil.copy(tmp_path / names[1], tmp_path / names[2])
+    with pytest.raises(UserError, match="demo2 is in place but has the md5 6b54e77384528007b102"):
+        retrieve("source~gap", [file], tmp_path)
+    shutil.copy(root / "resources/demo" / names[2], tmp_path / names[2])
+    found = retrieve("source~gap", [file], tmp_path)
+    assert [entry["path"] for entry in found] == ["gap.xml", *names[1:]]
 
 
 def test_without_a_network_one_line_says_all(tmp_path, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from pretraining.errors import UserError
-from pretraining.retrieval import RemoteFile, size_text
+from pretraining.remote import RemoteFile, size_text
 
 # Connections that break without having brought anything, in a row.
 ATTEMPTS = 5

@@ -23,7 +23,7 @@ from load_atoms.utils import remove_calculator
 
 from pretraining.errors import UserError
 from pretraining.loading import Raw
-from pretraining.retrieval import RemoteFile, missing_message, refuse_wrong
+from pretraining.remote import RemoteFile, missing_message, refuse_wrong
 
 LOAD_ATOMS_ROOT = Path("resources") / "load-atoms"
 # load-atoms gives no sizes. That of C-SYNTH-23M is of its repository, compressed; those of the

@@ -15,7 +15,7 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, get_compression, open_with_compression
 
 from pretraining.errors import UserError
-from pretraining.retrieval import file_sha256
+from pretraining.remote import file_sha256
 
 
 @dataclass

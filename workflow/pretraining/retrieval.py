@@ -7,83 +7,13 @@ known; what then is missing is named in one line: where it goes, how large it is
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pretraining.errors import UserError
-
-# What a web page begins with that came in place of a file.
-PAGE_STARTS = (b"<!doctype html", b"<html")
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file to be retrieved.
-
-    Attributes
-    ----------
-    path
-        Where it goes, relative to the repository's root.
-    url
-        Direct address; None if there is only a page to look for it on.
-    origin
-        Page that it can be got from by hand.
-    algorithm, digest
-        Checksum, in hexadecimal; a part of it is compared with the beginning.
-    bytes
-        Size; with `estimated`, about.
-    """
-
-    path: str
-    url: str | None = None
-    origin: str | None = None
-    algorithm: str = "sha256"
-    digest: str | None = None
-    bytes: int | None = None
-    estimated: bool = False
-
-    @property
-    def size(self) -> str:
-        """The size in words."""
-        if self.bytes is None:
-            return "size unknown"
-        return f"{'about ' if self.estimated else ''}{size_text(self.bytes)}"
-
-    @property
-    def source(self) -> str:
-        """Where it comes from."""
-        return " or ".join(filter(None, (self.url, self.origin))) or "its authors"
-
-    def fault(self, path: Path) -> str | None:
-        """Say why the file at `path` is not this one, or return None."""
-        size = path.stat().st_size
-        if size == 0:
-            return "is empty"
-        with open(path, "rb") as handle:
-            page = handle.read(64).lstrip().lower().startswith(PAGE_STARTS)
-            handle.seek(0)
-            hint = " (it is a web page)" if page else ""
-            if self.bytes is not None and not self.estimated and size != self.bytes:
-                return f"has {size:,} bytes, not {self.bytes:,}{hint}"
-            if self.digest is None:
-                return "is a web page" if page else None
-            found = hashlib.file_digest(handle, self.algorithm).hexdigest()
-        if found.startswith(self.digest.lower()):
-            return None
-        shown = found[: len(self.digest)]
-        return f"has the {self.algorithm} {shown}, not {self.digest}{hint}"
-
-
-def size_text(size: float) -> str:
-    """Write a size in bytes as people do."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+from pretraining.remote import RemoteFile, file_sha256, missing_message, refuse_wrong
 
 
 def study_items(config: Mapping[str, Any]) -> list[str]:
@@ -183,30 +113,6 @@ def _listed(file: Mapping[str, Any]) -> RemoteFile:
     )
 
 
-def listing(files: Iterable[RemoteFile]) -> str:
-    """One line a file: where it goes, its size and where it comes from."""
-    lines = []
-    for file in files:
-        by = "from" if file.url else "by hand, from"
-        lines.append(f"  {file.path}  {file.size}  {by} {file.source}")
-    return "\n".join(lines)
-
-
-def total(files: Sequence[RemoteFile], root: Path) -> str:
-    """Sum up files: how many, how large, and how many of them are in place."""
-    files = list(dict.fromkeys(files))
-    known = sum(file.bytes or 0 for file in files)
-    about = "about " if any(file.estimated for file in files) else ""
-    text = f"{len(files)} files, {about}{size_text(known)}"
-    unknown = sum(file.bytes is None for file in files)
-    there = sum((root / file.path).exists() for file in files)
-    hand = sum(file.url is None for file in files)
-    notes = [f"and {unknown} of unknown size"] if unknown else []
-    notes += [f"{there} of them are in place"]
-    notes += [f"{hand} can only be fetched by hand"] if hand else []
-    return ", ".join([text, *notes])
-
-
 def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[str, Any]]:
     """Put files in their places and check them.
 
@@ -222,7 +128,7 @@ def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[st
     Returns
     -------
     list of dict
-        ``path``, ``sha256`` and ``bytes`` of each.
+        ``path``, ``sha256`` and ``bytes`` of each, and of the files that a GAP names.
 
     Raises
     ------
@@ -231,18 +137,22 @@ def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[st
     """
     missing: list[tuple[RemoteFile, str]] = []
     unreachable: dict[str, str] = {}
-    for file in files:
+    found = []
+    waiting = list(files)
+    while waiting:
+        file = waiting.pop(0)
         path = root / file.path
         if path.exists():
             refuse_wrong(item, file, path)
             print(f"{file.path}: in place", flush=True)
-            continue
-        if file.url is None:
-            missing.append((file, "no direct address is known"))
-            continue
-        reason = _download(file, path, unreachable)
-        if reason is not None:
-            missing.append((file, reason))
+        else:
+            reason = _download(file, path, unreachable)
+            if reason is not None:
+                missing.append((file, reason))
+                continue
+        found.append(file)
+        known = {other.path for other in [*files, *found]}
+        waiting += [other for other in sparse_points(file, path) if other.path not in known]
     if missing:
         raise UserError(missing_message(item, missing))
     return [
@@ -251,8 +161,26 @@ def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[st
             "sha256": file_sha256(root / file.path),
             "bytes": (root / file.path).stat().st_size,
         }
-        for file in files
+        for file in found
     ]
+
+
+def sparse_points(file: RemoteFile, path: Path) -> list[RemoteFile]:
+    """Return the files of sparse points that a GAP's XML file names, with their checksums.
+
+    They lie beside it.
+    """
+    if path.suffix != ".xml":
+        return []
+    folder, found = Path(file.path).parent, {}
+    for element in re.findall(r"<gpCoordinates\s[^>]*>", path.read_text(errors="replace")):
+        attributes = dict(re.findall(r'(\w+)="([^"]*)"', element))
+        if "sparseX_filename" in attributes:
+            target = str(folder / Path(attributes["sparseX_filename"]).name)
+            md5 = attributes.get("sparseX_md5sum")
+            origin = f"where {path.name} is from"
+            found[target] = RemoteFile(target, origin=origin, algorithm="md5", digest=md5)
+    return list(found.values())
 
 
 def _download(file: RemoteFile, path: Path, unreachable: dict[str, str]) -> str | None:
@@ -261,6 +189,8 @@ def _download(file: RemoteFile, path: Path, unreachable: dict[str, str]) -> str 
 
     from pretraining.download import NoConnection, Refused, download
 
+    if file.url is None:
+        return "no direct address is known"
     host = urlsplit(file.url).netloc
     if host in unreachable:
         return unreachable[host]
@@ -272,31 +202,3 @@ def _download(file: RemoteFile, path: Path, unreachable: dict[str, str]) -> str 
     except Refused as error:
         return str(error)
     return None
-
-
-def refuse_wrong(item: str, file: RemoteFile, path: Path) -> None:
-    """Raise a UserError if the file in place is not the expected one."""
-    fault = file.fault(path)
-    if fault is not None:
-        raise UserError(
-            f"{item.replace('~', ' ')}: {file.path} is in place but {fault}: it is left as it is; "
-            f"move it away, and get the right one from {file.source}"
-        )
-
-
-def missing_message(item: str, missing: Sequence[tuple[RemoteFile, str]]) -> str:
-    """Say in one line which files are missing, why, and how to put them in place by hand."""
-    each = "; ".join(
-        f"{file.path} ({file.size}) from {file.source} ({reason})" for file, reason in missing
-    )
-    plural = "s" if len(missing) > 1 else ""
-    return (
-        f"{item.replace('~', ' ')}: {len(missing)} file{plural} missing: {each}: fetch by other "
-        "means, put in place and run again"
-    )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from pretraining import estimate
 from pretraining import grid as grids
 from pretraining import protocol
-from pretraining import retrieval
+from pretraining import remote, retrieval
 from pretraining.config import (
     dataset_part,
     fitted_zero,
@@ -143,13 +143,13 @@ def retrieval_settings(wildcards):
 
 def retrieval_listing(wildcards):
     """Return the files of a dataset or source, their sizes and where they come from."""
-    return retrieval.listing(remote_files(f"{wildcards.kind}~{wildcards.name}"))
+    return remote.listing(remote_files(f"{wildcards.kind}~{wildcards.name}"))
 
 
 def retrieval_total(wildcards):
     """Return how much the study reads, and how much of it is in place."""
     files = [file for item in retrieval.study_items(config) for file in remote_files(item)]
-    return retrieval.total(files, Path("."))
+    return remote.total(files, Path("."))
 
 
 # ----------------------------------------------------------------------------------- structures

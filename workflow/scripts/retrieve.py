@@ -11,13 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.cli import run
 from pretraining.config import read_config, validate_study
 from pretraining.errors import UserError
-from pretraining.retrieval import (
-    listing,
-    remote_files,
-    retrieve,
-    study_items,
-    total,
-)
+from pretraining.remote import listing, total
+from pretraining.retrieval import remote_files, retrieve, study_items
 from pretraining.summary import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
