@@ -35,7 +35,7 @@ ESTIMATED_BYTES = {
 }
 ENTRY_BYTES = 2_000
 # Structures read from a cache before it is opened anew: what is mapped of it counts as memory.
-SLICE = 5_000
+SLICE = 1_000
 
 
 def raw_files(name: str) -> list[RemoteFile]:
