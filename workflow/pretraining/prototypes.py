@@ -83,7 +83,8 @@ class Probe:
     Attributes
     ----------
     kind
-        ``crystal``, ``dimer``, ``forces`` or ``speed``.
+        ``crystal``, ``dimer``, ``forces``, ``moved`` (a cell of ``forces``, translated and its
+        atoms in reverse order) or ``speed``.
     name
         Of the curve or the cell that it belongs to.
     x
@@ -212,13 +213,17 @@ def _dimers(element: str, effort: Effort, vacuum: float | None) -> Iterator[Prob
 def _displaced(
     element: str, name: str, crystal: Mapping[str, Any], effort: Effort, scale: float, sigma: float
 ) -> Iterator[Probe]:
-    """A rattled cell, then each coordinate moved forth and back.
+    """A rattled cell, the same translated, and with each coordinate moved forth and back.
 
     The forces of two atoms add up to zero, so that one of them suffices there.
     """
     atoms = repeated(primitive_cell(element, crystal, scale), effort.atoms)
     atoms.rattle(sigma * scale * nearest_distance(element, crystal), seed=SEED)
     yield Probe("forces", element, name, atoms)
+    moved = atoms[::-1]
+    moved.positions += atoms.cell.cartesian_positions([0.31, 0.47, 0.73])
+    moved.wrap()
+    yield Probe("moved", element, name, moved)
     for component in range(3 if len(atoms) == 2 else 3 * len(atoms)):
         for step in (effort.step, -effort.step):
             moved = atoms.copy()

@@ -54,7 +54,7 @@ def is_missing(error: UserError) -> bool:
     cause = error.__cause__
     return (
         cause is None
-        or isinstance(cause, (ImportError, OSError))
+        or isinstance(cause, (UserError, ImportError, OSError))
         or type(cause).__name__.endswith("NotFound")
     )
 
@@ -160,31 +160,43 @@ def curves_of(good: Sequence[tuple[Probe, Outcome]], reference: Mapping) -> list
 
 
 def forces_of(good: Sequence[tuple[Probe, Outcome]], step: float) -> list[dict[str, Any]]:
-    """Force components of each rattled cell beside ``-dE/dx`` by central differences."""
+    """Force components of each rattled cell beside ``-dE/dx`` by central differences.
+
+    ``moved`` says by how much energy (eV/atom) and forces (eV/Å) change where the same structure is
+    written otherwise: translated, and its atoms in reverse order.
+    """
     cells: dict[tuple[str, str], dict] = {}
+    again: dict[tuple[str, str], Outcome] = {}
     energies: dict[tuple[str, str, int], dict[float, float]] = {}
     for probe, outcome in good:
-        if probe.kind != "forces":
-            continue
         key = (probe.element, probe.name)
-        if probe.component < 0:
-            cells[key] = {"atoms": len(probe.atoms), "forces": outcome.forces}
-        else:
+        if probe.kind == "moved":
+            again[key] = outcome
+        elif probe.kind == "forces" and probe.component < 0:
+            cells[key] = {"atoms": len(probe.atoms), "outcome": outcome}
+        elif probe.kind == "forces":
             energies.setdefault((*key, probe.component), {})[probe.x] = outcome.energy
     found = []
     for (element, name), cell in cells.items():
-        components = []
+        components, moved, own = [], None, cell["outcome"]
+        if (element, name) in again:
+            other = again[element, name]
+            moved = {
+                "energy": abs(other.energy - own.energy) / cell["atoms"],
+                "force": float(np.abs(other.forces[::-1] - own.forces).max()),
+            }
         for (*key, component), pair in energies.items():
             if tuple(key) == (element, name) and len(pair) == 2:
                 numerical = (pair[-step] - pair[step]) / (2 * step)
-                components.append([float(cell["forces"].ravel()[component]), numerical])
+                components.append([float(own.forces.ravel()[component]), numerical])
         found.append(
             {
                 "element": element,
                 "name": name,
                 "atoms": cell["atoms"],
-                "largest_force": float(np.linalg.norm(cell["forces"], axis=1).max()),
+                "largest_force": float(np.linalg.norm(own.forces, axis=1).max()),
                 "components": components,
+                "moved": moved,
             }
         )
     return found

@@ -19,8 +19,11 @@ from pretraining.errors import UserError
 
 # Volumes are fitted this far from the lowest one, in units of its lattice parameter.
 FIT_RANGE = 0.055
-# A jump below this, eV, is not worth a word.
+# A jump below this, eV, or below this part of the change that it is in, is not worth a word.
 SMALLEST_JUMP = 0.01
+SMALLEST_PART = 0.05
+# Nor is, where a structure is but written otherwise, such a change of the energy, eV/atom.
+SMALLEST_CHANGE = 1e-3
 NAN = float("nan")
 
 
@@ -114,7 +117,7 @@ def largest_jump(curve: Mapping[str, Any]) -> dict[str, float] | None:
     Returns
     -------
     dict or None
-        ``distance`` (Å) and ``energy`` (eV); None if no jump exceeds :data:`SMALLEST_JUMP`.
+        ``distance`` (Å) and ``energy`` (eV); None if there is no jump to speak of.
     """
     points = sorted(curve["points"], key=lambda point: point["x"])
     x, energy, force = (np.array([p[key] for p in points]) for key in ("x", "energy", "force"))
@@ -124,9 +127,12 @@ def largest_jump(curve: Mapping[str, Any]) -> dict[str, float] | None:
         width = x[i + 1] - x[i]
         change = energy[i + 1] - energy[i]
         beyond = max(-forces.max() * width - change, change + forces.min() * width, 0.0)
-        jumps.append((float(beyond), float(x[i] + width / 2)))
-    size, place = max(jumps, default=(0.0, NAN))
-    return {"distance": place, "energy": size} if size > SMALLEST_JUMP else None
+        if beyond > max(SMALLEST_JUMP, SMALLEST_PART * abs(change)):
+            jumps.append((float(beyond), float(x[i] + width / 2)))
+    if not jumps:
+        return None
+    size, place = max(jumps)
+    return {"distance": place, "energy": size}
 
 
 def force_deviation(cell: Mapping[str, Any]) -> tuple[float, float]:
@@ -205,6 +211,13 @@ def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> di
             remarks.append(
                 f"forces are not −dE/dx in the {cell['name']} {element} cell: off by up to "
                 f"{deviation:.2g} eV/Å, {100 * deviation / scale:.2g} % of its largest force"
+            )
+        moved = cell["moved"] or {"energy": NAN, "force": NAN}
+        if moved["energy"] > SMALLEST_CHANGE or moved["force"] > tolerance * scale:
+            remarks.append(
+                f"the {cell['name']} {element} cell, translated and its atoms in another order, "
+                f"differs in energy by {1000 * moved['energy']:.2f} meV/atom and in a force by up "
+                f"to {moved['force']:.2g} eV/Å"
             )
     return row | {"remarks": remarks, "consistent": _verdict(result, element, tolerance)}
 

@@ -334,6 +334,43 @@ def check_attempt(wildcards):
     return result["attempt"] if installed else f"after-{path.stat().st_mtime_ns}"
 
 
+def compared_datasets(wildcards):
+    """Return the pages of the datasets on which label sources are compared."""
+    datasets = config["compare_sources"].get("datasets") or sorted(
+        {e["target"] for e in config["experiments"].values() if "none" in e["transforms"]}
+    )
+    return expand("<results>/comparisons/{dataset}.md", dataset=datasets)
+
+
+def compared_sources(wildcards):
+    """Return the label sources that are compared on a dataset, that of its labels among them."""
+    sources = config["compare_sources"].get("sources")
+    if sources is None:
+        experiments = config["experiments"].values()
+        here = [e for e in experiments if e["target"] == wildcards.dataset] or experiments
+        sources = [source for e in here for source in e["sources"]]
+    labeller = label_source(config["datasets"][wildcards.dataset])
+    sources = CALCULATED.intersection([*sources, *([labeller] if labeller else [])])
+    if not sources:
+        sys.exit(f"error: compare_sources: no label source to compare on '{wildcards.dataset}'")
+    return sorted(sources)
+
+
+def compared_chunks(wildcards):
+    """Return the evaluation chunk of a dataset as each of these sources has labelled it."""
+    return [
+        file for s in compared_sources(wildcards) for file in chunk_files(wildcards.dataset, s, 0)
+    ]
+
+
+def comparison_options(wildcards):
+    """Return the dataset's title, and the source of its labels if it has none of its own."""
+    dataset = config["datasets"][wildcards.dataset]
+    labeller = label_source(dataset)
+    options = ["--title", shlex.quote(dataset.get("title", wildcards.dataset))]
+    return " ".join([*options, "--reference", labeller] if labeller else options)
+
+
 # ------------------------------------------------------------------------------------- training
 
 

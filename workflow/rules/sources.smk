@@ -6,6 +6,11 @@ rule check_sources:
         "<results>/checks/sources.md",
 
 
+rule compare_sources:
+    input:
+        compared_datasets,
+
+
 rule check_source:
     input:
         script="workflow/scripts/check_source.py",
@@ -64,3 +69,44 @@ rule report_sources:
         "python {input.script} --checks {input.checks} --styles {input.styles} "
         "--tolerance {params.tolerance} --markdown {output.md} --out {output.csv} "
         "--figure {output.pdf} {output.png} 2>&1 | tee {log}"
+
+
+# The sources against each other and the dataset's labels, on its validation and test structures.
+rule compare_on:
+    input:
+        script="workflow/scripts/compare_sources.py",
+        styles="<results>/settings/styles.yaml",
+        data="<results>/data/{dataset}/prepared.h5",
+        chunks=compared_chunks,
+    output:
+        md=report(
+            "<results>/comparisons/{dataset}.md",
+            caption="../report/compare_sources.rst",
+            category="Label sources",
+            labels={"what": "comparison on {dataset}", "format": "Markdown"},
+        ),
+        csv="<results>/comparisons/{dataset}.csv",
+        parity=report(
+            multiext("<results>/figures/parity~{dataset}", ".pdf", ".png"),
+            caption="../report/compare_sources.rst",
+            category="Label sources",
+            labels={"what": "parity on {dataset}"},
+        ),
+        matrix=report(
+            multiext("<results>/figures/sources~{dataset}", ".pdf", ".png"),
+            caption="../report/compare_sources.rst",
+            category="Label sources",
+            labels={"what": "each against each on {dataset}"},
+        ),
+    log:
+        "<logs>/compare_on/{dataset}.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        sources=compared_sources,
+        options=comparison_options,
+    shell:
+        "python {input.script} --data {input.data} --sources {params.sources} {params.options} "
+        "--chunks {input.chunks} --styles {input.styles} --out {output.csv} --markdown {output.md} "
+        "--parity {output.parity} --matrix {output.matrix} 2>&1 | tee {log}"

@@ -1,0 +1,59 @@
+"""Compare label sources with each other and with a dataset's own labels."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.cli import run
+from pretraining.comparison import OWN, compare, own_labels, source_labels, types_of
+from pretraining.comparison_figure import matrix, parity
+from pretraining.comparison_table import as_markdown
+from pretraining.errors import UserError
+from pretraining.store import Store
+from pretraining.style import order_sources, read_styles, save
+from pretraining.summary import write_atomically
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="prepared dataset (HDF5)")
+    parser.add_argument("--sources", nargs="+", required=True, help="names of the label sources")
+    parser.add_argument(
+        "--chunks", type=Path, nargs="+", required=True, help="their labelled eval chunks"
+    )
+    parser.add_argument("--reference", help="source whose labels are the dataset's, if it has none")
+    parser.add_argument("--title", default="the dataset", help="name of the dataset for people")
+    parser.add_argument("--styles", type=Path, help="titles and kinds of the sources (YAML)")
+    parser.add_argument("--out", type=Path, required=True, help="table to write (CSV)")
+    parser.add_argument("--markdown", type=Path, required=True, help="page to write")
+    parser.add_argument("--parity", type=Path, nargs="+", default=[], help="figures to write")
+    parser.add_argument("--matrix", type=Path, nargs="+", default=[], help="figures to write")
+    args = parser.parse_args()
+    if len(args.sources) != len(args.chunks):
+        raise UserError("--sources and --chunks: give as many of the one as of the other")
+    chunks = dict(zip(args.sources, args.chunks, strict=True))
+    styles = read_styles(args.styles)
+    with Store(args.data) as store:
+        reference = OWN if store.has_labels else args.reference
+        order = order_sources(chunks, styles)
+        if reference in order:
+            order = [reference, *(name for name in order if name != reference)]
+        labels = {OWN: own_labels(store)} if store.has_labels else {}
+        labels |= {name: source_labels(store, name, chunks[name]) for name in order}
+        types = types_of(store)
+    if len(labels) < 2:
+        raise UserError(f"{args.data}: there is nothing to compare {order[0]} with")
+    table = compare(labels, types)
+    write_atomically(args.out, table.to_csv(index=False, float_format="%.6g"))
+    write_atomically(args.markdown, as_markdown(args.title, table, labels, reference, styles))
+    save(parity(labels, reference or order[0], styles), *args.parity)
+    save(matrix(labels, styles), *args.matrix)
+    print(args.markdown.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    run(main)
