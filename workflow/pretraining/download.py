@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,7 +100,8 @@ def _opened_alone(part: Path) -> Iterator[BinaryIO]:
     """Open the unfinished file when no other process writes to it."""
     while True:
         with open(part, "ab") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(OSError):  # some file systems of clusters have no locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
             # The one who held it may have moved it into place or removed it.
             if part.exists() and os.path.samestat(part.stat(), os.fstat(handle.fileno())):
                 yield handle
