@@ -275,6 +275,30 @@ def test_a_folder_as_mirror(get, tmp_path) -> None:
     get(url=f"file://{tmp_path}/mirror.bin")
 
 
+def test_a_dataset_of_load_atoms(server, tmp_path, monkeypatch) -> None:
+    """Retrieved with a network, read without."""
+    from load_atoms.database.importers import c_gap_17
+
+    from pretraining.loading import open_raw
+
+    config = {"datasets": {"a": {"load_atoms": "C-GAP-17"}}}
+    server.content = b"1\nenergy=-1.0 pbc=F\nC 0 0 0\n" * 3
+    (raw,) = c_gap_17.Importer.files_to_download()
+    raw.url, raw.expected_hash = server.url, hashlib.sha256(server.content).hexdigest()[:12]
+    monkeypatch.setattr(c_gap_17.Importer, "files_to_download", lambda: [raw])
+    files = remote_files(config, "dataset~a")
+    entry = tmp_path / files[0].path
+    entry.parent.mkdir(parents=True)
+    entry.write_text(
+        "name: C-GAP-17\nyear: 2017\ndescription: test\ncategory: Potential Fitting\nlicense: MIT\n"
+    )
+    retrieve("dataset~a", files, tmp_path)
+    assert len(server.requests) == 1
+    monkeypatch.setattr(socket, "socket", None)
+    frames = list(open_raw(config["datasets"]["a"], tmp_path).frames)
+    assert [atoms.info["energy"] for atoms in frames] == [-1.0] * 3
+
+
 def test_files_of_a_configuration(tmp_path) -> None:
     config = {
         "datasets": {
