@@ -5,8 +5,9 @@
 A stand-in of the same size and format (546 files of 211 frames of 200 atoms in one archive) is
 made in the folder, which needs 6 GB and keeps the archive. It is prepared from the archive and,
 with --cache, from an LMDB cache that load-atoms makes of it; chunks are cut and labels joined. Each
-step is a process of its own. Memory is the largest that the system reported for it: anonymous
-(its own) and file-backed (mapped, such as libraries and LMDB pages) at the same moment.
+step is a process of its own. Memory is the highest resident size that the system reports for it
+(VmHWM); how much of it was anonymous (its own) and how much file-backed (mapped, such as libraries
+and LMDB pages) is of the largest sample, taken every 50 ms.
 """
 
 from __future__ import annotations
@@ -126,11 +127,11 @@ def step(name: str, folder: Path, n: int) -> None:
                 join(store, "zero", written, files["labelled"], n)
 
 
-def memory(pid: int) -> tuple[int, int]:
-    """Anonymous and file-backed resident memory of a process, bytes."""
+def memory(pid: int) -> tuple[int, int, int]:
+    """Resident memory of a process, bytes: highest so far, anonymous and file-backed now."""
     status = Path(f"/proc/{pid}/status").read_text()
     values = dict(line.split(":", 1) for line in status.splitlines())
-    return tuple(int(values[key].split()[0]) * 1024 for key in ("RssAnon", "RssFile"))
+    return tuple(int(values[key].split()[0]) * 1024 for key in ("VmHWM", "RssAnon", "RssFile"))
 
 
 def measure(name: str, folder: Path, n: int) -> dict[str, float]:
@@ -138,10 +139,10 @@ def measure(name: str, folder: Path, n: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--folder", str(folder), "--step", name, "--n", str(n)]
     began = time.perf_counter()
     process = subprocess.Popen(command)
-    highest, read, written = (0, 0), 0, 0
+    peak, highest, read, written = 0, (0, 0), 0, 0
     while process.poll() is None:
         try:
-            now = memory(process.pid)
+            peak, *now = memory(process.pid)
             io = dict(
                 line.split(": ")
                 for line in Path(f"/proc/{process.pid}/io").read_text().splitlines()
@@ -149,22 +150,21 @@ def measure(name: str, folder: Path, n: int) -> dict[str, float]:
             read, written = int(io["rchar"]), int(io["wchar"])
         except (KeyError, FileNotFoundError, ProcessLookupError):
             break
-        highest = max(highest, now, key=sum)
+        highest = max(highest, tuple(now), key=sum)
         time.sleep(0.05)
     if process.wait():
         sys.exit(f"error: step {name} failed")
     seconds = time.perf_counter() - began
-    return dict(seconds=seconds, anon=highest[0], file=highest[1], read=read, written=written)
+    anon, file = highest
+    return dict(seconds=seconds, peak=peak, anon=anon, file=file, read=read, written=written)
 
 
 def row(what: str, found: dict[str, float]) -> str:
     """Write a line of the table."""
-    mega = {key: f"{found[key] / 1e6:,.0f}" for key in ("anon", "file", "read", "written")}
-    both = f"{(found['anon'] + found['file']) / 1e6:,.0f}"
-    return (
-        f"| {what} | {found['seconds']:.0f} | {both} | {mega['anon']} | {mega['file']} | "
-        f"{mega['read']} | {mega['written']} |"
-    )
+    keys = ("peak", "anon", "file", "read", "written")
+    return " | ".join(
+        [f"| {what}", f"{found['seconds']:.0f}", *(f"{found[key] / 1e6:,.0f}" for key in keys), ""]
+    ).rstrip()
 
 
 def label_with_zero(folder: Path, n: int) -> None:
