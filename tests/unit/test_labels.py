@@ -32,8 +32,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "scripts" / "label.py"
 SOURCES = ROOT / "config" / "demo.yaml"
 DEBIAN_PYTHON = "/usr/bin/python3"
-# Modules that run in the interpreters of the sources.
-EVERYWHERE = ["sources", "labels", "labelling", "handover", "cli", "errors"]
 # A pair potential that ASE brings along in every version.
 LJ = {"calculator": "ase.calculators.lj.LennardJones", "kwargs": {"sigma": 2.5, "rc": 6.0}}
 
@@ -445,7 +443,7 @@ def test_journal_of_another_job_is_not_used(tmp_path, capsys):
 
 
 # What runs in a source's interpreter; what these import is found from them.
-IN_SOURCE_INTERPRETERS = ["scripts/label.py", "pretraining/worker.py"]
+IN_SOURCE_INTERPRETERS = ["scripts/label.py", "scripts/generate.py", "pretraining/worker.py"]
 
 
 def test_imports_only_what_every_interpreter_has():

@@ -36,7 +36,7 @@ from pretraining.dynamics_lammps import ARGUMENTS
 from pretraining.errors import UserError
 from pretraining.interruption import StopRequest, say
 from pretraining.labels import make_calculator, reason_of
-from pretraining.protocol import Trajectory, stages, steps_of
+from pretraining.protocol import Stage, Trajectory, stages, steps_of
 from pretraining.recorder import Recorder
 from pretraining.sources import Source
 
@@ -45,8 +45,11 @@ PLACEMENTS = 100_000  # random places that are tried for one atom
 MAX_STEP = 0.1  # Å an atom may move in a step of the relaxation
 RELAXED = 20.0  # eV/Å, the largest force of atoms that no longer overlap; a hot liquid has such
 MAX_STEPS = 500
-# A temperature beyond the hottest stage by this factor is no fluctuation.
+# A temperature beyond the hottest stage by this factor is no fluctuation. In the first stage the
+# random cell becomes a liquid, and some eV per atom become heat: only what no bond would give is
+# too much there.
 RUNAWAY = 3.0
+RELEASED = 50_000.0  # K
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def generate(
         steps_of(protocol["frame_every_ps"], protocol["timestep_fs"]),
         settings,
         recorder,
-        failure_of(protocol, max(max(stage.first, stage.last) for stage in steps)),
+        failure_of(protocol, steps),
         stop,
         checkpoint_seconds,
     )
@@ -237,12 +240,16 @@ def labelled(request: Request, start: Atoms) -> Callable[[Frame], Atoms]:
     return describe
 
 
-def failure_of(protocol: Mapping[str, Any], hottest: float) -> Callable[[Frame], str | None]:
+def failure_of(protocol: Mapping[str, Any], steps: list[Stage]) -> Callable[[Frame], str | None]:
     """Return what sees that a trajectory is beyond use: too hot, or with atoms in each other."""
     nearest = protocol["clash_distance"]
+    hottest = max(max(stage.first, stage.last) for stage in steps)
 
     def look(frame: Frame) -> str | None:
-        if not frame.temperature <= RUNAWAY * hottest:
+        limit = RUNAWAY * hottest
+        if frame.step <= steps[0].steps:
+            limit = max(limit, RELEASED)
+        if not frame.temperature <= limit:
             return (
                 f"the temperature is {frame.temperature:.0f} K, the hottest stage {hottest:.0f} K"
             )
