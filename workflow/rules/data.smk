@@ -33,7 +33,7 @@ rule prepare:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=2000,
         runtime=240,
         # Not a parameter: a larger grid is no reason to prepare again.
         largest=largest_size,
