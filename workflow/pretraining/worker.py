@@ -75,6 +75,8 @@ def serve(connection: Connection) -> None:
             atoms = Atoms(numbers, positions=positions, cell=cell, pbc=pbc)
             outcome = evaluated(evaluate, atoms)
             if made_with is None and outcome.error is None:
+                # This may take a second or two, which are not the structure's.
+                connection.send(("making", None))
                 outcome.made_with = made_with = evaluate.versions()
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send(("outcome", outcome))

@@ -130,6 +130,7 @@ def evaluate_all(
                 tasks = list(worker.tasks)
                 outcome = worker.hear()
                 if not worker.alive:
+                    worker.tasks.clear()
                     # Only the first was being evaluated.
                     again = tasks[1:]
                     if outcome is not None and not outcome.timed_out and tasks[0] not in tried:
