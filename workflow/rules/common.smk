@@ -211,8 +211,10 @@ def trajectory_minutes(wildcards, attempt):
     """Return a trajectory's wall-time limit, by attempt: slow sources go on in the next one."""
     generate = config["datasets"][wildcards.generated]["generate"]
     steps = 1000 * sum(stage["ps"] for stage in generate["stages"]) / generate["timestep_fs"]
-    # 5,000 atoms and steps a second: an empirical potential in LAMMPS is ten times as fast.
-    return min(math.ceil(10 + generate["atoms"] * steps / 5000 / 60), 1440) * attempt
+    in_lammps = config["sources"][generate["source"]]["calculator"] == protocol.LAMMPSLIB
+    # Atoms times steps a second: half of what LCBOP in LAMMPS, and C-ACE from Python, do.
+    pace = 30_000 if in_lammps and generate["engine"] != "ase" else 2_500
+    return min(math.ceil(10 + generate["atoms"] * steps / pace / 60), 1440) * attempt
 
 
 def generated_trajectories(wildcards):
