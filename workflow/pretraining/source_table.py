@@ -76,7 +76,8 @@ def as_markdown(table: pd.DataFrame, results: Sequence[Mapping[str, Any]], toler
             install = result.get("install") or ""
             cure = f" To get it: {install}." if install not in result["reason"] else ""
             reason = result["reason"].removeprefix(f"source '{result['source']}': ").rstrip(".")
-            lines.append(f"- `{result['source']}` is {result['status']}: {reason}.{cure}")
+            status = result["status"].replace("not", "is not")
+            lines.append(f"- `{result['source']}` {status}: {reason}.{cure}")
         lines.append("")
     return "\n".join(lines)
 
