@@ -55,6 +55,9 @@ def change(config, key, value):
         ("experiments.fig2.finetune_seeds", [-1], ["finetune_seeds[0]", "-1", ">= 0"]),
         ("experiments.fig2.sizes", ..., ["experiments.fig2", "'sizes' is missing"]),
         ("experiments.fig2.compare", "colour", ["fig2.compare", "'colour'", "pretrain_size"]),
+        ("experiments.fig2.also_test", ["C-GAP-71"], ["also_test[0]", "'C-GAP-71'", "allowed"]),
+        ("experiments.fig2.also_test", ["C-GAP-17"], ["also_test[0]", "is the target"]),
+        ("experiments.fig2.also_test", ["C-SYNTH-23M"], ["also_test[0]", "has no labels"]),
         ("experiments", {}, ["experiments"]),
         ("experiments", ..., ["'experiments' is missing"]),
         ("sources", ..., ["'sources' is missing"]),
@@ -82,6 +85,7 @@ def change(config, key, value):
         ("sources.ace.calculator", "PyACE", ["sources.ace.calculator", "'PyACE'", "import path"]),
         ("sources.ace.kind", "machine", ["sources.ace.kind", "'machine'", "empirical, ml, dft"]),
         ("sources.ace.elements", ["Carbon"], ["sources.ace.elements[0]", "'Carbon'"]),
+        ("transforms.Si", {"energy_shift": {"Sj": 1}}, ["Si.energy_shift", "'Sj'"]),
         ("transforms.Si", {"scale": 0}, ["transforms.Si.scale", "0", "> 0"]),
         (
             "pretrained_weights",

@@ -115,6 +115,23 @@ def test_results_hold_the_untuned_models_and_the_sources(paper, grid):
     assert "source" not in set(results_table(paper, grid, ["fig5"])["kind"])
 
 
+def test_models_are_tested_on_further_sets(paper, grid):
+    table = results_table(paper, grid, ["fig4"])
+    kinds = table["kind"].value_counts()
+    assert dict(kinds) == {"finetune": 25, "direct": 25, "transfer": 50, "pretrain": 2, "source": 2}
+    transfer = table[table["kind"] == "transfer"]
+    assert set(transfer["target"]) == {"C-GAP-17"} and set(transfer["trained_on"]) == {"nanotubes"}
+    assert (table.loc[table["kind"] != "transfer", "trained_on"] == "").all()
+    folder = "results/evaluations/target~C-GAP-17"
+    assert transfer["metrics"].tolist()[0] == (
+        f"{folder}/direct/target~nanotubes/source~none/n~15/seed~1/metrics.json"
+    )
+    # What two experiments ask for is one row.
+    both = results_table(paper, grid, ["fig3", "fig4"])
+    assert not both["metrics"].duplicated().any()
+    assert not {"transfer"} & set(results_table(paper, grid, ["fig3"])["kind"])
+
+
 def test_estimated_hours_are_the_published_medians(root, grid):
     costs = estimate.published_costs(root / "resources/published/training-cost.csv")
     hours = grid.assign(s=estimate.estimated_seconds(grid, costs) / 3600)

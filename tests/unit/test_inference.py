@@ -24,6 +24,7 @@ from pretraining.inference import (
     predict_file,
 )
 from pretraining.modelfile import load_model
+from pretraining.predictions import Predictions
 from pretraining.settings import load_settings
 from pretraining.standin import import_weights
 from pretraining.store import Store
@@ -153,6 +154,14 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
             load_model(tmp_path / name, avg_num_neighbors=31.0 if name.endswith("pth") else None)
 
 
+def test_a_file_of_predictions_is_one_or_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        Predictions.load(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("text")
+    with pytest.raises(UserError, match="not predictions"):
+        Predictions.load(tmp_path / "text.npz")
+
+
 def test_the_average_belongs_to_published_weights_only(model_file):
     with pytest.raises(UserError, match="knows its average number of neighbours"):
         load_model(model_file, avg_num_neighbors=31.0)
@@ -164,16 +173,39 @@ def run(root, script, *arguments):
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
+def check_predictions(path, data, errors):
+    """Stored predictions hold the labels of the test structures, and explain the errors."""
+    stored = Predictions.load(path)
+    with Store(data) as store:
+        labelled = store.subset("test")
+    forces = np.concatenate([atoms.get_forces() for atoms in labelled])
+    np.testing.assert_array_equal(stored.forces, forces)
+    energies = [atoms.get_potential_energy() for atoms in labelled]
+    np.testing.assert_array_equal(stored.energy, energies)
+    assert stored.n_atoms.tolist() == [len(atoms) for atoms in labelled]
+    rmse = np.sqrt(np.mean((stored.predicted_forces - forces) ** 2))
+    assert errors["force_rmse_ev_per_angstrom"] == pytest.approx(rmse)
+    difference = (stored.predicted_energy - energies) / stored.n_atoms
+    shift = np.median(difference)
+    assert errors["median_shift_ev_per_atom"] == pytest.approx(shift)
+    after = errors["energy_rmse_after_median_shift_mev_per_atom"]
+    assert after == pytest.approx(1000 * np.sqrt(np.mean((difference - shift) ** 2)))
+
+
 def test_the_programs(root, tmp_path, model_file, data, frames):
     ase.io.write(tmp_path / "in.extxyz", frames)
     metrics = tmp_path / "new" / "metrics.json"
     options = ("--data", data, "--part", "test", "--device", "cpu", "--out", metrics)
+    options += ("--predictions", tmp_path / "new" / "predictions.npz")
     done = run(root, "evaluate", "--model", model_file, *options)
     assert done.returncode == 0, done.stderr
     written = json.loads(metrics.read_text())
-    expected = json.loads((model_file.parent / "metrics.json").read_text())
-    assert written["test"] == pytest.approx(expected["test"], rel=1e-5)
+    expected = json.loads((model_file.parent / "metrics.json").read_text())["test"]
+    assert {key: written["test"][key] for key in expected} == pytest.approx(expected, rel=1e-5)
     assert written["n_test"] == 10
+    check_predictions(tmp_path / "new" / "predictions.npz", data, written["test"])
+    done = run(root, "evaluate", "--model", model_file, "--data", data)
+    assert done.stderr == "error: nothing to write: give --out, --predictions or both\n"
     options = ("--structures", tmp_path / "in.extxyz", "--out", tmp_path / "out.extxyz")
     done = run(root, "predict", "--model", tmp_path / "none.ckpt", *options)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -36,7 +36,7 @@ def metrics_file(folder: Path, energy: float | None = 70.0, **more) -> Path:
 def grid_file(folder: Path, *metrics: str) -> Path:
     lines = ["\t".join(GRID_COLUMNS)]
     for seed, path in enumerate(metrics, start=1):
-        row = ["finetune", "T", "S", "none", "ace", "100", "42", "25", str(seed), path]
+        row = ["finetune", "T", "S", "none", "ace", "100", "42", "25", str(seed), "", path]
         lines.append("\t".join(row))
     path = folder / "grid.tsv"
     path.write_text("\n".join(lines) + "\n")
@@ -211,3 +211,27 @@ def test_numbers_survive_writing(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("numbers") / "t.csv"
     write_csv(path, pd.DataFrame({"x": values}), floats="%.17g")
     assert list(pd.read_csv(path)["x"]) == values
+
+
+def test_paths_of_evaluations_say_where_a_model_was_tested(tmp_path):
+    path = metrics_file(tmp_path / f"evaluations/target~General/{FINETUNE}")
+    (row,) = grid_of([path]).to_dict("records")
+    assert (row["kind"], row["target"], row["trained_on"]) == ("transfer", "General", "T")
+    assert (row["source"], row["npre"], row["n"]) == ("ace", "100", "25")
+    untuned = "imported/structures~S/transform~none/source~ace/npre~100/seed~42"
+    path = metrics_file(tmp_path / f"evaluations/target~General/{untuned}")
+    (row,) = grid_of([path]).to_dict("records")
+    assert (row["kind"], row["target"], row["preseed"]) == ("pretrain", "General", "42")
+
+
+def test_errors_after_a_shift_and_power_are_kept(tmp_path):
+    errors = {"energy_rmse_mev_per_atom": 300.0, "force_rmse_ev_per_angstrom": 0.9}
+    errors["energy_rmse_after_median_shift_mev_per_atom"] = 40.0
+    metrics_file(tmp_path / "a", test=errors, power_w_mean=215.5)
+    metrics_file(tmp_path / "b", seed=2)
+    runs = collect(read_grid(grid_file(tmp_path, "a/metrics.json", "b/metrics.json")), tmp_path)
+    write_csv(tmp_path / "runs.csv", runs)
+    again = read_runs(tmp_path / "runs.csv")
+    assert again["test_energy_shifted_rmse"].tolist()[0] == 40.0
+    assert again["power_w_mean"].tolist()[0] == 215.5
+    assert again[["test_energy_shifted_rmse", "power_w_mean"]].iloc[1].isna().all()

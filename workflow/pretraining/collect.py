@@ -10,11 +10,21 @@ from pathlib import Path
 import pandas as pd
 
 from pretraining.errors import UserError
-from pretraining.results import COLUMNS, KEY, TRAINED, describe, in_order, read_table
+from pretraining.results import (
+    COLUMNS,
+    IDENTITY,
+    OPTIONAL,
+    SHIFTED,
+    TRAINED,
+    describe,
+    in_order,
+    read_table,
+)
 
-GRID_COLUMNS = (*KEY, "metrics")
+GRID_COLUMNS = (*IDENTITY, "metrics")
 ENERGY = "energy_rmse_mev_per_atom"
 FORCE = "force_rmse_ev_per_angstrom"
+SHIFTED_ENERGY = "energy_rmse_after_median_shift_mev_per_atom"
 RECORDS = (
     "epochs",
     "best_epoch",
@@ -22,6 +32,7 @@ RECORDS = (
     "stopped_because",
     "wall_time_s",
     "train_time_s",
+    "power_w_mean",
     "device",
     "device_name",
     "n_parameters",
@@ -66,11 +77,13 @@ def _error_of(metrics: Mapping, part: str, key: str) -> float | None:
 
 def row_of(identity: Mapping, metrics: Mapping) -> dict:
     """The row of one finished run."""
-    row = {column: identity[column] for column in KEY}
+    row = {column: identity[column] for column in IDENTITY}
     for part in ("test", "val", "train"):
         for name, key in (("energy", ENERGY), ("force", FORCE)):
             value = _error_of(metrics, part, key)
             row[f"{part}_{name}_rmse"] = math.nan if value is None else value
+    shifted = _error_of(metrics, "test", SHIFTED_ENERGY)
+    row[SHIFTED] = math.nan if shifted is None else shifted
     row.update({record: metrics.get(record, "") for record in RECORDS})
     finite = math.isfinite(row["test_energy_rmse"]) and math.isfinite(row["test_force_rmse"])
     row["diverged"] = bool(metrics.get("diverged", False))
@@ -121,7 +134,8 @@ def collect(
             rows.append(row_of(identity, metrics))
         else:
             missing.append((identity, path))
-            rows.append({**{c: identity[c] for c in KEY}, "status": "missing", "diverged": False})
+            known = {column: identity[column] for column in IDENTITY}
+            rows.append({**known, "status": "missing", "diverged": False})
     if missing and not allow_missing:
         identity, path = missing[0]
         raise UserError(
@@ -133,7 +147,7 @@ def collect(
 
 def tidy(rows: Iterable[Mapping]) -> pd.DataFrame:
     """The rows as a table: first the eight columns, then status and the rest, in a fixed order."""
-    extra = ["status", "diverged", "structures", "transform", "preseed"]
+    extra = ["status", "diverged", *OPTIONAL, SHIFTED]
     extra += [f"{part}_{name}_rmse" for part in ("val", "train") for name in ("energy", "force")]
     table = pd.DataFrame(list(rows), columns=[*COLUMNS, *extra, *RECORDS])
     for column in ("npre", "n", "seed"):
@@ -152,6 +166,9 @@ def read_grid(path: str | Path) -> pd.DataFrame:
 def grid_of(paths: Iterable[str | Path]) -> pd.DataFrame:
     """The grid that paths of finished runs speak of (``…/kind/target~T/…/seed~K/metrics.json``).
 
+    A path that names a test set before the run (``evaluations/target~T/kind/…``) is of that run's
+    model there.
+
     Raises
     ------
     UserError
@@ -161,11 +178,14 @@ def grid_of(paths: Iterable[str | Path]) -> pd.DataFrame:
     for path in map(Path, paths):
         named = dict(part.split("~", 1) for part in path.parts if "~" in part)
         before = [part for part in path.parts[:-1] if "~" not in part]
-        kind = before[-1] if before else ""
+        kind = {"imported": "pretrain"}.get(before[-1], before[-1]) if before else ""
         if kind not in ("direct", "finetune", "pretrain") or "seed" not in named:
             raise UserError(f"{path}: not the metrics file of a run (no kind or seed~ in its path)")
-        defaults = dict.fromkeys(KEY, "") | {"source": "none", "npre": "0", "n": "0"}
+        defaults = dict.fromkeys(IDENTITY, "") | {"source": "none", "npre": "0", "n": "0"}
         if kind == "pretrain":
             defaults["preseed"] = named["seed"]
+        targets = [part.split("~", 1)[1] for part in path.parts if part.startswith("target~")]
+        if len(targets) > 1:
+            kind, named = "transfer", {**named, "target": targets[0], "trained_on": targets[1]}
         rows.append({**defaults, "transform": "none", **named, "kind": kind, "metrics": str(path)})
     return pd.DataFrame(rows, columns=list(GRID_COLUMNS))

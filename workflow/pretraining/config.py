@@ -30,6 +30,7 @@ SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
 __all__ = [
     "dataset_part",
+    "datasets_of",
     "largest_pool",
     "load_config",
     "read_config",
@@ -135,7 +136,7 @@ def validate_study(
 def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the key and the path of every file that the experiments read."""
     experiments = config["experiments"].values()
-    for name in sorted({e[key] for e in experiments for key in ("target", "structures")}):
+    for name in sorted({name for e in experiments for name in datasets_of(e)}):
         dataset = config["datasets"][name]
         paths = [] if "url" in dataset else dataset.get("path", [])
         for path in [paths] if isinstance(paths, str) else paths:
@@ -300,6 +301,13 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
         for key, section in [("sources", "sources"), ("transforms", "transforms")]:
             for index, value in enumerate(experiment[key]):
                 yield from one_of(f"{where}.{key}[{index}]", value, section)
+        for index, value in enumerate(experiment["also_test"]):
+            key = f"{where}.also_test[{index}]"
+            yield from one_of(key, value, "datasets")
+            if value == experiment["target"]:
+                yield f"{key}: '{value}' is the target, on which every model is tested anyway"
+            if "labels" not in config["datasets"].get(value, {}):
+                yield f"{key}: '{value}' has no labels to test with"
         for source in experiment["sources"]:
             given = "own_labels" in config["sources"].get(source, {})
             if given and not has_own_labels(config["datasets"][experiment["structures"]]):
@@ -332,6 +340,11 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                         f"{where}.{key}[{index}]: {size} is more than the pool of "
                         f"'{dataset_name}', at most {pool} training structures"
                     )
+
+
+def datasets_of(experiment: dict[str, Any]) -> list[str]:
+    """Return the datasets that an experiment reads: target, structures, further test sets."""
+    return [experiment["target"], experiment["structures"], *experiment.get("also_test", [])]
 
 
 def label_source(dataset: dict[str, Any]) -> str | None:

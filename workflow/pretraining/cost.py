@@ -37,7 +37,8 @@ def read_training_grid(path: str | Path) -> pd.DataFrame:
     grid = read_table(path, (*KEY, "path"), "the table of training runs")
     if "imported" in grid:
         grid = grid[~truths(grid["imported"], path)]
-    return grid.assign(metrics=grid["path"] + "/metrics.json")[list(GRID_COLUMNS)]
+    grid = grid.assign(metrics=grid["path"] + "/metrics.json", trained_on="")
+    return grid[list(GRID_COLUMNS)]
 
 
 def training_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

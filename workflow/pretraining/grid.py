@@ -236,35 +236,46 @@ def results_table(
     Beside the direct and fine-tuned runs these are every pre-trained model untuned on the
     target's test set, and every label source's own error there. A source knows nothing of a
     transformed element, and need not be installed where published weights stand in for what it
-    labelled or the labels came with the structures: then it has no such row.
+    labelled or the labels came with the structures: then it has no such row. On the further test
+    sets of an experiment all of its models are tested, the trained ones as the kind ``transfer``.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``kind, target, source, npre, n, seed, structures, transform, preseed, metrics``;
-        ``metrics`` is the path of the JSON file.
+        Columns ``kind, target, source, npre, n, seed, structures, transform, preseed, trained_on,
+        metrics``. `target` is the dataset whose test set the errors are of; `trained_on` is the
+        target of the training, for the kind ``transfer`` alone, where it is another one; `metrics`
+        is the path of the JSON file.
     """
     rows: dict[tuple, None] = {}
     for name in experiments:
-        target = config["experiments"][name]["target"]
+        experiment = config["experiments"][name]
+        target = experiment["target"]
         for run in select(grid, name).drop(columns=["experiments"]).itertuples():
-            if run.kind == "pretrain":
-                tested = f"evaluations/target~{target}/{run.path.split('/', 2)[2]}"
-                rows[
-                    ("pretrain", target, run.source, run.npre, 0, run.seed)
-                    + (run.structures, run.transform, run.seed, f"{tested}/metrics.json")
-                ] = None
-                computed = "calculator" in config["sources"][run.source] and not run.imported
-                if run.transform == "none" and computed:
-                    error = f"evaluations/target~{target}/source~{run.source}/metrics.json"
-                    rows[("source", target, run.source, 0, 0, 0, "", "none", 0, error)] = None
-            else:
-                rows[
-                    (run.kind, target, run.source, run.npre, run.n, run.seed)
-                    + (run.structures, run.transform, run.preseed, f"{run.path}/metrics.json")
-                ] = None
+            origin = (run.structures, run.transform, run.preseed)
+            for tested in (target, *experiment["also_test"]):
+                errors = f"{evaluation_folder(tested, run.path)}/metrics.json"
+                if run.kind == "pretrain":
+                    identity = ("pretrain", tested, run.source, run.npre, 0, run.seed)
+                    rows[(*identity, *origin, "", errors)] = None
+                    computed = "calculator" in config["sources"][run.source] and not run.imported
+                    if run.transform == "none" and computed:
+                        error = f"evaluations/target~{tested}/source~{run.source}/metrics.json"
+                        identity = ("source", tested, run.source, 0, 0, 0)
+                        rows[(*identity, "", "none", 0, "", error)] = None
+                elif tested == target:
+                    identity = (run.kind, target, run.source, run.npre, run.n, run.seed)
+                    rows[(*identity, *origin, "", f"{run.path}/metrics.json")] = None
+                else:
+                    identity = ("transfer", tested, run.source, run.npre, run.n, run.seed)
+                    rows[(*identity, *origin, target, errors)] = None
     columns = ["kind", "target", "source", "npre", "n", "seed"]
-    columns += ["structures", "transform", "preseed", "metrics"]
+    columns += ["structures", "transform", "preseed", "trained_on", "metrics"]
     table = pd.DataFrame(list(rows), columns=columns)
     table["metrics"] = [f"{config['results']}/{path}" for path in table["metrics"]]
     return table
+
+
+def evaluation_folder(tested: str, path: str) -> str:
+    """Return where the errors of a run's model on the test set of `tested` go."""
+    return f"evaluations/target~{tested}/{path.removeprefix('runs/')}"

@@ -17,11 +17,12 @@ from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborList
 from nequip.integrations.ase import NequIPCalculator
 from nequip.nn import GraphModel
 
-from pretraining.data import StructureDataset, TypeMapper, add_neighbours, to_data
+from pretraining.data import StructureDataset, TypeMapper, add_neighbours, make_loader, to_data
 from pretraining.errors import UserError
 from pretraining.interruption import write_atomically
-from pretraining.metrics import errors_of
+from pretraining.metrics import ENERGY, SHIFTED_ENERGY, named_errors
 from pretraining.modelfile import cutoff_of, load_model, type_names_of_model
+from pretraining.predictions import Predictions
 from pretraining.store import Store
 from pretraining.transforms import Transform
 
@@ -151,7 +152,7 @@ def load_calculator(
     return NequIPCalculator(model=model, device=device, transforms=[mapper, neighbours])
 
 
-def evaluate(
+def predict_part(
     model: GraphModel,
     store: Store,
     part: str = "test",
@@ -159,8 +160,8 @@ def evaluate(
     batch_size: int = 20,
     device: str | torch.device = "cpu",
     elements_as: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Compute a network's errors on a part of a labelled set.
+) -> Predictions:
+    """Predict the structures of a part of a labelled set.
 
     Parameters
     ----------
@@ -173,11 +174,6 @@ def evaluate(
     elements_as
         Elements to be taken for another, which the network knows: ``{"Si": "C"}``.
 
-    Returns
-    -------
-    dict
-        The errors, as in a run's metrics, and the number of structures.
-
     Raises
     ------
     UserError
@@ -188,8 +184,39 @@ def evaluate(
         raise UserError(f"{store.path} has no {part} structures")
     transform = Transform(elements=elements_as or {})
     dataset = StructureDataset(store, rows, type_names_of_model(model), cutoff_of(model), transform)
-    errors = errors_of(model, dataset, batch_size, torch.device(device))
-    return {part: errors, f"n_{part}": len(rows)}
+    batches = []
+    for batch in make_loader(dataset, batch_size):
+        batch = Key.to_(batch, device)
+        out = Key.detach_(model(batch))
+        tensors = {
+            "n_atoms": batch[Key.NUM_NODES_KEY].ravel(),
+            "energy": batch[Key.TOTAL_ENERGY_KEY].ravel(),
+            "predicted_energy": out[Key.TOTAL_ENERGY_KEY].double().ravel(),
+            "forces": batch[Key.FORCE_KEY],
+            "predicted_forces": out[Key.FORCE_KEY].double(),
+        }
+        batches.append({name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+    arrays = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+    return Predictions(store.column("index", part), **arrays)
+
+
+def errors_on(predictions: Predictions, part: str = "test") -> dict[str, Any]:
+    """Return the errors of predictions, as in a run's metrics, and the number of structures.
+
+    A model and labels of different methods need not have the same zero of energy. What a constant
+    an atom cannot explain is the energy error after the median difference has been subtracted, of
+    these very structures: a lower bound. Forces have no zero.
+    """
+    shift = predictions.median_shift
+    errors = named_errors(predictions.energy_rmse(), predictions.force_rmse())
+    errors[SHIFTED_ENERGY] = named_errors(predictions.energy_rmse(shift), 0.0)[ENERGY]
+    errors["median_shift_ev_per_atom"] = shift if np.isfinite(shift) else None
+    return {part: errors, f"n_{part}": len(predictions.index)}
+
+
+def evaluate(model: GraphModel, store: Store, part: str = "test", **options: Any) -> dict[str, Any]:
+    """Return a network's errors on a part of a labelled set; see :func:`predict_part`."""
+    return errors_on(predict_part(model, store, part, **options), part)
 
 
 def parse_elements_as(pairs: Iterable[str]) -> dict[str, str]:

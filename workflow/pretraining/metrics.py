@@ -13,6 +13,7 @@ from pretraining.data import StructureDataset, make_loader
 
 ENERGY = "energy_rmse_mev_per_atom"
 FORCE = "force_rmse_ev_per_angstrom"
+SHIFTED_ENERGY = "energy_rmse_after_median_shift_mev_per_atom"
 
 
 def named_errors(energy: float, forces: float) -> dict[str, float | None]:

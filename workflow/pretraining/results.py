@@ -1,7 +1,8 @@
 """The runs table: one tidy row a training run, from which every table and figure is made.
 
 Energies are RMSEs per atom in meV/atom, forces RMSEs per component in eV/Å, both on the whole test
-set of the row's target.
+set of the row's target. A row of kind ``transfer`` is a model that was trained on another dataset,
+which its column `trained_on` names; one without pre-training has the source ``none``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ COLUMNS = (
 )
 WHOLE = ("npre", "n", "seed")
 RMSE = {"energy": "test_energy_rmse", "force": "test_force_rmse"}
+# Energies after a median shift, where two methods need not have the same zero.
+SHIFTED = "test_energy_shifted_rmse"
 KEY = ("kind", "target", "structures", "transform", "source", "npre", "preseed", "n", "seed")
+# A model that is tested elsewhere is told apart by what it was trained on, too.
+IDENTITY = (*KEY, "trained_on")
+OPTIONAL = {"structures": "", "transform": "none", "preseed": "", "trained_on": ""}
 _NO_VALUE = ("", "none", "-", "na", "n/a", "nan", "null")
 
 
@@ -136,9 +142,10 @@ def read_runs(path: str | Path) -> pd.DataFrame:
 def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Turn a runs table of text into the typed one that the rest of the package relies on.
 
-    The optional columns structures, transform, preseed, status, diverged and wall_time_s are filled
-    in (empty, ``none``, empty, ``ok``, false, NaN) where they are absent. Rows of direct training
-    carry source ``none`` and npre 0.
+    The optional columns structures, transform, preseed, trained_on, status, diverged,
+    test_energy_shifted_rmse, wall_time_s and power_w_mean are filled in (empty, ``none``, empty,
+    empty, ``ok``, false, NaN, NaN, NaN) where they are absent. Rows of direct training carry source
+    ``none`` and npre 0.
 
     Raises
     ------
@@ -167,11 +174,12 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
             f"{path}: line {int(mixed.to_numpy().argmax()) + 2}: direct training has the source "
             "'none' and npre 0"
         )
-    for column in ("wall_time_s", *(c for c in table.columns if c.endswith("_rmse"))):
+    measured = (SHIFTED, *(c for c in table.columns if c.endswith("_rmse")))
+    for column in dict.fromkeys(("wall_time_s", "power_w_mean", *measured)):
         table[column] = numbers(table[column], path) if column in table else math.nan
         if (table[column] < 0).any():
             raise UserError(f"{path}: column {column} has a negative value")
-    for column, default in {"structures": "", "transform": "none", "preseed": ""}.items():
+    for column, default in OPTIONAL.items():
         table[column] = table.get(column, default)
         table.loc[table[column].str.lower().isin(_NO_VALUE), column] = default
     table["diverged"] = truths(table["diverged"], path) if "diverged" in table else False
@@ -189,7 +197,7 @@ def unique_runs(runs: pd.DataFrame, path: str | Path = "runs table") -> pd.DataF
     UserError
         If two rows of the same run disagree on an RMSE.
     """
-    key = [column for column in KEY if column in runs]
+    key = [column for column in IDENTITY if column in runs]
     found = runs["status"] != "missing"
     values = list(RMSE.values())
     results = runs[found].drop_duplicates([*key, *values])
@@ -208,7 +216,7 @@ def unique_runs(runs: pd.DataFrame, path: str | Path = "runs table") -> pd.DataF
 def describe(row: pd.Series | dict) -> str:
     """Name a run in a message, e.g. ``finetune target=C-GAP-17 source=ace n=25 seed=1``."""
     parts = [str(row["kind"])]
-    for column in KEY[1:]:
+    for column in IDENTITY[1:]:
         value = str(row.get(column, ""))
         if value not in ("", "nan") and not (column == "transform" and value == "none"):
             parts.append(f"{column}={value}")
@@ -217,7 +225,7 @@ def describe(row: pd.Series | dict) -> str:
 
 def in_order(runs: pd.DataFrame) -> pd.DataFrame:
     """Sort by kind (in the order of :data:`KINDS`) and then by the rest of the key."""
-    key = [column for column in KEY if column in runs]
+    key = [column for column in IDENTITY if column in runs]
     rank = runs["kind"].map({kind: i for i, kind in enumerate(KINDS)})
     ordered = runs.assign(_rank=rank).sort_values(["_rank", *key[1:]], kind="stable")
     return ordered.drop(columns="_rank").reset_index(drop=True)

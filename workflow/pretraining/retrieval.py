@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretraining.config import datasets_of
 from pretraining.errors import UserError
 from pretraining.remote import RemoteFile, file_sha256, missing_message, refuse_wrong
 
@@ -24,7 +25,7 @@ def study_items(config: Mapping[str, Any]) -> list[str]:
     used = {kind: set(config.get(kind, {})) for kind in ("datasets", "sources")}
     if "experiments" in config:
         experiments = config["experiments"].values()
-        used["datasets"] = {e[key] for e in experiments for key in ("target", "structures")}
+        used["datasets"] = {name for e in experiments for name in datasets_of(e)}
         used["sources"] = {source for e in experiments for source in e["sources"]}
         for name in used["datasets"]:
             for key in ("energy_reference", "generate", "labels"):

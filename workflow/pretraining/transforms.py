@@ -2,7 +2,8 @@
 
 Structures that carry labels of one element become pre-training data of another: elements are
 renamed and lengths multiplied, while the labels stay. Forces are then no longer minus the gradient
-of the energy; `scale_forces` divides them by the scale and makes them so again.
+of the energy; `scale_forces` divides them by the scale and makes them so again. `energy_shift` adds
+a constant an atom, for labels whose zero of energy is not that of the target.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ase.data import atomic_numbers
 
 from pretraining.errors import UserError
 
-KEYS = ("elements", "scale", "scale_forces", "cutoff")
+KEYS = ("elements", "scale", "scale_forces", "energy_shift", "cutoff")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Transform:
         Factor of the cell and the positions.
     scale_forces
         Whether forces are divided by `scale`.
+    energy_shift
+        Energy in eV that is added for each atom of an element, by the symbol after renaming.
     cutoff
         Cut-off of a network that trains on these structures, Å; None: the network's own.
     """
@@ -39,6 +42,7 @@ class Transform:
     elements: Mapping[str, str] = field(default_factory=dict)
     scale: float = 1.0
     scale_forces: bool = False
+    energy_shift: Mapping[str, float] = field(default_factory=dict)
     cutoff: float | None = None
 
     @classmethod
@@ -58,9 +62,12 @@ class Transform:
             if key not in KEYS:
                 raise UserError(f"transforms.{name}.{key}: unknown; known are {', '.join(KEYS)}")
         elements = dict(options.get("elements") or {})
-        for symbol in (*elements, *elements.values()):
-            if symbol not in atomic_numbers:
-                raise UserError(f"transforms.{name}.elements: {symbol!r} is not an element")
+        shift = {symbol: float(e) for symbol, e in (options.get("energy_shift") or {}).items()}
+        symbols = {"elements": (*elements, *elements.values()), "energy_shift": shift}
+        for key, named in symbols.items():
+            for symbol in named:
+                if symbol not in atomic_numbers:
+                    raise UserError(f"transforms.{name}.{key}: {symbol!r} is not an element")
         scale = float(options.get("scale", 1.0))
         if not scale > 0:
             raise UserError(f"transforms.{name}.scale: must be positive, not {scale}")
@@ -70,6 +77,7 @@ class Transform:
             elements=elements,
             scale=scale,
             scale_forces=bool(options.get("scale_forces", False)),
+            energy_shift=shift,
             cutoff=None if cutoff is None else float(cutoff),
         )
 
@@ -80,7 +88,7 @@ class Transform:
         ----------
         arrays
             ``numbers`` (N,), ``positions`` (N, 3) and ``cell`` (3, 3) in Å, and, with labels,
-            ``forces`` (N, 3) in eV/Å; further entries pass through.
+            ``energy`` in eV and ``forces`` (N, 3) in eV/Å; further entries pass through.
         """
         changed = dict(arrays)
         changed["numbers"] = self.apply_to_numbers(arrays["numbers"])
@@ -89,6 +97,11 @@ class Transform:
             changed["cell"] = arrays["cell"] * self.scale
             if self.scale_forces and "forces" in arrays:
                 changed["forces"] = arrays["forces"] / self.scale
+        if self.energy_shift and "energy" in arrays:
+            changed["energy"] = arrays["energy"] + sum(
+                shift * np.count_nonzero(changed["numbers"] == atomic_numbers[symbol])
+                for symbol, shift in self.energy_shift.items()
+            )
         return changed
 
     def apply_to_numbers(self, numbers: np.ndarray) -> np.ndarray:

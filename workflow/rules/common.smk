@@ -20,6 +20,7 @@ from pretraining import protocol
 from pretraining import remote, retrieval
 from pretraining.config import (
     dataset_part,
+    datasets_of,
     fitted_zero,
     label_source,
     read_config,
@@ -92,6 +93,7 @@ wildcard_constraints:
     chunk=r"eval|\d{5}",
     generated=one_of(GENERATED),
     run=one_of({run for runs in GENERATED.values() for run in runs}),
+    model=one_of(path.removeprefix("runs/") for path in GRID["path"]),
     table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),
 
 
@@ -305,8 +307,10 @@ def target_data(wildcards):
     source = label_source(config["datasets"][wildcards.target])
     if source is None:
         return f"<results>/data/{wildcards.target}/prepared.h5"
-    # All of them have the same test set; the smallest is there first.
-    n = wildcards.get("n") or min(grids.select(GRID, target=wildcards.target)["n"])
+    # All of them have the same test set; the smallest is there first. A dataset that is only
+    # tested on is labelled as far as the smallest training of the grid.
+    own = grids.select(GRID, target=wildcards.target)
+    n = wildcards.get("n") or min((GRID[GRID["n"] > 0] if own.empty else own)["n"])
     return f"<results>/labels/{wildcards.target}/{source}/n~{n}.h5"
 
 
@@ -558,7 +562,7 @@ def figure_of(name):
 def artefacts(wildcards):
     """Return everything that the configured study ends in."""
     tables = expand("<results>/tables/table1.{format}", format=TABLE_FORMATS)
-    read = {e[key] for e in config["experiments"].values() for key in ("target", "structures")}
+    read = {name for e in config["experiments"].values() for name in datasets_of(e)}
     tables += generated_figures([name for name in GENERATED if name in read])
     if config["metrics_from"] == "published":
         names = [n for n, e in config["experiments"].items() if e["target"] == PUBLISHED_TARGET]

@@ -1,16 +1,17 @@
 # From models to one tidy table of runs.
 
 
-# The pre-trained model untuned, on the target's test set.
+# A run's model on a test set that is not (or not only) its own: a pre-trained model untuned on the
+# target's, any model on that of another dataset.
 rule evaluate:
     input:
         script="workflow/scripts/evaluate.py",
-        model=pretrained_model,
+        model="<results>/runs/{model}/model.ckpt",
         data=target_data,
     output:
-        f"<results>/evaluations/target~{{target}}/{PARENT}/seed~{{seed}}/metrics.json",
+        "<results>/evaluations/target~{target}/{model}/metrics.json",
     log:
-        f"<logs>/evaluate/target~{{target}}/{PARENT}/seed~{{seed}}.log",
+        "<logs>/evaluate/target~{target}/{model}.log",
     conda:
         "../../envs/train.yaml"
     resources:
@@ -20,6 +21,27 @@ rule evaluate:
     shell:
         "python {input.script} --model {input.model} --data {input.data} --part test "
         "--out {output} 2>&1 | tee {log}"
+
+
+# What a run's model says of a test set, structure by structure.
+rule predictions:
+    input:
+        script="workflow/scripts/evaluate.py",
+        model="<results>/runs/{model}/model.ckpt",
+        data=target_data,
+    output:
+        "<results>/predictions/target~{target}/{model}.npz",
+    log:
+        "<logs>/predictions/target~{target}/{model}.log",
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        gpu=gpus,
+        mem_mb=8000,
+        runtime=30,
+    shell:
+        "python {input.script} --model {input.model} --data {input.data} --part test "
+        "--predictions {output} 2>&1 | tee {log}"
 
 
 # The label source itself, on the target's test set.

@@ -16,7 +16,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, type=Path, help="model.ckpt of a run")
     parser.add_argument("--data", required=True, type=Path, help="labelled store (HDF5)")
     parser.add_argument("--part", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--out", required=True, type=Path, help="metrics, JSON")
+    parser.add_argument("--out", type=Path, help="metrics, JSON")
+    parser.add_argument("--predictions", type=Path, help="predictions beside labels, NPZ")
     parser.add_argument(
         "--elements-as",
         nargs="*",
@@ -28,18 +29,22 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     arguments = parser.parse_args()
 
-    from pretraining.inference import evaluate, parse_elements_as
-    from pretraining.interruption import write_json
+    from pretraining.errors import UserError
+    from pretraining.inference import errors_on, parse_elements_as, predict_part
+    from pretraining.interruption import write_atomically, write_json
     from pretraining.machine import resolve_device
     from pretraining.metrics import describe
     from pretraining.modelfile import load_model
     from pretraining.runstate import file_hash
     from pretraining.store import Store
 
+    outputs = [path for path in (arguments.out, arguments.predictions) if path]
+    if not outputs:
+        raise UserError("nothing to write: give --out, --predictions or both")
     device = resolve_device(arguments.device)
     model = load_model(arguments.model, device=device)
     with Store(arguments.data) as store:
-        metrics = evaluate(
+        predictions = predict_part(
             model,
             store,
             arguments.part,
@@ -48,9 +53,14 @@ def main() -> None:
             elements_as=parse_elements_as(arguments.elements_as),
         )
         about = {"model_sha256": file_hash(arguments.model), "data_checksum": store.checksum}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, metrics | about | {"device": device.type})
-    print(f"{arguments.out}: {arguments.part} {describe(metrics[arguments.part])}")
+    metrics = errors_on(predictions, arguments.part)
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.predictions:
+        write_atomically(arguments.predictions, predictions.save)
+    if arguments.out:
+        write_json(arguments.out, metrics | about | {"device": device.type})
+    print(f"{outputs[0]}: {arguments.part} {describe(metrics[arguments.part])}")
 
 
 if __name__ == "__main__":
