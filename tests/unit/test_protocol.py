@@ -113,6 +113,7 @@ def test_sizes_are_checked_against_what_will_be_made(config):
         ({"densities": {"start": 3, "stop": 1, "step": 1}}, "stop 1 is below start 3"),
         ({"densities": {"start": 3, "stop": 4}}, "densities: key 'step' is missing"),
         ({"densities": []}, "densities"),
+        ({"densities": [1.2345671, 1.2345672]}, "two trajectories are called 'density~1.23457_ann"),
         ({"exclude": ["density~9"]}, "exclude: no trajectory is called 'density~9'"),
         ({"thermostat": "berendsen"}, "'berendsen' is not allowed; allowed: nose-hoover, langevin"),
         ({"engine": "lammps", "source": "emt"}, "engine: source 'emt' is no LAMMPS pair style"),

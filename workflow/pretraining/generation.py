@@ -208,13 +208,15 @@ def generate(
         stop,
         checkpoint_seconds,
     )
+    failed = request.frames.with_suffix(".failed.extxyz"), request.log.with_suffix(".failed.csv")
     if ending.reason is None:
         recorder.finish(request.frames, request.log)
+        for earlier in failed:
+            earlier.unlink(missing_ok=True)
         return
-    kept = request.frames.with_suffix(".failed.extxyz")
-    recorder.finish(kept, kept.with_suffix(".csv"))
+    recorder.finish(*failed)
     raise UserError(
-        f"{run.name} failed at {ending.time_ps:g} ps: {ending.reason} (frames in {kept}): shorten "
+        f"{run.name} failed at {ending.time_ps:g} ps: {ending.reason} (frames in {failed[0]}): shorten "
         "timestep_fs, raise min_distance, or name it under the dataset's generate.exclude"
     )
 

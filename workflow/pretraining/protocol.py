@@ -146,7 +146,11 @@ def problems(generate: Mapping[str, Any], sources: Mapping[str, Any]) -> Iterato
             "atoms",
             f"{generate['atoms']} is no multiple of the {per_formula} atoms of the composition",
         )
-    names = {trajectory.name for trajectory in trajectories({**generate, "exclude": []})}
+    every = [trajectory.name for trajectory in trajectories({**generate, "exclude": []})]
+    names = set(every)
+    if len(names) < len(every):
+        twice = next(name for name in every if every.count(name) > 1)
+        yield "densities", f"two trajectories are called '{twice}': give values that differ more"
     for name in generate["exclude"]:
         if name not in names:
             yield "exclude", f"no trajectory is called '{name}'; the first is '{min(names)}'"

@@ -205,8 +205,8 @@ def driver_environment(wildcards):
 def trajectory_options(wildcards):
     """Return which trajectory a job makes, as options."""
     run = GENERATED[wildcards.generated][wildcards.run]
-    anneal = "" if run.anneal is None else f"--anneal {run.anneal:g}"
-    return f"--density {run.density:g} {anneal} --replica {run.replica}"
+    anneal = "" if run.anneal is None else f"--anneal {run.anneal!r}"
+    return f"--density {run.density!r} {anneal} --replica {run.replica}"
 
 
 def trajectory_minutes(wildcards, attempt):
