@@ -27,7 +27,7 @@ from pretraining.style import (
     source_looks,
     title_of,
 )
-from pretraining.table1 import FLAG_ABOVE
+from pretraining.table1 import FLAG_ABOVE, cell_of
 from pretraining.ticks import size_ticks, value_ticks
 
 LABELS = {"energy": "energy RMSE (meV/atom)", "force": "force RMSE (eV/Å)"}
@@ -178,7 +178,8 @@ def _reference_lines(selected: Selected, options: Options, metric: str, looks: M
     if options.untuned:
         for key, group in selected.untuned.groupby(options.compare):
             if key in looks:
-                lines.append((group[column].min(), looks[key]["color"], UNTUNED))
+                height = getattr(cell_of(group, column), options.aggregate)
+                lines.append((height, looks[key]["color"], UNTUNED))
     if options.sources:
         for source, group in selected.sources.groupby("source"):
             known = options.compare == "source" and source in looks

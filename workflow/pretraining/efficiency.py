@@ -2,7 +2,8 @@
 
 A pre-trained model that reaches with n structures the accuracy direct training needs N for is
 N / n times as data-efficient. The number depends on the metric, on how the seeds are summarised and
-on the pre-training size, so each row states all three.
+on the pre-training size, so each row states all three. The runs of a cell are those of all seeds, of the
+pre-training and of the fine-tuning.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pretraining.style import SourceStyle, order_sources, title_of
 from pretraining.table1 import cell_of
 
 AGGREGATES = ("best", "mean")
-SERIES = ("structures", "transform", "source", "npre", "preseed")
+SERIES = ("structures", "transform", "source", "npre")
 UNITS = {"energy": "meV/atom", "force": "eV/Å"}
 
 
@@ -54,14 +55,14 @@ def _series(runs: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame, pd.DataFra
             yield {"target": target, **dict(zip(SERIES, key, strict=True))}, group, direct
 
 
-def _untuned(runs: pd.DataFrame, name: Mapping, metric: str) -> float:
+def _untuned(runs: pd.DataFrame, name: Mapping, metric: str, aggregate: str) -> float:
     """The error of the pre-trained model as it is, on the target; NaN if it was not evaluated."""
     rows = runs[(runs["kind"] == "pretrain") & (runs["status"] != "missing")]
     for column in ("target", "source", "npre"):
         rows = rows[rows[column] == name[column]]
-    for column in ("structures", "transform", "preseed"):
+    for column in ("structures", "transform"):
         rows = rows[(rows[column] == name[column]) | (rows[column] == "")]
-    return float(rows[RMSE[metric]].min()) if len(rows) else np.nan
+    return getattr(cell_of(rows, RMSE[metric]), aggregate)
 
 
 def _time_ratios(tuned: pd.DataFrame, direct: pd.DataFrame) -> tuple[float, float]:
@@ -109,8 +110,8 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
     rows = []
     for name, tuned, direct in _series(trained):
         for metric in RMSE:
-            untuned = _untuned(runs, name, metric)
             for aggregate in AGGREGATES:
+                untuned = _untuned(runs, name, metric, aggregate)
                 needed = _curve(direct, metric, aggregate)
                 reached = _curve(tuned, metric, aggregate)
                 for n_direct, (rmse, seeds) in needed.items():

@@ -14,15 +14,17 @@ from pretraining.table1 import cell_of
 
 
 def common_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Keep the fine-tuning seeds that every pre-training size was wanted for.
+    """Keep the fine-tunings with the seeds that every pre-training size was wanted for.
 
-    A size with more seeds than the others would look better for having been tried more often.
+    A size with more seeds than the others would look better for having been tried more often. A
+    seed is that of the pre-training and that of the fine-tuning.
     """
     tuned = runs[runs["kind"] == "finetune"]
-    shared = set(tuned["seed"]).intersection(*(set(g["seed"]) for _, g in tuned.groupby("npre")))
+    pairs = pd.Series(list(zip(tuned["preseed"], tuned["seed"], strict=True)), index=tuned.index)
+    shared = set(pairs).intersection(*(set(group) for _, group in pairs.groupby(tuned["npre"])))
     if not shared:
         return runs
-    return runs[(runs["kind"] != "finetune") | runs["seed"].isin(shared)]
+    return runs.drop(index=pairs.index[~pairs.isin(shared)])
 
 
 def points_of(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFrame:
@@ -51,12 +53,18 @@ def points_of(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFrame:
 
 
 def seeds_in_words(rows: pd.DataFrame) -> str:
-    """The seeds of some runs: ``seed 42``, ``5 seeds`` or ``up to 5 seeds``."""
+    """The seeds of some runs: ``seed 42``, ``5 seeds``, ``up to 5 seeds``, ``2 × 5 seeds``.
+
+    The last one is of two pre-trainings with five fine-tunings each.
+    """
     seeds = sorted(set(rows["seed"]))
-    if len(seeds) == 1:
+    first = sorted(set(rows["preseed"]))
+    if len(seeds) == len(first) == 1:
         return f"seed {seeds[0]}"
-    counts = rows.groupby(["source", "npre", "n"])["seed"].nunique()
-    return f"{'up to ' if counts.nunique() > 1 else ''}{counts.max()} seeds"
+    cells = rows.groupby(["source", "npre", "n"])
+    counts = cells["seed"].nunique()
+    times = f"{cells['preseed'].nunique().max()} × " if len(first) > 1 else ""
+    return f"{'up to ' if counts.nunique() > 1 else ''}{times}{counts.max()} seeds"
 
 
 def remarks(

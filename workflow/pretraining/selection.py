@@ -2,7 +2,8 @@
 
 The runs table holds several targets, structures, transforms and pre-training sizes. A table by
 label source needs one of each; what the caller leaves open is chosen by one rule: the value that
-most of what is compared (label sources, or pre-training sizes) have runs for.
+most of what is compared (label sources, or pre-training sizes) have runs for. Seeds are no choice:
+unless one is asked for, the runs of all pre-training seeds are kept, and are part of the spread.
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ class Selected:
 _PREFERENCE = {
     "npre": lambda value: -value,
     "transform": lambda value: (value != "none", value),
-    "preseed": lambda value: (len(value), value),
 }
 
 
@@ -128,8 +128,10 @@ def select(
     trained = _wanted(trained, "target", wanted.target, what)
     direct = trained[trained["kind"] == "direct"]
     tuned = trained[trained["kind"] == "finetune"]
-    order = ["structures", "transform", "preseed"]
-    order = ["source", *order] if compare == "npre" else [*order[:2], "npre", order[2]]
+    order = ["structures", "transform"]
+    order = ["source", *order] if compare == "npre" else [*order, "npre"]
+    if wanted.preseed is not None:
+        order.append("preseed")
     if wanted.source is not None and compare == "source":
         order = ["source", *order]
     if wanted.npre is not None and compare == "npre":
