@@ -30,7 +30,7 @@ from pretraining.source_summary import (
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
 SETTINGS = validate_config({}, "defaults")["check_sources"]
-FEW = {**SETTINGS, "points": {kind: {"dimer": 31, "crystal": 9} for kind in ("fast", "dft")}}
+FEW = {**SETTINGS, "points": {kind: {"dimer": 21, "crystal": 9} for kind in ("fast", "dft")}}
 EMT_SOURCE = {"title": "EMT", "kind": "empirical", "elements": ["Cu"], "install": "pip install ase"}
 EMT_SOURCE["calculator"] = "ase.calculators.emt.EMT"
 ODDITIES = """
@@ -127,7 +127,7 @@ def test_emt_is_what_is_known_of_it(copper):
 def test_dimer_of_emt(copper):
     """Every point of the curve is the energy of two atoms at that distance."""
     curves = {curve["name"]: curve for curve in copper[1]["emt"]["curves"]}
-    for point in curves["dimer"]["points"][::6]:
+    for point in curves["dimer"]["points"][::5]:
         pair = Atoms("Cu2", [[0, 0, 0], [0, 0, point["x"]]], calculator=EMT())
         zero = 2 * copper[1]["emt"]["reference_ev"]["Cu"]
         assert point["energy"] == pytest.approx(pair.get_potential_energy() - zero, abs=1e-6)
