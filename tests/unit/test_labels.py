@@ -506,7 +506,8 @@ def test_journal_of_another_job_is_not_used(tmp_path, capsys):
 
 
 # What runs in a source's interpreter; what these import is found from them.
-IN_SOURCE_INTERPRETERS = ["scripts/label.py", "scripts/generate.py", "pretraining/worker.py"]
+IN_SOURCE_INTERPRETERS = ["scripts/label.py", "scripts/generate.py", "scripts/check_source.py"]
+IN_SOURCE_INTERPRETERS += ["pretraining/worker.py"]
 
 
 def test_imports_only_what_every_interpreter_has():
