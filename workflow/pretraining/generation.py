@@ -216,8 +216,8 @@ def generate(
         return
     recorder.finish(*failed)
     raise UserError(
-        f"{run.name} failed at {ending.time_ps:g} ps: {ending.reason} (frames in {failed[0]}): shorten "
-        "timestep_fs, raise min_distance, or name it under the dataset's generate.exclude"
+        f"{run.name} failed at {ending.time_ps:g} ps: {ending.reason} (frames in {failed[0]}): "
+        "shorten timestep_fs, raise min_distance, or name it under the dataset's generate.exclude"
     )
 
 
