@@ -7,7 +7,13 @@ import copy
 import pytest
 import yaml
 
-from pretraining.config import largest_pool, load_config, validate_study
+from pretraining.config import (
+    largest_pool,
+    load_config,
+    settings_part,
+    validate_config,
+    validate_study,
+)
 from pretraining.errors import UserError
 
 
@@ -86,6 +92,14 @@ def change(config, key, value):
         ("sources.ace.kind", "machine", ["sources.ace.kind", "'machine'", "empirical, ml, dft"]),
         ("sources.ace.elements", ["Carbon"], ["sources.ace.elements[0]", "'Carbon'"]),
         ("transforms.Si", {"energy_shift": {"Sj": 1}}, ["Si.energy_shift", "'Sj'"]),
+        ("sources.ace.elements", ["C", "Xx"], ["sources.ace.elements[1]", "'Xx'", "symbol"]),
+        ("sources.ace.time_limit", 0, ["sources.ace.time_limit", "0", "> 0"]),
+        ("sources.ace.files", [{"url": "https://a/b"}], ["sources.ace.files[0]", "'path'"]),
+        (
+            "sources.ace.kwargs",
+            {"basis_set": "{home}/c_ace.yace"},
+            ["sources.ace.kwargs", "'{home}'", "{root}, {prefix}"],
+        ),
         ("transforms.Si", {"scale": 0}, ["transforms.Si.scale", "0", "> 0"]),
         (
             "pretrained_weights",
@@ -142,3 +156,33 @@ def test_largest_pool():
     assert pool(2475, {}) == 2475 - 247 - 100
     assert pool(115206, {}) == 115206 - 1100
     assert pool(200, {"n_test": 40, "n_val": 10}) == 150
+
+
+def test_variables_of_codes_are_no_placeholders(paper):
+    kwargs = {"lmpcmds": ["variable a equal 1", "print ${a} {}", "{root}/x {package:ase}/y"]}
+    validate_study(change(paper, "sources.ace.kwargs", kwargs), "config/mine.yaml")
+
+
+def test_only_what_decides_labels_is_in_a_sources_settings(paper):
+    """How labels are made, and where files come from, is no reason to make them again."""
+    config = validate_config(paper, "config/mine.yaml")
+    files = [{"path": "a", "url": "https://a/b", "from": "https://a", "sha256": "0" * 64}]
+    how = {
+        "title": "new",
+        "kind": "dft",
+        "elements": ["C", "H"],
+        "on_error": "skip",
+        "time_limit": 7,
+        "install": "by hand",
+        "python": "python3",
+        "env": "envs/x.yaml",
+        "files": files,
+    }
+    before = copy.deepcopy(settings_part(config, "source~ace"))
+    config["sources"]["ace"] |= how
+    assert settings_part(config, "source~ace") == before
+    assert settings_part(config, "files~ace")["sources"]["ace"] == {
+        "files": [{"path": "a", "sha256": "0" * 64}]
+    }
+    config["sources"]["ace"]["kwargs"]["basis_set"] = "other.yace"
+    assert settings_part(config, "source~ace") != before

@@ -25,7 +25,8 @@ from pretraining.splits import split_sizes
 FITTED = ("least_squares", "median_shift")
 # What decides a source's labels, and how they are made: only the first is a reason to label again.
 DECISIVE_KEYS = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
-CONDUCT_KEYS = ("on_error", "time_limit", "python", "install", "files")
+ADDRESS_KEYS = ("url", "from")
+CONDUCT_KEYS = ("on_error", "time_limit", "python", "install")
 SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
 __all__ = [
@@ -399,7 +400,7 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
     part
         ``study`` (all of it), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
         ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (what decides its labels),
-        ``conduct~NAME`` (how they are made), ``check~NAME`` or ``weights~FILE``.
+        ``files~NAME`` (what it retrieves), ``check~NAME`` or ``weights~FILE``.
     """
     section, _, name = part.partition("~")
     match section:
@@ -431,8 +432,13 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
                 "sources": {name: {k: v for k, v in source if k != "title"}},
                 "check_sources": config["check_sources"],
             }
-        case "conduct":
-            return source_part(config, name, CONDUCT_KEYS)
+        case "files":
+            # Not from where: a new address for the same file is no reason to label again.
+            files = [
+                {key: value for key, value in file.items() if key not in ADDRESS_KEYS}
+                for file in config["sources"][name]["files"]
+            ]
+            return {"sources": {name: {"files": files}}}
         case "weights":
             weights = config["pretrained_weights"]
             return {"pretrained_weights": [w for w in weights if Path(w["file"]).name == name]}

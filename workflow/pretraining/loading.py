@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 from ase.io import iread
-from ase.io.formats import UnknownFileTypeError, get_compression, open_with_compression
+from ase.io.formats import UnknownFileTypeError
 
 from pretraining.errors import UserError
 from pretraining.remote import file_sha256
+from pretraining.unpacked import unpacked
 
 
 @dataclass
@@ -86,7 +84,7 @@ def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Ato
     for path in paths:
         n = 0
         try:
-            with _uncompressed(path) as plain:
+            with unpacked(path) as plain:
                 for atoms in iread(plain, ":", format=format, do_not_split_by_at_sign=True):
                     yield atoms
                     n += 1
@@ -100,19 +98,3 @@ def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Ato
                 f"{path}: structure {n} cannot be read as {format or 'what the name says'} "
                 f"({reason}): repair the file"
             ) from error
-
-
-@contextmanager
-def _uncompressed(path: Path) -> Iterator[Path]:
-    """Unpack a compressed file into a temporary one.
-
-    ASE's readers jump about in a file, and going back in a compressed one means starting again.
-    """
-    if get_compression(str(path))[1] is None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / path.stem
-        with open_with_compression(str(path), "rb") as source, open(plain, "wb") as target:
-            shutil.copyfileobj(source, target)
-        yield plain

@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,22 +84,20 @@ class Source:
         }
 
 
-def load_source(config: Path, name: str, *more: Path) -> Source:
+def load_source(config: Path, name: str, conduct: Mapping[str, Any] | None = None) -> Source:
     """Read the source `name` from the section ``sources`` of a YAML file.
 
     Parameters
     ----------
-    more
-        Further files whose entries for the source are added to the first one's.
+    conduct
+        Entries in place of the file's: those that do not decide a label's value.
 
     Raises
     ------
     UserError
-        If a file or the source is missing, or its entry has no calculator.
+        If the file or the source is missing, or its entry has no calculator.
     """
-    entry: dict[str, Any] = {}
-    for path in (config, *more):
-        entry.update(_entry(path, name))
+    entry = {**_entry(config, name), **(conduct or {})}
     if not entry.get("calculator"):
         raise UserError(f"{config}: source '{name}' needs 'calculator', an import path")
     on_error = entry.get("on_error", "stop")

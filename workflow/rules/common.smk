@@ -19,6 +19,8 @@ from pretraining import grid as grids
 from pretraining import protocol
 from pretraining import remote, retrieval
 from pretraining.config import (
+    ADDRESS_KEYS,
+    CONDUCT_KEYS,
     dataset_part,
     datasets_of,
     fitted_zero,
@@ -139,8 +141,14 @@ def remote_files(item):
 
 def retrieval_settings(wildcards):
     """Return the settings that name the files of a dataset, a source or published weights."""
-    part = {"source": "conduct"}.get(wildcards.kind, wildcards.kind)
+    part = {"source": "files"}.get(wildcards.kind, wildcards.kind)
     return f"<results>/settings/{part}~{wildcards.name}.yaml"
+
+
+def source_addresses(wildcards):
+    """Return from where a source's files are retrieved, by path, as JSON."""
+    files = config["sources"][wildcards.name]["files"] if wildcards.kind == "source" else []
+    return json.dumps({f["path"]: {k: f[k] for k in ADDRESS_KEYS if k in f} for f in files})
 
 
 def retrieval_listing(wildcards):
@@ -252,15 +260,15 @@ def source_environment(wildcards):
     return f"../../{config['sources'][wildcards.source].get('env', 'envs/analysis.yaml')}"
 
 
-def source_interpreter(wildcards):
-    """Return the interpreter of a label source, which must be there when it is to be used."""
-    python = config["sources"][wildcards.source].get("python", "python")
-    if shutil.which(python) is None:
+def label_conduct(wildcards):
+    """Return how a source's labels are made, as JSON; its interpreter must be there."""
+    source = config["sources"][wildcards.source]
+    if shutil.which(source.get("python", "python")) is None:
         sys.exit(
-            f"error: sources.{wildcards.source}.python: no interpreter '{python}' on this machine; "
-            "correct it, or use --sdm conda, where the source's env brings one"
+            f"error: sources.{wildcards.source}.python: no interpreter '{source['python']}' on this "
+            "machine; correct it, or use --sdm conda, where the source's env brings one"
         )
-    return python
+    return json.dumps({key: source[key] for key in CONDUCT_KEYS if key in source})
 
 
 def label_memory(wildcards, threads, attempt):

@@ -5,8 +5,6 @@ rule isolated_atoms:
     input:
         script="workflow/scripts/label.py",
         settings="<results>/settings/source~{source}.yaml",
-        # Another time limit, say, is no reason to label again.
-        conduct=ancient("<results>/settings/conduct~{source}.yaml"),
         retrieved=source_stamp,
     output:
         ensure("<results>/labels/references/{source}.json", non_empty=True),
@@ -19,13 +17,14 @@ rule isolated_atoms:
     resources:
         mem_mb=4000,
         runtime=60,
-        interpreter=source_interpreter,
+        # Not a parameter: another time limit, say, is no reason to label again.
+        conduct=label_conduct,
     params:
         elements=source_elements,
     shell:
-        "python {input.script} --config {input.settings} {input.conduct} "
-        "--source {wildcards.source} --elements {params.elements} --write-reference {output} "
-        "2>&1 | tee {log}"
+        "python {input.script} --config {input.settings} --source {wildcards.source} "
+        "--conduct {resources.conduct:q} --elements {params.elements} "
+        "--write-reference {output} 2>&1 | tee {log}"
 
 
 rule chunk:
@@ -51,7 +50,6 @@ rule label:
     input:
         script="workflow/scripts/label.py",
         settings="<results>/settings/source~{source}.yaml",
-        conduct=ancient("<results>/settings/conduct~{source}.yaml"),
         retrieved=source_stamp,
         reference="<results>/labels/references/{source}.json",
         structures="<results>/data/{dataset}/chunks/{chunk}.extxyz",
@@ -71,10 +69,11 @@ rule label:
     resources:
         mem_mb=label_memory,
         runtime=label_minutes,
-        interpreter=source_interpreter,
+        # Not a parameter: another time limit, say, is no reason to label again.
+        conduct=label_conduct,
     shell:
-        "python {input.script} --config {input.settings} {input.conduct} "
-        "--source {wildcards.source} --processes {threads} --reference {input.reference} "
+        "python {input.script} --config {input.settings} --source {wildcards.source} "
+        "--conduct {resources.conduct:q} --processes {threads} --reference {input.reference} "
         "--structures {input.structures} --allow-empty --out {output.labels} "
         "--provenance {output.provenance} 2>&1 | tee {log}"
 

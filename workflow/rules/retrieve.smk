@@ -26,9 +26,12 @@ rule retrieve_files:
     localrule: True
     conda:
         "../../envs/analysis.yaml"
-    params:
+    resources:
+        # Not parameters: the same file from elsewhere is no reason to label again.
         files=retrieval_listing,
+        addresses=source_addresses,
     message:
-        "Retrieving {wildcards.kind} {wildcards.name}:\n{params.files}"
+        "Retrieving {wildcards.kind} {wildcards.name}:\n{resources.files}"
     shell:
-        "python {input.script} --config {input.settings} --out {output} 2>&1 | tee {log}"
+        "python {input.script} --config {input.settings} --addresses {resources.addresses:q} "
+        "--out {output} 2>&1 | tee {log}"

@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
@@ -19,14 +21,18 @@ from pretraining.sources import Source, load_source
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, help="YAML with a section 'sources'"
-    )
+    parser.add_argument("--config", type=Path, required=True, help="YAML with a section 'sources'")
     parser.add_argument("--source", required=True, help="name of the source")
     parser.add_argument("--structures", type=Path, help="any file that ASE reads")
     parser.add_argument("--index", default=":", help="START:STOP, which structures of the file")
     parser.add_argument("--allow-empty", action="store_true", help="an empty file is no fault")
     parser.add_argument("--out", type=Path, help="extended XYZ to write")
+    parser.add_argument(
+        "--conduct",
+        type=yaml.safe_load,
+        default={},
+        help="YAML, such as '{time_limit: 60}': how to label, in place of what the source says",
+    )
     parser.add_argument("--processes", type=int, default=1, help="structures at once (1)")
     parser.add_argument("--reference", type=Path, help="JSON of isolated-atom energies to use")
     parser.add_argument("--write-reference", type=Path, help="compute that JSON, nothing else")
@@ -65,7 +71,7 @@ def make_labels(args: argparse.Namespace, source: Source) -> None:
 
 def main() -> int:
     args = arguments()
-    source = load_source(args.config[0], args.source, *args.config[1:])
+    source = load_source(args.config, args.source, args.conduct)
     hand_over(source)
     try:
         with StopRequest():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -21,12 +22,21 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="a study, or a part of one")
+    parser.add_argument(
+        "--addresses",
+        type=json.loads,
+        default={},
+        help="JSON: where the parameter files of label sources are, by path",
+    )
     parser.add_argument("--list", action="store_true", help="only say what there is to get")
     parser.add_argument("--out", type=Path, help="JSON to write: files, checksums and sizes")
     args = parser.parse_args()
     config = read_config(args.config)
     if "experiments" in config:
         config = validate_study(config, str(args.config))
+    for source in config.get("sources", {}).values():
+        for file in source.get("files", []):
+            file.update(args.addresses.get(file["path"], {}))
     items = study_items(config)
     files = {item: remote_files(config, item, ROOT) for item in items}
     for item in items:

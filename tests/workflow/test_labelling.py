@@ -1,0 +1,145 @@
+"""Labelling by the rules: several processes, repeated structures, what makes labels again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from copy import deepcopy
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from pretraining.store import Store
+
+N_EVAL, CHUNK, N_PRE = 6, 4, 10
+SET = "results/copper/labels/Cu-synthetic/emt/npre~10.h5"
+CHUNKS = "results/copper/labels/Cu-synthetic/emt/chunks"
+CONFIG = {
+    "results": "results/copper",
+    "datasets": {
+        "Cu-synthetic": {
+            "path": "resources/cu.extxyz",
+            "split": {"n_val": 3, "n_test": 3, "key": "part"},
+        },
+        "Cu": {"path": "resources/cu.extxyz", "labels": {"energy": "e", "forces": "f"}},
+    },
+    "sources": {
+        "emt": {
+            "title": "EMT",
+            "kind": "empirical",
+            "elements": ["Cu"],
+            "calculator": "ase.calculators.emt.EMT",
+            "files": [{"path": "resources/emt.txt", "url": "https://host.invalid/emt.txt"}],
+        },
+        # Nothing uses it, so that its interpreter need not be there.
+        "absent": {
+            "title": "absent",
+            "kind": "dft",
+            "elements": ["Cu"],
+            "calculator": "absent.Code",
+            "python": "/nowhere/python",
+        },
+    },
+    "labelling": {"chunk_size": CHUNK},
+    "training": {"device": "cpu"},
+    "experiments": {
+        "fig3": {
+            "target": "Cu",
+            "structures": "Cu-synthetic",
+            "sources": ["emt"],
+            "pretrain_sizes": [N_PRE],
+            "pretrain_seeds": [1],
+            "sizes": [3],
+            "finetune_seeds": [1],
+            "direct_seeds": [1],
+        }
+    },
+}
+
+
+def write_config(folder, change=lambda source: None):
+    """Write the configuration, with a change to the source."""
+    config = deepcopy(CONFIG)
+    change(config["sources"]["emt"])
+    (folder / "config" / "copper.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture(scope="module")
+def labelled(checkout):
+    """The repository in which a copper set, half of it repeated, has been labelled."""
+    rng = np.random.default_rng(3)
+    frames = []
+    for i in range(20):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.1, rng=rng)
+        # The last ten repeat the first: whatever their order, some chunks lack structures.
+        frames.append(atoms if i < 10 else frames[i - 10].copy())
+        frames[-1].info["part"] = "test" if i < 3 else "train"
+    ase.io.write(checkout.folder / "resources" / "cu.extxyz", frames)
+    (checkout.folder / "resources" / "emt.txt").write_text("parameters")
+    write_config(checkout.folder)
+    options = ["--configfile", "config/copper.yaml", "--cores", "2"]
+    checkout.snakemake(*options, "--set-threads", "label=2", "--", SET)
+    return checkout
+
+
+def would_run(labelled, rule):
+    """Number of jobs of a rule that would run now."""
+    return labelled.job_counts(SET, "--configfile", "config/copper.yaml").get(rule, 0)
+
+
+def test_repeats_are_labelled_once_and_have_their_labels(labelled):
+    folder = labelled.folder
+    reference = folder / "results" / "copper" / "labels" / "references" / "emt.json"
+    alone = json.loads(reference.read_text())
+    with Store(folder / SET) as joined:
+        assert joined.n_train == N_PRE
+        assert (joined.twins != np.arange(len(joined))).any()
+        for atoms in joined:
+            bare = atoms.copy()
+            bare.calc = EMT()
+            expected = bare.get_potential_energy() - 4 * alone["Cu"]
+            assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-6)
+            np.testing.assert_allclose(atoms.get_forces(), bare.get_forces(), atol=1e-6)
+        (made,) = joined.provenance["labels"]
+    assert made["code"]["package"] == "ase" and made["calculator"] == "ase.calculators.emt.EMT"
+    chunks = sorted(path.name for path in (folder / CHUNKS).glob("*.extxyz"))
+    assert chunks == ["00000.extxyz", "00001.extxyz", "00002.extxyz", "eval.extxyz"]
+    text = "".join((folder / CHUNKS / name).read_text() for name in chunks)
+    assert text.count("emt_energy=") <= 10 < N_EVAL + N_PRE
+
+
+@pytest.mark.parametrize(
+    "change, again",
+    [
+        ({"time_limit": 10, "on_error": "skip", "title": "new", "install": "in ASE"}, 0),
+        ({"python": "python3", "env": "envs/gap.yaml"}, 0),
+        ({"files": [{"path": "resources/emt.txt", "url": "https://elsewhere.invalid/e"}]}, 0),
+        ({"kwargs": {"asap_cutoff": True}}, 4),
+    ],
+)
+def test_what_makes_labels_again(labelled, change, again):
+    write_config(labelled.folder, lambda source: source.update(change))
+    try:
+        assert would_run(labelled, "label") == again
+    finally:
+        write_config(labelled.folder)
+
+
+def test_an_interpreter_that_is_not_there_matters_when_it_is_used(labelled):
+    labels = (labelled.folder / SET).parent
+    write_config(labelled.folder, lambda source: source.update(python="/nowhere/python"))
+    try:
+        options = ["-n", SET, "--configfile", "config/copper.yaml"]
+        assert labelled.snakemake(*options).returncode == 0
+        shutil.move(labels, labelled.folder / "moved")
+        process = labelled.snakemake(*options, check=False)
+        assert process.returncode != 0
+        assert "error: sources.emt.python: no interpreter '/nowhere/python'" in process.stdout
+    finally:
+        shutil.move(labelled.folder / "moved", labels)
+        write_config(labelled.folder)
