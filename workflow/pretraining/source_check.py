@@ -40,9 +40,11 @@ def how_to_get(source: Source) -> str:
     """Where the code of a source, and files that are not there, come from."""
     texts = [source.install.strip()] if source.install else []
     for file in source.files:
-        place = file.get("from") or file.get("url")
-        if place and not os.path.exists(expand(file["path"])):
-            texts.append(f"{file['path']} is from {place}")
+        if os.path.exists(expand(file["path"])):
+            continue
+        texts.append(f"{file['path']} is from {file.get('from') or file.get('url')}")
+        if "url" in file:
+            texts[-1] += ", and `snakemake retrieve` fetches it if an experiment uses the source"
     return "; ".join(texts)
 
 

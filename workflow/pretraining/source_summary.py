@@ -212,7 +212,7 @@ def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> di
                 f"forces are not −dE/dx in the {cell['name']} {element} cell: off by up to "
                 f"{deviation:.2g} eV/Å, {100 * deviation / scale:.2g} % of its largest force"
             )
-        moved = cell["moved"] or {"energy": NAN, "force": NAN}
+        moved = cell.get("moved") or {"energy": NAN, "force": NAN}
         if moved["energy"] > SMALLEST_CHANGE or moved["force"] > tolerance * scale:
             remarks.append(
                 f"the {cell['name']} {element} cell, translated and its atoms in another order, "
