@@ -13,7 +13,7 @@ from ase.io import read, write
 
 DEMO = Path(__file__).resolve().parents[1]
 MAX_FORCE = 25.0  # eV/Å, any component; hotter structures teach a small network little
-SHIPPED = ("dft.extxyz", "gap_train.extxyz", "synthetic.extxyz", "gap_demo.xml*")
+SHIPPED = ("*.extxyz", "gap_demo.xml*")
 
 MARKS = ("<!-- files: begin -->", "<!-- files: end -->")  # of the table in README.md
 
@@ -46,14 +46,17 @@ def isolated_atom() -> Atoms:
     return atoms
 
 
-def split_trajectories(frames: list[Atoms], seed: int, n_test: int, n_val: int) -> None:
+def split_trajectories(
+    frames: list[Atoms], seed: int, n_test: int, n_val: int, kind_key: str
+) -> None:
     """Set `info["split"]` to test, val or train, whole trajectories at a time.
 
-    Trajectories are drawn in turn from each driver's, so that every part holds all kinds.
+    Trajectories are drawn in turn from those of each kind, by the driver or another key of which
+    a trajectory has one value, so that every part holds all kinds.
     """
     kinds: dict[str, list[str]] = {}
     for atoms in frames:
-        runs = kinds.setdefault(atoms.info["driver"], [])
+        runs = kinds.setdefault(atoms.info[kind_key], [])
         if atoms.info["run_id"] not in runs:
             runs.append(atoms.info["run_id"])
     rng = np.random.default_rng(seed)
@@ -120,6 +123,7 @@ def main() -> None:
     choose.add_argument("labelled", type=Path)
     choose.add_argument("out", type=Path)
     choose.add_argument("--split", nargs=3, type=int, metavar=("SEED", "TEST", "VAL"))
+    choose.add_argument("--kind", default="driver", help="what the parts of a split share")
     choose.add_argument("--isolated", action="store_true", help="add an isolated atom")
     listing = commands.add_parser("manifest")
     listing.add_argument("provenance", type=Path, help="JSON written by label.py")
@@ -138,7 +142,7 @@ def main() -> None:
     labelled = read(args.labelled, ":")
     frames = select(labelled)
     if args.split:
-        split_trajectories(frames, *args.split)
+        split_trajectories(frames, *args.split, args.kind)
     if args.isolated:
         frames.append(isolated_atom())
     write(args.out, frames, format="extxyz")

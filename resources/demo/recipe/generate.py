@@ -1,8 +1,8 @@
-"""Make the demo's carbon structures: melt-quench-anneal molecular dynamics and rattled crystals.
+"""Make the demo's structures: melt-quench-anneal molecular dynamics, rattled crystals, layers.
 
 Every trajectory is a small periodic cell with a `run_id` of its own; structures of different sets
 never come from the same trajectory. The interatomic potential that drives the dynamics (`driver`)
-is any label source of `config/demo.yaml`; the labels come later, from `workflow/scripts/label.py`.
+is any label source of `--sources`; the labels come later, from `workflow/scripts/label.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import layers
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.build import bulk
 from ase.io import write
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import thermalize_momenta
+from structures import bare, melt_quench, random_start, shuffle_trajectories, spread, usable
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -26,15 +26,34 @@ from pretraining.cli import run
 from pretraining.labels import make_calculator
 from pretraining.sources import load_source
 
-CARBON_MASS = 12.011  # u
-GRAM_PER_CM3 = units._Nav * 1e-24  # u/Å^3 in 1 g/cm^3 is this number
-MIN_DISTANCE = 1.1  # Å; nearer pairs are of no use to a small training set
-MAX_DRIVER_FORCE = 40.0  # eV/Å, of the driver
-
+# Of an element: numbers of atoms to draw from, densities (g/cm^3), temperatures (K) of melt and
+# anneal, distances (Å) of a random start and below which a frame is of no use to a small training
+# set, crystals.
+ELEMENTS = {
+    "C": {
+        "atoms": [6, 8, 8, 8, 8, 8, 10, 12],
+        "density": (1.5, 3.5),
+        "hot": (4500, 8000),
+        "annealed": (300, 3500),
+        "apart": 1.6,
+        "min_distance": 1.1,
+        "crystals": ("diamond", "graphite", "stacked-graphene"),
+    },
+    "Si": {
+        "atoms": [6, 8, 8, 8, 8],
+        "density": (2.1, 2.8),
+        "hot": (1800, 4000),
+        "annealed": (300, 1500),
+        "apart": 2.2,
+        "min_distance": 1.9,
+        "crystals": ("diamond", "diamond", "beta-tin"),
+    },
+}
 # What each set holds: melt-quench trajectories by driver (each with its `timestep` in fs and
 # `steps` from frame to frame), `frames` kept of each, crystal families.
 SETS = {
     "gap_train": {
+        "element": "C",
         "seed": 1,
         "timestep": 0.5,
         "steps": 200,
@@ -45,6 +64,7 @@ SETS = {
         "dimers": [0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.6, 2.0],
     },
     "dft": {
+        "element": "C",
         "seed": 2,
         "timestep": 0.5,
         "steps": 200,
@@ -53,6 +73,7 @@ SETS = {
         "crystals": 8,
     },
     "synthetic": {
+        "element": "C",
         "seed": 3,
         # quippy takes 15 ms a step whatever the cell, so these runs are shorter.
         "timestep": 1.0,
@@ -61,91 +82,28 @@ SETS = {
         "frames": 9,
         "crystals": 8,
     },
+    "silicon": {
+        "element": "Si",
+        "seed": 4,
+        "timestep": 1.0,
+        "steps": 100,
+        "trajectories": {"sw_lammps": 15, "edip_si_lammps": 9},
+        "frames": 3,
+        "crystals": 11,
+    },
+    "graphite": {"seed": 5, "layers": True},
 }
 CRYSTAL_FRAMES = 3
 
 
-def density_of(atoms: Atoms) -> float:
-    """Mass density in g/cm^3."""
-    return float(atoms.get_masses().sum() / atoms.get_volume() / GRAM_PER_CM3)
-
-
-def shortest_distance(atoms: Atoms) -> float:
-    """Shortest interatomic distance in Å, periodic images of an atom included."""
-    from ase.neighborlist import neighbor_list
-
-    distances = neighbor_list("d", atoms, 3.0)
-    return float(distances.min()) if len(distances) else np.inf
-
-
-def random_start(rng: np.random.Generator, n_atoms: int, density: float) -> Atoms:
-    """Random cell of `n_atoms` at `density` (g/cm^3), its atoms kept apart.
-
-    The cell's edges and angles vary a little, so that the small cells are not all cubes.
-    """
-    volume = n_atoms * CARBON_MASS / (density * GRAM_PER_CM3)
-    for attempt in range(2000):
-        cell = np.eye(3) + rng.uniform(-0.08, 0.08, (3, 3))
-        cell *= (volume / abs(np.linalg.det(cell))) ** (1 / 3)
-        atoms = Atoms(f"C{n_atoms}", scaled_positions=rng.random((n_atoms, 3)), cell=cell, pbc=True)
-        # The wanted distance relaxes as attempts fail: dense cells have little free room.
-        if shortest_distance(atoms) > 1.6 * 0.9995**attempt:
-            return atoms
-    raise RuntimeError(f"no random start with {n_atoms} atoms at {density:.2f} g/cm^3")
-
-
-def melt_quench(
-    rng: np.random.Generator,
-    calculator,
-    n_atoms: int,
-    density: float,
-    timestep: float,
-    steps: int,
-) -> Iterator[tuple[Atoms, float, str]]:
-    """Yield (atoms, time in ps, config_type) of the 30 frames of one melt-quench-anneal run.
-
-    Langevin dynamics at constant volume, `steps` steps of `timestep` fs from frame to frame:
-    ten frames of melt, ten of linear quench, ten of anneal.
-    """
-    atoms = random_start(rng, n_atoms, density)
-    atoms.calc = calculator
-    hot, annealed = rng.uniform(4500, 8000), rng.uniform(300, 3500)
-    thermalize_momenta(atoms, temperature_K=hot, rng=np.random.RandomState(rng.integers(2**31)))
-    dynamics = Langevin(
-        atoms,
-        timestep * units.fs,
-        temperature_K=hot,
-        friction=0.02 / units.fs,
-        rng=np.random.RandomState(rng.integers(2**31)),
-    )
-    for frame in range(1, 31):
-        phase = "liquid" if frame <= 10 else "quench" if frame <= 20 else "amorphous"
-        fraction = min(max(frame - 10, 0), 10) / 10
-        dynamics.set_temperature(temperature_K=hot + fraction * (annealed - hot))
-        dynamics.run(steps)
-        yield atoms, frame * steps * timestep / 1000, phase
-
-
-def usable(atoms: Atoms) -> bool:
-    """Whether a frame is physical enough to be labelled."""
-    forces = atoms.get_forces()
-    if not np.isfinite(forces).all() or np.abs(forces).max() > MAX_DRIVER_FORCE:
-        return False
-    return shortest_distance(atoms) >= MIN_DISTANCE
-
-
-def bare(atoms: Atoms, **info) -> Atoms:
-    """A wrapped copy of the structure alone, with `info`."""
-    copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
-    copy.wrap()
-    copy.info = {"density": round(density_of(copy), 4), **info}
-    return copy
-
-
-def crystal(rng: np.random.Generator, kind: str) -> Atoms:
-    """An unstrained 8-atom cell of diamond, graphite or stacked graphene."""
+def crystal(rng: np.random.Generator, element: str, kind: str) -> Atoms:
+    """An unstrained 8-atom cell of diamond, beta-tin, graphite or stacked graphene."""
     if kind == "diamond":
-        return bulk("C", "diamond", a=3.535, cubic=True)
+        return bulk(element, "diamond", a={"C": 3.535, "Si": 5.40}[element], cubic=True)
+    if kind == "beta-tin":
+        a, c = 4.80, 2.65
+        fractions = [(0, 0, 0), (0.5, 0, 0.25), (0.5, 0.5, 0.5), (0, 0.5, 0.75)]
+        return Atoms("Si4", scaled_positions=fractions, cell=[a, a, c], pbc=True) * (1, 1, 2)
     a, c = 2.447, rng.uniform(5.4, 7.4)
     shift = 1 / 3 if kind == "graphite" else 0.0
     layer = np.array([[0, 0], [0.5, 1 / 6], [0.5, 0.5], [0, 2 / 3]])
@@ -153,9 +111,9 @@ def crystal(rng: np.random.Generator, kind: str) -> Atoms:
     return Atoms("C8", scaled_positions=fractions, cell=[a, a * np.sqrt(3), c], pbc=True)
 
 
-def crystal_family(rng: np.random.Generator, kind: str) -> Iterator[Atoms]:
+def crystal_family(rng: np.random.Generator, element: str, kind: str) -> Iterator[Atoms]:
     """Yield rattled copies of one strained crystal: what a short trajectory of it would give."""
-    base = crystal(rng, kind)
+    base = crystal(rng, element, kind)
     strain = rng.normal(0, 0.025, (3, 3))
     base.set_cell(base.cell @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
     while True:
@@ -174,31 +132,32 @@ def dimers(distances: list[float]) -> Iterator[tuple[Atoms, float]]:
         yield atoms, distance
 
 
-def spread(rng: np.random.Generator, frames: list[Atoms], count: int) -> list[Atoms]:
-    """`count` frames, one drawn from each of as many equal stretches of the run."""
-    if len(frames) < count:
-        return frames
-    return [frames[int(rng.choice(part))] for part in np.array_split(np.arange(len(frames)), count)]
-
-
 def make_set(name: str, sources: Path) -> list[Atoms]:
     """All structures of one set, trajectory by trajectory."""
     plan = SETS[name]
+    if plan.get("layers"):
+        return layers.make_set(
+            name, plan["seed"], make_calculator(load_source(sources, layers.DRIVER))
+        )
+    element = plan["element"]
+    ranges = ELEMENTS[element]
     out: list[Atoms] = []
     number = 0
     for driver, count in plan["trajectories"].items():
         calculator = make_calculator(load_source(sources, driver))
         for _ in range(count):
             rng = np.random.default_rng([plan["seed"], number])
-            n_atoms = int(rng.choice([6, 8, 8, 8, 8, 8, 10, 12]))
-            density = float(rng.uniform(1.5, 3.5))
+            n_atoms = int(rng.choice(ranges["atoms"]))
+            density = float(rng.uniform(*ranges["density"]))
             run_id = f"{name}-{number:03d}"
+            atoms = random_start(rng, element, n_atoms, density, ranges["apart"])
+            atoms.calc = calculator
             frames = [
                 bare(atoms, run_id=run_id, time=round(time, 3), config_type=phase, driver=driver)
-                for atoms, time, phase in melt_quench(
-                    rng, calculator, n_atoms, density, plan["timestep"], plan["steps"]
+                for time, phase in melt_quench(
+                    rng, atoms, ranges["hot"], ranges["annealed"], plan["timestep"], plan["steps"]
                 )
-                if usable(atoms)
+                if usable(atoms, ranges["min_distance"])
             ]
             kept = spread(rng, frames, plan["frames"])
             out += kept
@@ -210,8 +169,8 @@ def make_set(name: str, sources: Path) -> list[Atoms]:
             number += 1
     for _ in range(plan["crystals"]):
         rng = np.random.default_rng([plan["seed"], number])
-        kind = ("diamond", "graphite", "stacked-graphene")[number % 3]
-        family = crystal_family(rng, kind)
+        kind = ranges["crystals"][number % 3]
+        family = crystal_family(rng, element, kind)
         run_id = f"{name}-{number:03d}"
         for frame in range(CRYSTAL_FRAMES):
             out.append(
@@ -228,13 +187,6 @@ def make_set(name: str, sources: Path) -> list[Atoms]:
     for atoms, distance in dimers(plan.get("dimers", [])):
         out.append(bare(atoms, run_id=run_id, time=distance, config_type="dimer", driver="stretch"))
     return out
-
-
-def shuffle_trajectories(frames: list[Atoms], seed: int) -> list[Atoms]:
-    """Trajectories in random order, so that any first part of a set holds all kinds."""
-    runs = list(dict.fromkeys(atoms.info["run_id"] for atoms in frames))
-    order = {run: rank for rank, run in enumerate(np.random.default_rng(seed).permutation(runs))}
-    return sorted(frames, key=lambda atoms: order[atoms.info["run_id"]])
 
 
 def main() -> None:
