@@ -188,7 +188,7 @@ def test_the_page_names_every_source(copper):
     command += ["--out", folder / "out/sources.csv", "--figure", folder / "out/sources.png"]
     subprocess.run(list(map(str, command)), check=True)
     page = (folder / "out/sources.md").read_text()
-    assert "| EMT | 3.590 | -3.51" in page
+    assert "| EMT | 3.510 | 3.590 | -3.51" in page
     assert "`absent` is not installed" in page and "apt install no-such-code" in page
     assert "`crashes` failed: ended by signal 6" in page
     assert (folder / "out/sources.png").stat().st_size > 10_000

@@ -157,11 +157,12 @@ def summarise(result: Mapping[str, Any], tolerance: float) -> list[dict[str, Any
     Returns
     -------
     list of dict
-        ``source``, ``status``, ``element``, ``remarks`` (list of text) and the numbers: for the
-        dimer ``dimer_distance`` and ``dimer_energy``, for each crystal ``NAME_a``, ``NAME_energy``,
-        ``NAME_bulk_modulus`` and, but for the first, ``NAME_minus_FIRST`` (meV/atom), for each
-        rattled cell ``NAME_force_deviation`` and ``NAME_largest_force``. A source of which nothing
-        was evaluated has one row without an element.
+        ``source``, ``status``, ``element``, ``remarks`` (list of text) and the numbers:
+        ``isolated_atom_energy`` (eV, what the code gives), ``dimer_distance`` and ``dimer_energy``,
+        for each crystal ``NAME_a``, ``NAME_energy``, ``NAME_bulk_modulus`` and, but for the first,
+        ``NAME_minus_FIRST`` (meV/atom), for each rattled cell ``NAME_force_deviation`` and
+        ``NAME_largest_force``. A source of which nothing was evaluated has one row without an
+        element.
     """
     first = {"source": result["source"], "status": result["status"]}
     if not result.get("curves") and not result.get("forces"):
@@ -175,7 +176,8 @@ def summarise(result: Mapping[str, Any], tolerance: float) -> list[dict[str, Any
 
 
 def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"element": element}
+    atom = result["reference_ev"].get(element, NAN)
+    row: dict[str, Any] = {"element": element, "isolated_atom_energy": atom}
     remarks: list[str] = []
     if element not in result["reference_ev"]:
         remarks.append(f"no energy of an isolated {element} atom: energies are the code's own")
