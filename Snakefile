@@ -29,6 +29,7 @@ include: "workflow/rules/sources.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/embedding.smk"
 
 
 rule all:
@@ -55,6 +56,11 @@ rule fig4:
 rule fig5:
     input:
         figure_of("fig5"),
+
+
+rule umap:
+    input:
+        all_maps,
 
 
 rule structures:

@@ -15,7 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from pretraining import protocol
+from pretraining import protocol, samples
 from pretraining.errors import UserError
 from pretraining.settings import KINDS, MACHINE_KEYS
 from pretraining.sources import unknown_placeholders
@@ -295,6 +295,9 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
             f"pretrained_weights[{index}].transform", weights["transform"], "transforms"
         )
 
+    for name in config["embeddings"]:
+        yield from samples.problems(name, config)
+
     for name, experiment in config["experiments"].items():
         where = f"experiments.{name}"
         for key in ("target", "structures"):
@@ -439,6 +442,12 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
                 for file in config["sources"][name]["files"]
             ]
             return {"sources": {name: {"files": files}}}
+        case "descriptors":
+            return samples.descriptors_part(config, *name.split("~"))
+        case "embedding":
+            return samples.embedding_part(config, name)
+        case "umap":
+            return samples.style_part(config, name)
         case "weights":
             weights = config["pretrained_weights"]
             return {"pretrained_weights": [w for w in weights if Path(w["file"]).name == name]}

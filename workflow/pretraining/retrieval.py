@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretraining import samples
 from pretraining.config import datasets_of
 from pretraining.errors import UserError
 from pretraining.remote import RemoteFile, file_sha256, missing_message, refuse_wrong
@@ -26,6 +27,8 @@ def study_items(config: Mapping[str, Any]) -> list[str]:
     if "experiments" in config:
         experiments = config["experiments"].values()
         used["datasets"] = {name for e in experiments for name in datasets_of(e)}
+        for embedding in config.get("embeddings", {}).values():
+            used["datasets"] |= {s["dataset"] for s in samples.samples_of(embedding).values()}
         used["sources"] = {source for e in experiments for source in e["sources"]}
         for name in used["datasets"]:
             for key in ("energy_reference", "generate", "labels"):

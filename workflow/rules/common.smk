@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from pretraining import estimate
 from pretraining import grid as grids
 from pretraining import protocol
-from pretraining import remote, retrieval
+from pretraining import remote, retrieval, samples
 from pretraining.config import (
     ADDRESS_KEYS,
     CONDUCT_KEYS,
@@ -96,6 +96,8 @@ wildcard_constraints:
     generated=one_of(GENERATED),
     run=one_of({run for runs in GENERATED.values() for run in runs}),
     model=one_of(path.removeprefix("runs/") for path in GRID["path"]),
+    embedding=one_of(config["embeddings"]),
+    sample=one_of({name for e in config["embeddings"].values() for name in samples.samples_of(e)}),
     table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),
 
 
@@ -567,6 +569,44 @@ def figure_of(name):
     return files
 
 
+# ------------------------------------------------------------------------ maps of environments
+
+
+def sample_data(wildcards):
+    """Return the prepared set that a sample of environments is drawn from."""
+    sample = samples.samples_of(config["embeddings"][wildcards.embedding])[wildcards.sample]
+    return f"<results>/data/{sample['dataset']}/prepared.h5"
+
+
+def base_descriptors(wildcards):
+    """Return the descriptors of the samples that a map is fitted to."""
+    return descriptor_files(wildcards.embedding, "base")
+
+
+def projected_descriptors(wildcards):
+    """Return the descriptors of the samples that are placed on a map."""
+    return descriptor_files(wildcards.embedding, "project")
+
+
+def descriptor_files(embedding, role):
+    """Return the descriptors of a map's samples of one role."""
+    names = samples.names_of(config["embeddings"][embedding], role)
+    return [f"<results>/embeddings/{embedding}/{name}.h5" for name in names]
+
+
+def map_files(names):
+    """Return figures and tables of maps."""
+    figures = expand("<results>/figures/umap-{name}.{format}", name=names, format=FIGURE_FORMATS)
+    return figures + expand("<results>/embeddings/{name}.md", name=names)
+
+
+def all_maps(wildcards):
+    """Return the figures and tables of all maps."""
+    if not config["embeddings"]:
+        sys.exit("error: target 'umap': the configuration has no 'embeddings'")
+    return map_files(list(config["embeddings"]))
+
+
 def artefacts(wildcards):
     """Return everything that the configured study ends in."""
     tables = expand("<results>/tables/table1.{format}", format=TABLE_FORMATS)
@@ -577,6 +617,7 @@ def artefacts(wildcards):
     else:
         names = config["experiments"]
         tables += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
+        tables += map_files(list(config["embeddings"]))
         if table1_published(wildcards):
             tables.append("<results>/tables/table1-differences.csv")
     return tables + expand("<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS)

@@ -7,7 +7,7 @@ rule settings:
     log:
         "<logs>/settings/{part}.log",
     wildcard_constraints:
-        part="study|direct|finetune|styles|(pretrain|dataset|generate|source|files|check|weights)~[^/]+",
+        part="study|direct|finetune|styles|(pretrain|dataset|generate|source|files|check|weights|descriptors|embedding|umap)~[^/]+",
     localrule: True
     conda:
         "../../envs/analysis.yaml"

@@ -1,0 +1,36 @@
+"""Describe a sample of atomic environments of a prepared set by SOAP vectors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+
+from pretraining.cli import run
+from pretraining.descriptors import describe
+from pretraining.store import Store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True, help="YAML of the sample")
+    parser.add_argument("--data", type=Path, required=True, help="prepared set (HDF5)")
+    parser.add_argument("--out", type=Path, required=True, help="descriptors to write (HDF5)")
+    args = parser.parse_args()
+    settings = yaml.safe_load(args.settings.read_text(encoding="utf-8"))
+    start = time.perf_counter()
+    with Store(args.data) as store:
+        environments = describe(store, settings)
+    environments.write(args.out, settings)
+    seconds = time.perf_counter() - start
+    n, dimension = environments.vectors.shape
+    print(f"{args.out}: {n:,} environments, {dimension} components each, in {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,38 @@
+"""Fit a map (UMAP) to descriptors of base samples, and place others on it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+
+from pretraining.cli import run
+from pretraining.descriptors import Environments
+from pretraining.embedding import embed
+from pretraining.results import write_csv
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True, help="YAML of the map")
+    parser.add_argument("--base", type=Path, nargs="+", required=True, help="descriptors (HDF5)")
+    parser.add_argument("--project", type=Path, nargs="*", default=[], help="descriptors (HDF5)")
+    parser.add_argument("--out", type=Path, required=True, help="table of the map, CSV")
+    args = parser.parse_args()
+    settings = yaml.safe_load(args.settings.read_text(encoding="utf-8"))
+    base, project = (
+        {path.stem: Environments.read(path) for path in paths}
+        for paths in (args.base, args.project)
+    )
+    table = embed(base, project, settings)
+    write_csv(args.out, table)
+    counts = ", ".join(f"{len(sample):,} of {name}" for name, sample in (base | project).items())
+    print(f"{args.out}: environments: {counts}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,34 @@
+"""Count the projected environments that lie as near to the base as the base to itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.cli import run
+from pretraining.coverage import as_markdown, coverage_table
+from pretraining.descriptors import Environments
+from pretraining.results import write_csv, write_text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", type=Path, nargs="+", required=True, help="descriptors (HDF5)")
+    parser.add_argument("--project", type=Path, nargs="*", default=[], help="descriptors (HDF5)")
+    parser.add_argument("--out", type=Path, required=True, help="table to write, CSV")
+    parser.add_argument("--markdown", type=Path, required=True)
+    args = parser.parse_args()
+    base, project = (
+        {path.stem: Environments.read(path) for path in paths}
+        for paths in (args.base, args.project)
+    )
+    table = coverage_table(base, project)
+    write_csv(args.out, table)
+    write_text(args.markdown, as_markdown(table))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,29 @@
+"""Draw a map of atomic environments from its table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+
+from pretraining.cli import run
+from pretraining.embedding_figure import embedding_figure, read_map
+from pretraining.style import save
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--map", type=Path, required=True, help="table of the map, CSV")
+    parser.add_argument("--style", type=Path, required=True, help="YAML of what is drawn and how")
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    args = parser.parse_args()
+    style = yaml.safe_load(args.style.read_text(encoding="utf-8"))
+    save(embedding_figure(read_map(args.map), style), *args.out)
+
+
+if __name__ == "__main__":
+    run(main)
