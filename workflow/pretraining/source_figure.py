@@ -44,10 +44,12 @@ def figure_of_sources(
     drawn = {r["source"]: r for r in results if r.get("curves") or r.get("forces")}
     order = order_sources(drawn, styles)
     looks = source_looks(order, styles)
-    panels: dict[tuple[str, str], None] = {}
+    panels: dict[tuple[str, str], dict] = {}
     for source in order:
         for curve in drawn[source]["curves"]:
-            panels[curve["element"], curve["name"]] = None
+            # Without an isolated atom the energies have another zero.
+            if curve["element"] in drawn[source]["reference_ev"]:
+                panels.setdefault((curve["element"], curve["name"]), {})[source] = curve
     # A dimer, then its element's crystals.
     elements = list(dict.fromkeys(element for element, _ in panels))
     keys = sorted(panels, key=lambda key: (elements.index(key[0]), key[1] != "dimer"))
@@ -64,15 +66,9 @@ def figure_of_sources(
         for letter, axes in zip("abcdefghijklmnopqrstuvwxyz", places, strict=False):
             axes.set_title(letter, loc="left", fontweight="bold", pad=3)
         for axes, (element, name) in zip(places, keys, strict=False):
-            curves = {
-                source: curve
-                for source in order
-                for curve in drawn[source]["curves"]
-                if (curve["element"], curve["name"]) == (element, name)
-            }
             title = f"{element}$_2$" if name == "dimer" else f"{element} {name}"
             axes.set_title(title if len(elements) > 1 or name == "dimer" else name, pad=3)
-            (_dimers if name == "dimer" else _crystals)(axes, curves, looks)
+            (_dimers if name == "dimer" else _crystals)(axes, panels[element, name], looks)
         _forces(places[len(keys)], {source: drawn[source] for source in order}, looks, tolerance)
         for axes in places[len(keys) + 1 :]:
             axes.remove()

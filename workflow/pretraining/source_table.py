@@ -56,12 +56,13 @@ def as_markdown(table: pd.DataFrame, results: Sequence[Mapping[str, Any]], toler
         lines += [f"## {element}", "", *_numbers(table[table["element"] == element]), ""]
     if elements:
         lines += [
-            "Energies are relative to the isolated atom of the same source: of the dimer in eV, of "
-            "the crystals in eV/atom. Lattice parameters, energies and bulk moduli are those of "
-            "the Birch–Murnaghan equation; where *c* is fixed there is no modulus. The last two "
-            "columns are the largest deviation of a force component from −d*E*/d*x* by central "
-            f"differences in a rattled and in a stretched cell; above {100 * tolerance:g} % of the "
-            "largest force in the cell it counts as inconsistent.",
+            "Energies are relative to the isolated atom of the same source, whose own energy is "
+            "what the code gives: of the dimer in eV, of the crystals in eV/atom. Lattice "
+            "parameters, energies and bulk moduli are those of the Birch–Murnaghan equation; where "
+            "*c* is fixed there is no modulus. The last columns are the largest deviation of a "
+            "force component from −d*E*/d*x* by central differences in a rattled and in a "
+            f"stretched cell; above {100 * tolerance:g} % of the largest force in the cell it "
+            "counts as inconsistent.",
             "",
         ]
     remarks = [
