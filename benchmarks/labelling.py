@@ -1,10 +1,12 @@
-"""Measure how fast label sources label, with one process and with several at once.
+"""Measure how fast label sources label, and what a large set would cost.
 
     python benchmarks/labelling.py --config config/demo.yaml \\
-        --structures resources/demo/synthetic.extxyz --sources lcbop_lammps:200 dft:2
+        --structures resources/demo/synthetic.extxyz --sources lcbop_lammps:400 dft:2
 
-Every process runs `workflow/scripts/label.py` on structures of its own, in the source's own
-interpreter; the time of a process that labels one structure is subtracted as start-up.
+`workflow/scripts/label.py` labels the first COUNT structures, with each number of processes; the
+time that it takes for one structure a process is subtracted as start-up. The second table assumes
+that a core does as much on many as on those measured, and an atom costs as much in a larger cell,
+which is not so for DFT.
 """
 
 from __future__ import annotations
@@ -17,51 +19,54 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
-from ase.io import read
+from ase.io import read, write
 
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = ROOT / "workflow" / "scripts" / "label.py"
+# The published pre-training set, in round numbers.
+ATOMS = 100_000 * 200
+CORES = (1, 32, 512)
 
 
-def label_at_once(command: list[str], slices: list[str], folder: Path) -> float:
-    """Wall time (s) of one labelling process a slice, all at once."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = time.perf_counter()
-    running = [
-        subprocess.Popen(
-            [*command, "--index", part, "--out", str(folder / f"{number}.extxyz")],
-            env=environment,
-            stderr=subprocess.DEVNULL,
+class Bench:
+    """Structures to label and where to leave the labels."""
+
+    def __init__(self, config: Path, structures: Path, folder: Path) -> None:
+        self.config = config
+        self.frames = read(structures, ":")
+        self.folder = folder
+
+    def label(self, source: str, frames: list, *options: str) -> float:
+        """Wall time (s) of labelling `frames`."""
+        write(self.folder / "in.extxyz", frames, format="extxyz")
+        command = [sys.executable, LABEL, "--config", self.config, "--source", source]
+        command += ["--structures", self.folder / "in.extxyz", *options]
+        started = time.perf_counter()
+        done = subprocess.run(
+            [*map(str, command), "--out", str(self.folder / "out.extxyz")],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        for number, part in enumerate(slices)
-    ]
-    if any([process.wait() for process in running]):
-        sys.exit(f"error: {' '.join(command)} failed")
-    return time.perf_counter() - started
+        if done.returncode:
+            sys.exit(done.stderr)
+        return time.perf_counter() - started
 
-
-def measure(config: Path, source: str, structures: Path, count: int, processes: int) -> dict:
-    """Start-up time (s) and pace of `processes` processes labelling `count` structures each."""
-    entry = yaml.safe_load(config.read_text())["sources"][source]
-    command = [entry.get("python", sys.executable), str(LABEL), "--config", str(config)]
-    command += ["--source", source]
-    slices = [f"{k * count}:{(k + 1) * count}" for k in range(processes)]
-    atoms = sum(map(len, read(structures, f":{processes * count}")))
-    with tempfile.TemporaryDirectory() as folder:
-        reference = Path(folder) / "reference.json"
-        elements = sorted(set(read(structures, 0).get_chemical_symbols()))
-        subprocess.run(
-            [*command, "--write-reference", str(reference), "--elements", *elements], check=True
-        )
-        command += ["--reference", str(reference), "--structures", str(structures)]
-        startup = label_at_once(
-            command, [f"{k * count}:{k * count + 1}" for k in range(processes)], Path(folder)
-        )
-        wall = label_at_once(command, slices, Path(folder))
-    one_each = processes * atoms / (processes * count)
-    seconds = max(wall - startup, 1e-9)
-    return {"startup": startup, "wall": wall, "pace": (atoms - one_each) / seconds}
+    def measure(self, source: str, count: int, processes: int) -> dict[str, float]:
+        """Start-up time and time for `count` structures (s), and atoms a second."""
+        frames = self.frames[:count]
+        reference = self.folder / "reference.json"
+        elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
+        command = [sys.executable, LABEL, "--config", self.config, "--source", source]
+        command += ["--elements", *elements, "--write-reference", reference]
+        subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
+        options = ("--reference", str(reference), "--processes", str(processes))
+        startup = self.label(source, frames[:processes], *options)
+        wall = self.label(source, frames, *options)
+        atoms = sum(map(len, frames[processes:]))
+        pace = atoms / max(wall - startup, 1e-9)
+        return {"structures": len(frames), "startup": startup, "wall": wall, "pace": pace}
 
 
 def main() -> None:
@@ -71,19 +76,26 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--sources", nargs="+", required=True, metavar="SOURCE:COUNT")
     args = parser.parse_args()
-    available = len(read(args.structures, ":"))
-    print("| source | processes | structures each | one structure, s | all, s | atoms/s |")
+    costs = []
+    print("| source | processes | structures | start-up, s | all, s | atoms/s |")
     print("|---|---|---|---|---|---|")
-    for item in args.sources:
-        source, _, count = item.partition(":")
-        for processes in args.processes:
-            each = min(int(count or 100), available // processes)
-            found = measure(args.config, source, args.structures, each, processes)
-            print(
-                f"| {source} | {processes} | {each} | {found['startup']:.1f} | "
-                f"{found['wall']:.1f} | {found['pace']:.3g} |",
-                flush=True,
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args.config.resolve(), args.structures, Path(folder))
+        for item in args.sources:
+            source, _, count = item.partition(":")
+            for processes in args.processes:
+                found = bench.measure(source, int(count or 100), processes)
+                print(
+                    f"| {source} | {processes} | {found['structures']} | {found['startup']:.1f} | "
+                    f"{found['wall']:.1f} | {found['pace']:.3g} |",
+                    flush=True,
+                )
+            hours = [ATOMS / found["pace"] * processes / cores / 3600 for cores in CORES]
+            costs.append(f"| {source} | {' | '.join(f'{h:.3g}' for h in hours)} |")
+    print(f"\nHours for {ATOMS:,} atoms (100,000 structures of 200) on so many cores:\n")
+    print(f"| source | {' | '.join(map(str, CORES))} |")
+    print("|---|---|---|---|")
+    print("\n".join(costs))
 
 
 if __name__ == "__main__":
