@@ -15,16 +15,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk, graphene
 from ase.calculators.emt import EMT
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
+from pretraining.dynamics import Frame
 from pretraining.errors import UserError
-from pretraining.generation import RELAXED, Request, generate, random_cell, relax_overlaps
+from pretraining.generation import (
+    RELAXED,
+    Request,
+    failure_of,
+    generate,
+    random_cell,
+    relax_overlaps,
+)
 from pretraining.labels import make_calculator
-from pretraining.protocol import LAMMPSLIB, Trajectory
+from pretraining.protocol import LAMMPSLIB, Stage, Trajectory
 from pretraining.sources import Source, load_source
 from pretraining.trajectories import (
     CLASSES,
@@ -211,6 +219,21 @@ def test_a_failing_trajectory_names_run_time_and_reason(tmp_path, monkeypatch, p
     assert len(read(out / f"{RUN.name}.failed.extxyz", ":")) >= 2
 
 
+def test_heat_is_a_failure_but_not_that_of_the_random_cell():
+    steps = [Stage(2000, 2000, 100), Stage(2000, 300, 100)]
+    fails = failure_of({"clash_distance": 1.0}, steps)
+
+    def at(step, kelvin, distance=2.0):
+        pair = Atoms("C2", positions=[[0, 0, 0], [0, 0, distance]])
+        forces = np.zeros((2, 3))
+        return fails(Frame(step, step / 1000, pair, forces, 0.0, 0.0, kelvin, 300.0))
+
+    assert at(100, 20_000) is None and at(101, 5_900) is None
+    assert at(101, 6_100) == "the temperature is 6100 K, the hottest stage 2000 K"
+    assert "60000 K" in at(50, 60_000) and at(150, np.nan) is not None
+    assert at(150, 300, 0.9) == "two atoms are 0.90 Å from each other"
+
+
 def test_a_source_that_cannot_evaluate_the_start(tmp_path):
     silicon = replace(request(tmp_path, composition={"Si": 1}), reference={"Si": 0.0})
     with pytest.raises(UserError, match="source 'emt' cannot evaluate the random cell .*Si"):
@@ -314,6 +337,8 @@ def test_coordination():
     sheet = graphene(a=2.46, vacuum=8)
     sheet.pbc = True
     assert coordination(sheet, 1.85).tolist() == [0, 0, 0, 1, 0, 0]
+    atom = Atoms("C", positions=[[0.5, 0.5, 13.0]])
+    assert coordination(sheet + atom, 1.85) * 3 == pytest.approx([1, 0, 0, 2, 0, 0])
     crystal = bulk("Cu", cubic=True)
     assert coordination(crystal, 2.7).tolist() == [0, 0, 0, 0, 0, 1]
     del diamond[0]
