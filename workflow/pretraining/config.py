@@ -305,6 +305,8 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
         for key, section in [("sources", "sources"), ("transforms", "transforms")]:
             for index, value in enumerate(experiment[key]):
                 yield from one_of(f"{where}.{key}[{index}]", value, section)
+        if "embedding" in experiment:
+            yield from one_of(f"{where}.embedding", experiment["embedding"], "embeddings")
         for index, value in enumerate(experiment["also_test"]):
             key = f"{where}.also_test[{index}]"
             yield from one_of(key, value, "datasets")
@@ -420,7 +422,13 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
             }
         case "styles":
             sources = config["sources"].items()
-            return {"sources": {n: {k: s[k] for k in ("title", "kind")} for n, s in sources}}
+            datasets, transforms = config["datasets"].items(), config["transforms"].items()
+            shown = ("elements", "scale", "cutoff")
+            return {
+                "sources": {n: {k: s[k] for k in ("title", "kind")} for n, s in sources},
+                "datasets": {n: {"title": d.get("title", n)} for n, d in datasets},
+                "transforms": {n: {k: t[k] for k in shown if k in t} for n, t in transforms},
+            }
         case "dataset":
             return {"datasets": {name: dataset_part(config, name)}}
         case "generate":

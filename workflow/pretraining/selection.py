@@ -188,3 +188,25 @@ def _same(runs: pd.DataFrame, kind: str, chosen: Selection, exact: list[str]) ->
             # An empty cell says that the table does not tell this apart.
             rows = rows[(rows[column] == value) | (rows[column] == "")]
     return unique_runs(rows)
+
+
+def sets_tested(runs: pd.DataFrame, target: str) -> list[str]:
+    """The target, and the further datasets that its models were tested on."""
+    there = runs[(runs["kind"] == "transfer") & (runs["trained_on"] == target)]
+    return [target, *sorted(there["target"].unique())]
+
+
+def tested_on(runs: pd.DataFrame, target: str, tested: str) -> pd.DataFrame:
+    """The models that were trained on a target, with their errors on another test set.
+
+    Rows of kind ``transfer`` become direct and fine-tuned runs of the dataset `tested`, so that
+    they are selected and drawn as runs on a target are. Pre-trained models and label sources are
+    those of the table.
+    """
+    if tested == target:
+        return runs
+    rows = runs[(runs["kind"] == "transfer") & (runs["trained_on"] == target)]
+    rows = rows[rows["target"] == tested]
+    kind = rows["source"].map(lambda source: "direct" if source == "none" else "finetune")
+    others = runs[runs["kind"].isin(("pretrain", "source")) & (runs["target"] == tested)]
+    return pd.concat([rows.assign(kind=kind, trained_on=""), others], ignore_index=True)

@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import yaml
-from matplotlib.colors import to_hex
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from pretraining.errors import UserError
@@ -125,6 +125,32 @@ def read_styles(path: str | Path | None) -> dict[str, SourceStyle]:
     return styles
 
 
+def read_titles(path: str | Path | None) -> dict[str, dict[str, str]]:
+    """Read the printed names of ``datasets``, and say what ``transforms`` do.
+
+    Parameters
+    ----------
+    path
+        YAML with these sections: `title` of a dataset, entries of a transform. None gives no names.
+    """
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else {}
+    datasets, transforms = (content.get(section) or {} for section in ("datasets", "transforms"))
+    return {
+        "datasets": {name: str(entry["title"]) for name, entry in datasets.items()},
+        "transforms": {name: transform_title(entry) for name, entry in transforms.items()},
+    }
+
+
+def transform_title(options: Mapping) -> str:
+    """What a transform does in a few words: ``C as Si, scaled 1.5 ×``."""
+    parts = [f"{old} as {new}" for old, new in (options.get("elements") or {}).items()]
+    scale = float(options.get("scale", 1.0))
+    parts.append("unscaled" if scale == 1 else f"scaled {scale:g} ×")
+    if "cutoff" in options:
+        parts.append(f"cut-off {options['cutoff']:g} Å")
+    return ", ".join(parts)
+
+
 def title_of(source: str, styles: Mapping[str, SourceStyle] | None = None) -> str:
     """The printed name of a label source."""
     if source == "none":
@@ -180,6 +206,21 @@ def shades(values: Sequence[float], colormap: str = "plasma") -> dict[float, str
     places = np.linspace(0.12, 0.88, len(ordered)) if len(ordered) != 1 else [0.5]
     ramp = matplotlib.colormaps[colormap]
     return {value: to_hex(ramp(1 - place)) for value, place in zip(ordered, places, strict=True)}
+
+
+def ramp(colour: str, values: Sequence[float]) -> dict[float, str]:
+    """A shade of one colour for each value: pale for the smallest, dark for the largest."""
+    ordered = sorted(set(values))
+    places = np.linspace(0.0, 1.0, len(ordered)) if len(ordered) != 1 else [0.6]
+    ends = [_mixed(colour, "#FFFFFF", 0.62), colour, _mixed(colour, "#000000", 0.6)]
+    scale = LinearSegmentedColormap.from_list("ramp", list(zip((0.0, 0.5, 1.0), ends, strict=True)))
+    return {value: to_hex(scale(place)) for value, place in zip(ordered, places, strict=True)}
+
+
+def _mixed(colour: str, other: str, share: float) -> str:
+    """A colour with so much of another in it."""
+    first, second = np.array(to_rgb(colour)), np.array(to_rgb(other))
+    return to_hex((1 - share) * first + share * second)
 
 
 @contextmanager

@@ -487,6 +487,19 @@ def refuse_unpublished(what, published):
         )
 
 
+def figure_kind(name):
+    """Return the kind of figure that an experiment ends in."""
+    experiment = config["experiments"][name]
+    if set(experiment["transforms"]) != {"none"}:
+        return "alchemical"
+    return "specialised" if experiment["also_test"] else "curves"
+
+
+def experiments_of(kind):
+    """Return a regular expression of the experiments with one kind of figure."""
+    return one_of(name for name in config["experiments"] if figure_kind(name) == kind)
+
+
 def figure_runs(wildcards):
     """Return the runs that a figure shows; none if it shows the published values."""
     if config["metrics_from"] == "published":
@@ -497,10 +510,12 @@ def figure_runs(wildcards):
 
 def figure_published(wildcards):
     """Return the files of published values that an experiment is drawn beside."""
-    if config["experiments"][wildcards.experiment]["target"] != PUBLISHED_TARGET:
+    experiment = config["experiments"][wildcards.experiment]
+    kind = figure_kind(wildcards.experiment)
+    if experiment["target"] != PUBLISHED_TARGET or kind != "curves":
         return []
     # The single published values belong to other pre-training sizes than Table 1 does.
-    points = config["experiments"][wildcards.experiment]["compare"] == "pretrain_size"
+    points = experiment["compare"] == "pretrain_size"
     return [*published_file("table1"), *(published_file("points") if points else [])]
 
 
@@ -515,6 +530,30 @@ def figure_options(wildcards, input):
         options.append("--untuned --source-errors")
     names = ["--published", "--published-points"]
     options += [f"{name} {file}" for name, file in zip(names, flatten(input.published))]
+    return " ".join(options)
+
+
+def figure_embedding(wildcards):
+    """Return the map of environments that is a panel of an experiment's figure, and its style."""
+    name = config["experiments"][wildcards.experiment].get("embedding")
+    if name is None:
+        return []
+    return [f"<results>/embeddings/{name}/map.csv", f"<results>/settings/umap~{name}.yaml"]
+
+
+def composed_options(wildcards, input):
+    """Return what the panels of an experiment show, as options."""
+    experiment = config["experiments"][wildcards.experiment]
+    figures = config["figures"]
+    options = [f"--target {experiment['target']} --compare {experiment['compare']}"]
+    options.append(f"--aggregate {figures['aggregate']} --bars-at {figures['bars_at']}")
+    # The pre-trained model is one of the three that are compared on a specialised target.
+    if figures["lines"] or experiment["also_test"]:
+        options.append("--untuned")
+    if figures["lines"]:
+        options.append("--source-errors")
+    names = ["--embedding", "--embedding-style"]
+    options += [f"{name} {file}" for name, file in zip(names, input.embedding)]
     return " ".join(options)
 
 
@@ -545,7 +584,7 @@ def table1_options(wildcards, input):
 
 def published_headlines(wildcards):
     """Return the published single numbers, if efficiency and cost are set beside them."""
-    targets = {experiment["target"] for experiment in config["experiments"].values()}
+    targets = {name for e in config["experiments"].values() for name in datasets_of(e)}
     return published_file("headline") if PUBLISHED_TARGET in targets else []
 
 
@@ -613,10 +652,17 @@ def artefacts(wildcards):
     read = {name for e in config["experiments"].values() for name in datasets_of(e)}
     tables += generated_figures([name for name in GENERATED if name in read])
     if config["metrics_from"] == "published":
-        names = [n for n, e in config["experiments"].items() if e["target"] == PUBLISHED_TARGET]
+        names = [
+            name
+            for name, experiment in config["experiments"].items()
+            if experiment["target"] == PUBLISHED_TARGET and figure_kind(name) == "curves"
+        ]
     else:
         names = config["experiments"]
         tables += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
+        tables += map_files(list(config["embeddings"]))
+        if any(experiment["also_test"] for experiment in config["experiments"].values()):
+            tables.append("<results>/tables/forgetting.csv")
         tables += map_files(list(config["embeddings"]))
         if table1_published(wildcards):
             tables.append("<results>/tables/table1-differences.csv")

@@ -20,8 +20,11 @@ rule learning_curves:
             category="Figures",
             labels={"figure": "{experiment}", "format": "PNG"},
         ),
+        table="<results>/tables/{experiment}-panels.csv",
     log:
         "<logs>/learning_curves/{experiment}.log",
+    wildcard_constraints:
+        experiment=experiments_of("curves"),
     localrule: True
     conda:
         "../../envs/analysis.yaml"
@@ -29,7 +32,79 @@ rule learning_curves:
         options=figure_options,
     shell:
         "python {input.script} {params.options} --styles {input.styles} "
-        "--out {output.pdf} {output.png} 2>&1 | tee {log}"
+        "--out {output.pdf} {output.png} --table {output.table} 2>&1 | tee {log}"
+
+
+# The same models on their target and on further test sets, as Figure 4.
+rule specialised_figure:
+    input:
+        script="workflow/scripts/composed_figure.py",
+        styles="<results>/settings/styles.yaml",
+        runs=figure_runs,
+        embedding=figure_embedding,
+    output:
+        pdf=report(
+            "<results>/figures/{experiment}.pdf",
+            caption="../report/specialised.rst",
+            category="Figures",
+            labels={"figure": "{experiment}", "format": "PDF"},
+        ),
+        png=report(
+            "<results>/figures/{experiment}.png",
+            caption="../report/specialised.rst",
+            category="Figures",
+            labels={"figure": "{experiment}", "format": "PNG"},
+        ),
+        table="<results>/tables/{experiment}-panels.csv",
+    log:
+        "<logs>/specialised_figure/{experiment}.log",
+    wildcard_constraints:
+        experiment=experiments_of("specialised"),
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        options=composed_options,
+    shell:
+        "python {input.script} --figure specialised --runs {input.runs} {params.options} "
+        "--styles {input.styles} --out {output.pdf} {output.png} --table {output.table} "
+        "2>&1 | tee {log}"
+
+
+# Learning curves by transform and bars at one size, as Figure 5.
+rule alchemical_figure:
+    input:
+        script="workflow/scripts/composed_figure.py",
+        styles="<results>/settings/styles.yaml",
+        runs=figure_runs,
+        embedding=figure_embedding,
+    output:
+        pdf=report(
+            "<results>/figures/{experiment}.pdf",
+            caption="../report/alchemical.rst",
+            category="Figures",
+            labels={"figure": "{experiment}", "format": "PDF"},
+        ),
+        png=report(
+            "<results>/figures/{experiment}.png",
+            caption="../report/alchemical.rst",
+            category="Figures",
+            labels={"figure": "{experiment}", "format": "PNG"},
+        ),
+        table="<results>/tables/{experiment}-panels.csv",
+    log:
+        "<logs>/alchemical_figure/{experiment}.log",
+    wildcard_constraints:
+        experiment=experiments_of("alchemical"),
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        options=composed_options,
+    shell:
+        "python {input.script} --figure alchemical --runs {input.runs} {params.options} "
+        "--styles {input.styles} --out {output.pdf} {output.png} --table {output.table} "
+        "2>&1 | tee {log}"
 
 
 rule table1:
@@ -104,6 +179,32 @@ rule efficiency:
     shell:
         "python {input.script} --runs {input.runs} --styles {input.styles} {params.published} "
         "--out {output.csv} --gains {output.gains} --markdown {output.md} 2>&1 | tee {log}"
+
+
+rule forgetting:
+    input:
+        script="workflow/scripts/forgetting.py",
+        styles="<results>/settings/styles.yaml",
+        runs="<results>/tables/runs.csv",
+        published=published_headlines,
+    output:
+        csv="<results>/tables/forgetting.csv",
+        md=report(
+            "<results>/tables/forgetting.md",
+            caption="../report/forgetting.rst",
+            category="Tables",
+            labels={"table": "Forgetting", "format": "Markdown"},
+        ),
+    log:
+        "<logs>/forgetting.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        published=published_option,
+    shell:
+        "python {input.script} --runs {input.runs} --styles {input.styles} {params.published} "
+        "--out {output.csv} --markdown {output.md} 2>&1 | tee {log}"
 
 
 rule cost:

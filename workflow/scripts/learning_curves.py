@@ -10,8 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining import cli
 from pretraining.curves import Options, learning_curves
+from pretraining.panel_table import panel_table
 from pretraining.published import TARGET, published_points
-from pretraining.results import RMSE, read_runs
+from pretraining.results import RMSE, read_runs, write_csv
 from pretraining.selection import Selection, select_each
 from pretraining.style import read_styles, save
 
@@ -26,6 +27,7 @@ def main() -> None:
     what.add_argument("--figure", choices=sorted(FIGURES), help="as in the paper")
     what.add_argument("--compare", choices=sorted(COMPARE), help="a curve for each of these")
     parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    parser.add_argument("--table", type=Path, help="the numbers of all panels, CSV")
     parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
     parser.add_argument("--metrics", nargs="+", choices=sorted(RMSE), default=sorted(RMSE))
     parser.add_argument("--target")
@@ -64,6 +66,8 @@ def main() -> None:
             print(f"note: nothing is published for {target}", file=sys.stderr)
             published = None
     save(learning_curves(selections, options, read_styles(args.styles), published), *args.out)
+    if args.table:
+        write_csv(args.table, panel_table(selections, options, published=published))
 
 
 if __name__ == "__main__":

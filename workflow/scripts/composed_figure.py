@@ -1,0 +1,85 @@
+"""Draw the panels of a specialised target (as in Fig. 4) or of another element (as in Fig. 5)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+
+from pretraining import cli
+from pretraining.composed import alchemical, specialised
+from pretraining.errors import UserError
+from pretraining.panel_table import panel_table
+from pretraining.panels import Options
+from pretraining.results import RMSE, read_runs, write_csv
+from pretraining.selection import Selection, select, select_each, sets_tested, tested_on
+from pretraining.style import read_styles, read_titles, save
+
+COMPARE = {"pretrain_size": "npre", "source": "source"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, required=True, help="runs table")
+    parser.add_argument("--figure", choices=("specialised", "alchemical"), required=True)
+    parser.add_argument("--target", required=True, help="dataset that was trained on")
+    parser.add_argument("--compare", choices=sorted(COMPARE), default="source")
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    parser.add_argument("--table", type=Path, help="the numbers of all panels, CSV")
+    parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
+    parser.add_argument("--metric", choices=sorted(RMSE), default="force")
+    parser.add_argument("--bars-at", type=int, default=400, help="structures of the bars")
+    parser.add_argument("--styles", type=Path, help="titles of sources, datasets and transforms")
+    parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
+    parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
+    parser.add_argument("--embedding", type=Path, help="map of environments, CSV")
+    parser.add_argument("--embedding-style", type=Path, help="how it is drawn, YAML")
+    args = parser.parse_args()
+    if (args.embedding is None) != (args.embedding_style is None):
+        raise UserError("--embedding and --embedding-style: give both or neither")
+    options = Options(
+        compare=COMPARE[args.compare],
+        aggregate=args.aggregate,
+        metrics=(args.metric,),
+        untuned=args.untuned,
+        sources=args.source_errors,
+    )
+    runs, compare = read_runs(args.runs), {"compare": options.compare, "what": str(args.runs)}
+    titles = {"titles": read_titles(args.styles), "embedding": embedding_panel(args)}
+    styles = read_styles(args.styles)
+    if args.figure == "specialised":
+        selections = [
+            select(tested_on(runs, args.target, tested), Selection(target=tested), **compare)
+            for tested in sets_tested(runs, args.target)
+        ]
+        figure = specialised(selections, options, styles, **titles)
+    else:
+        selections = select_each(runs, Selection(target=args.target), **compare)
+        figure = alchemical(selections, options, styles, bars_at=args.bars_at, **titles)
+    save(figure, *args.out)
+    if args.table:
+        write_csv(args.table, panel_table(selections, options, args.figure, args.bars_at))
+
+
+def embedding_panel(args: argparse.Namespace):
+    """Return what draws the map of environments into a panel; None without one."""
+    if args.embedding is None:
+        return None
+    from pretraining.embedding_figure import draw_embedding, read_map
+
+    style = yaml.safe_load(args.embedding_style.read_text(encoding="utf-8"))
+    return partial(
+        draw_embedding,
+        table=read_map(args.embedding),
+        samples=style["samples"],
+        colour_by=style["colour_by"][0],
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,35 @@
+"""Write what models lose on general test sets when they are trained on a special dataset."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+from pretraining.forgetting import as_markdown, beside_published, forgetting
+from pretraining.headline import read_headlines
+from pretraining.results import read_runs, write_csv, write_text
+from pretraining.style import read_styles
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, required=True, help="runs table")
+    parser.add_argument("--out", type=Path, required=True, help="ratios as CSV")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--styles", type=Path, help="titles and kinds of the sources")
+    parser.add_argument("--published", type=Path, help="published single numbers to set beside")
+    args = parser.parse_args()
+    table = forgetting(read_runs(args.runs))
+    write_csv(args.out, table)
+    if args.markdown:
+        published = read_headlines(args.published) if args.published else None
+        beside = None if published is None else beside_published(published, table)
+        write_text(args.markdown, as_markdown(table, read_styles(args.styles), beside))
+
+
+if __name__ == "__main__":
+    cli.run(main)
