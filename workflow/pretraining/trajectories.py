@@ -145,9 +145,9 @@ def _coordination(axes: Axes, table: pd.DataFrame) -> None:
     handles = []
     for name, colour, marker in zip(CLASSES, CYCLE, MARKERS, strict=False):
         look = {"color": colour, "marker": marker}
-        axes.errorbar(
-            mean.index, mean[name], spread[name].fillna(0), elinewidth=0.7, clip_on=False, **look
-        )
+        # A share cannot leave the panel, nor may its bar.
+        bars = [np.minimum(spread[name].fillna(0), room) for room in (mean[name], 100 - mean[name])]
+        axes.errorbar(mean.index, mean[name], bars, elinewidth=0.7, clip_on=False, **look)
         handles.append(Line2D([], [], label=name, **look))
     axes.set(ylabel="atoms (%)", ylim=(0, 100))
     title = f"neighbours\nwithin {table['radius'].iloc[0]:g} Å"
