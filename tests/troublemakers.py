@@ -34,7 +34,7 @@ class Troublemaker(Calculator):
     def __init__(self, log=None, start=None, once=None, pause=0.0):
         super().__init__()
         self.log, self.once, self.pause = log, once, pause
-        self.note(f"start {os.environ.get('OMP_NUM_THREADS')}")
+        self.note(f"start {os.environ.get('OMP_NUM_THREADS')} {os.environ.get('PMI_FD')}")
         if start == "crash":
             os._exit(3)
         if start == "refuse":

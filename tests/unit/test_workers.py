@@ -158,11 +158,13 @@ def test_a_source_that_refuses_says_why_at_once(tmp_path):
 
 def test_several_workers_have_a_thread_each(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    # An MPI launcher's, whose other processes a worker is none of.
+    monkeypatch.setenv("PMI_FD", "9")
     for processes, threads in [(2, "1"), (1, "8")]:
         log = tmp_path / f"log{processes}"
         list(evaluate_all(source(log=str(log), pause=0.05), structures("Ar " * 8), processes))
         starts = [line.split() for line in log.read_text().splitlines() if "start" in line]
-        assert [start[2] for start in starts] == [threads] * processes
+        assert [start[2:] for start in starts] == [[threads, "None"]] * processes
 
 
 def test_workers_end_with_the_iterator(tmp_path):

@@ -51,6 +51,8 @@ sys.path[:] = connection.recv()
 from pretraining.worker import serve
 serve(connection)
 """
+# What a launcher tells the processes of one MPI program; each worker is a program of its own.
+LAUNCHER = ("PMI_", "PMI2_", "PMIX_", "OMPI_")
 ASKED_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -112,7 +114,7 @@ def evaluate_all(
     waiting = deque(range(len(frames)))
     tried: set[int] = set()
     workers: list[Worker] = []
-    environment = dict(os.environ)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER)}
     if processes > 1:
         environment.update(dict.fromkeys(THREADS, "1"))
     try:
