@@ -35,6 +35,7 @@ COLUMNS = ("sample", "role", "x", "y", "density", "coordination", "energy")
 # Coordination numbers that are told apart; the outermost stand for all beyond them.
 CLASSES = ("≤ 1", "2", "3", "4", "≥ 5")
 COLOURMAP = "viridis_r"
+LEGEND = {"handletextpad": 0.2, "columnspacing": 1.2, "ncols": 2, "borderaxespad": 0.2}
 
 
 def read_map(path: Path) -> pd.DataFrame:
@@ -123,10 +124,7 @@ def draw_embedding(
     axes.set_axis_off()
     if legend:
         handles = legend_handles(samples, colour_by)
-        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), **_LEGEND)
-
-
-_LEGEND = {"handletextpad": 0.2, "columnspacing": 1.2, "ncols": 2, "borderaxespad": 0.2}
+        axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), **LEGEND)
 
 
 def legend_handles(
@@ -155,11 +153,15 @@ def embedding_figure(table: pd.DataFrame, style: Mapping[str, Any]) -> Figure:
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     width = COLUMN_WIDTH if columns == 1 else TEXT_WIDTH
+    # As high as the map is for its width; a legend and colour bars are not part of it.
+    extent = np.ptp(table[["x", "y"]].to_numpy(), axis=0)
+    shape = float(np.clip(extent[1] / extent[0], 0.5, 1.1))
+    height = shape * width / columns + (0.4 if set(panels) - {"set"} else 0)
     with house_style():
         figure, grid = plt.subplots(
             rows,
             columns,
-            figsize=(width, rows * 0.95 * width / columns + 0.25),
+            figsize=(width, rows * height + 0.25),
             layout="constrained",
             squeeze=False,
         )
@@ -168,8 +170,8 @@ def embedding_figure(table: pd.DataFrame, style: Mapping[str, Any]) -> Figure:
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         handles = legend_handles(samples, "set" if "set" in panels else panels[0])
-        options = _LEGEND | {"ncols": min(len(handles), 2 * columns)}
-        figure.legend(handles=handles, loc="outside lower center", **options)
+        options = LEGEND | {"ncols": min(len(handles), 2 * columns)}
+        figure.legend(handles=handles, loc="outside upper center", **options)
         figure.draw_without_rendering()
     return figure
 
@@ -203,11 +205,12 @@ def _scale(base: pd.DataFrame, colour_by: str) -> ScalarMappable:
 
 
 def _colour_bar(axes: Axes, scale: ScalarMappable, colour_by: str) -> None:
-    bar = axes.figure.colorbar(
-        scale, ax=axes, location="top", shrink=0.7, aspect=28, pad=0.02, spacing="uniform"
-    )
-    bar.set_label(LABELS[colour_by], labelpad=3)
+    # Inside the axes' own frame, so that panels side by side keep the same size.
+    place = axes.inset_axes((0.15, -0.07, 0.7, 0.03))
+    bar = axes.figure.colorbar(scale, cax=place, orientation="horizontal", spacing="uniform")
+    bar.set_label(LABELS[colour_by], labelpad=2)
     bar.outline.set_linewidth(0.5)
+    bar.ax.tick_params(length=2, pad=2)
     if colour_by == "coordination":
         bounds = scale.norm.boundaries
         bar.set_ticks((bounds[1:] + bounds[:-1]) / 2, labels=CLASSES)

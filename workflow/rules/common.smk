@@ -663,7 +663,6 @@ def artefacts(wildcards):
         tables += map_files(list(config["embeddings"]))
         if any(experiment["also_test"] for experiment in config["experiments"].values()):
             tables.append("<results>/tables/forgetting.csv")
-        tables += map_files(list(config["embeddings"]))
         if table1_published(wildcards):
             tables.append("<results>/tables/table1-differences.csv")
     return tables + expand("<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS)
