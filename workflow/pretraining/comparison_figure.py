@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from pretraining.comparison import OWN, Labels, both, compare, median_shift
 from pretraining.comparison_table import ENERGY, FORCE, name_of
+from pretraining.parity import GREY, energy_panel, force_panel, note
 from pretraining.style import TEXT_WIDTH, SourceStyle, house_style, source_looks
 
 MOST_COLUMNS = 4
-GREY = "#555555"
 
 
 def parity(
@@ -63,11 +61,11 @@ def parity(
             source = sources[number]
             row = errors.loc[(reference, source)]
             x, y = _shifted(own, labels[source])
-            _energy_panel(above, x, y, energies, colours[source])
+            energy_panel(above, x, y, energies, colours[source])
             _force_panel(below, own, labels[source], 1.02 * largest, colours[source])
             above.set_title(name_of(source, styles), pad=3, color=colours[source])
-            _note(above, f"{row[ENERGY]:.0f} meV/atom")
-            _note(below, f"{row[FORCE]:.2f} eV/Å")
+            note(above, f"{row[ENERGY]:.0f} meV/atom")
+            note(below, f"{row[FORCE]:.2f} eV/Å")
             above.set_xlabel(f"{who} (eV/atom)")
             below.set_xlabel(f"{who} (eV/Å)")
             for axes, label in ((above, "energy, shifted (eV/atom)"), (below, "force (eV/Å)")):
@@ -103,11 +101,11 @@ def matrix(labels: Mapping[str, Labels], styles: Mapping[str, SourceStyle] | Non
             if j > i:
                 horizontal, vertical = _shifted(x, y)
                 middle = np.nanmedian(x.energy)
-                _energy_panel(axes, horizontal - middle, vertical - middle, energies, GREY)
-                _note(axes, f"{row[ENERGY]:.0f}")
+                energy_panel(axes, horizontal - middle, vertical - middle, energies, GREY)
+                note(axes, f"{row[ENERGY]:.0f}")
             else:
                 _force_panel(axes, x, y, largest, GREY)
-                _note(axes, f"{row[FORCE]:.2f}")
+                note(axes, f"{row[FORCE]:.2f}")
             _outer_axes(axes, above=j > i, first=i == 0, last=(i == k - 1, j == k - 1), left=j == 0)
         figure.supxlabel("force component (eV/Å)", fontsize=8)
         figure.supylabel("force component (eV/Å)", fontsize=8)
@@ -142,59 +140,11 @@ def _shifted(first: Labels, second: Labels) -> tuple[np.ndarray, np.ndarray]:
     return first.energy[rows], second.energy[rows] - median_shift(first, second)
 
 
-def _energy_panel(
-    axes: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, float], colour: str
-) -> None:
-    inside = (np.clip(x, *limits) == x) & (np.clip(y, *limits) == y)
-    dots = {"s": 5, "color": colour, "linewidths": 0, "alpha": 0.45, "rasterized": True}
-    axes.plot(limits, limits, color="0.6", linewidth=0.6, zorder=0)
-    axes.scatter(x[inside], y[inside], **dots)
-    edge = {**dots, "s": 9, "marker": "^", "clip_on": False}
-    axes.scatter(np.clip(x[~inside], *limits), np.clip(y[~inside], *limits), **edge)
-    _finish(axes, limits, int((~inside).sum()))
-
-
 def _force_panel(axes: Axes, first: Labels, second: Labels, largest: float, colour: str) -> None:
     rows = both(first, second)
     x = np.concatenate([first.forces[i].ravel() for i in rows]) if len(rows) else np.array([])
     y = np.concatenate([second.forces[i].ravel() for i in rows]) if len(rows) else np.array([])
-    inside = (np.abs(x) <= largest) & (np.abs(y) <= largest)
-    ramp = LinearSegmentedColormap.from_list("density", ["#EDEDED", colour, "#101010"])
-    axes.plot([-largest, largest], [-largest, largest], color="0.6", linewidth=0.6, zorder=3)
-    axes.hexbin(
-        x[inside],
-        y[inside],
-        gridsize=45,
-        extent=(-largest, largest, -largest, largest),
-        bins="log",
-        mincnt=1,
-        cmap=ramp,
-        linewidths=0.1,
-        rasterized=True,
-    )
-    _finish(axes, (-largest, largest), int((~inside).sum()))
-
-
-def _finish(axes: Axes, limits: tuple[float, float], outside: int) -> None:
-    axes.set(xlim=limits, ylim=limits, aspect="equal")
-    if limits[0] == -limits[1]:
-        step = max(
-            n * 10.0**k for k in range(-4, 5) for n in (1, 2, 5) if n * 10**k < limits[1] / 1.25
-        )
-        axes.set(xticks=[-step, 0, step], yticks=[-step, 0, step])
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    if outside:
-        text = f"{outside:,} beyond"
-        axes.text(0.97, 0.03, text, transform=axes.transAxes, ha="right", fontsize=5.5, color=GREY)
-
-
-def _note(axes: Axes, text: str) -> None:
-    axes.text(
-        0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=6.7, zorder=5,
-        bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.8},
-    )  # fmt: skip
+    force_panel(axes, x, y, largest, colour)
 
 
 def _name(axes: Axes, name: str, colour: str) -> None:

@@ -557,6 +557,26 @@ def composed_options(wildcards, input):
     return " ".join(options)
 
 
+def parity_options(wildcards):
+    """Return what a parity plot says of its model, as options."""
+    run = grids.select(GRID, path=f"runs/{wildcards.model}").iloc[0]
+    titles = {name: dataset.get("title", name) for name, dataset in config["datasets"].items()}
+    seed = f"seed {run['seed']}"
+    if run["kind"] == "direct":
+        made = f"direct, {run['n']:,} structures of {titles[run['target']]}, {seed}"
+    else:
+        source = config["sources"][run["source"]]["title"]
+        made = f"pre-trained on {run['npre']:,} structures with labels of {source}"
+        if run["transform"] != "none":
+            made += f" ({run['transform']})"
+        if run["kind"] == "finetune":
+            made += f", fine-tuned on {run['n']:,} of {titles[run['target']]}, {seed}"
+    title = f"{made}; tested on {titles[wildcards.target]}"
+    # What a model has not seen of this dataset is its zero of energy.
+    shifted = "" if run["target"] == wildcards.target else "--shifted"
+    return f"--title {shlex.quote(title)} --source {run['source']} {shifted}"
+
+
 def table1_experiment():
     """Return the experiment that Table 1 shows: the first that compares label sources."""
     compared = [n for n, e in config["experiments"].items() if e["compare"] == "source"]
@@ -661,6 +681,8 @@ def artefacts(wildcards):
         names = config["experiments"]
         tables += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
         tables += map_files(list(config["embeddings"]))
+        if "source" in set(grids.results_table(config, GRID, config["experiments"])["kind"]):
+            tables += expand("<results>/figures/students.{format}", format=FIGURE_FORMATS)
         if any(experiment["also_test"] for experiment in config["experiments"].values()):
             tables.append("<results>/tables/forgetting.csv")
         if table1_published(wildcards):

@@ -107,6 +107,65 @@ rule alchemical_figure:
         "2>&1 | tee {log}"
 
 
+# Any model on any test set: a target by its path, figures/parity/target~T/RUN.png.
+rule parity:
+    input:
+        script="workflow/scripts/parity.py",
+        styles="<results>/settings/styles.yaml",
+        predictions="<results>/predictions/target~{target}/{model}.npz",
+    output:
+        report(
+            multiext("<results>/figures/parity/target~{target}/{model}", ".pdf", ".png"),
+            caption="../report/parity.rst",
+            category="Parity",
+            labels={"model": "{model}", "test set": "{target}"},
+        ),
+    log:
+        "<logs>/parity/target~{target}/{model}.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        options=parity_options,
+    shell:
+        "python {input.script} --predictions {input.predictions} {params.options} "
+        "--styles {input.styles} --out {output} 2>&1 | tee {log}"
+
+
+# Label sources beside the models that learned from them.
+rule students:
+    input:
+        script="workflow/scripts/students.py",
+        styles="<results>/settings/styles.yaml",
+        runs="<results>/tables/runs.csv",
+    output:
+        table="<results>/tables/students.csv",
+        pdf=report(
+            "<results>/figures/students.pdf",
+            caption="../report/students.rst",
+            category="Label sources",
+            labels={"what": "students", "format": "PDF"},
+        ),
+        png=report(
+            "<results>/figures/students.png",
+            caption="../report/students.rst",
+            category="Label sources",
+            labels={"what": "students", "format": "PNG"},
+        ),
+    log:
+        "<logs>/students.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        aggregate=config["figures"]["aggregate"],
+        at=config["figures"]["bars_at"],
+    shell:
+        "python {input.script} --runs {input.runs} --aggregate {params.aggregate} --at {params.at} "
+        "--styles {input.styles} --table {output.table} --out {output.pdf} {output.png} "
+        "2>&1 | tee {log}"
+
+
 rule table1:
     input:
         script="workflow/scripts/table1.py",

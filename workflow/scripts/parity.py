@@ -1,0 +1,32 @@
+"""Draw what a model predicts of a test set against its labels."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining import cli
+from pretraining.parity import parity_figure
+from pretraining.predictions import Predictions
+from pretraining.style import read_styles, save, source_looks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictions", type=Path, required=True, help="NPZ of evaluate.py")
+    parser.add_argument("--title", default="", help="which model, tested on what")
+    parser.add_argument("--source", default="none", help="label source of the pre-training")
+    parser.add_argument("--styles", type=Path, help="titles and kinds of the sources")
+    parser.add_argument("--shifted", action="store_true", help="energies after a median shift")
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    args = parser.parse_args()
+    colour = source_looks([args.source], read_styles(args.styles))[args.source]["color"]
+    predictions = Predictions.load(args.predictions)
+    save(parity_figure(predictions, args.title, colour, shifted=args.shifted), *args.out)
+
+
+if __name__ == "__main__":
+    cli.run(main)
