@@ -176,6 +176,12 @@ def test_workers_end_with_the_iterator(tmp_path):
     assert pids and not any(map(is_running, pids))
 
 
+def test_how_a_process_ended():
+    assert workers.exit_text(3) == "exit status 3"
+    assert workers.exit_text(-11) == "signal 11, segmentation fault"
+    assert workers.exit_text(-9) == "signal 9, killed, perhaps for want of memory"
+
+
 def test_nothing_to_do_starts_nothing(tmp_path):
     assert list(evaluate_all(source(start="crash"), [])) == []
 

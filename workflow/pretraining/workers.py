@@ -290,4 +290,5 @@ def exit_text(code: int) -> str:
     if code >= 0:
         return f"exit status {code}"
     name = signal.strsignal(-code) or "unknown"
-    return f"signal {-code}, {name.lower()}"
+    reason = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+    return f"signal {-code}, {name.lower()}{reason}"
