@@ -47,6 +47,7 @@ SCRIPT = ROOT / "workflow" / "scripts" / "generate.py"
 DEBIAN_PYTHON = "/usr/bin/python3"
 EMT_SOURCE = Source("emt", calculator="ase.calculators.emt.EMT")
 COPPER = {
+    "dataset": "copper",
     "source": "emt",
     "composition": {"Cu": 1},
     "atoms": 8,
@@ -153,6 +154,7 @@ def test_random_numbers_belong_to_the_trajectory(tmp_path):
         "again": (RUN, {}),
         "replica": (Trajectory(7.5, 600, 2), {}),
         "seed": (RUN, {"seed": 43}),
+        "dataset": (RUN, {"dataset": "bronze"}),
     }
     for name, (run, changes) in cases.items():
         folder = tmp_path / name
@@ -161,7 +163,7 @@ def test_random_numbers_belong_to_the_trajectory(tmp_path):
         found[name] = (folder / f"{run.name}.extxyz").read_bytes()
     assert found["first"] == found["again"]
     starts = {name: read(tmp_path / name / f"{cases[name][0].name}.extxyz", 0) for name in found}
-    for name in ("replica", "seed"):
+    for name in ("replica", "seed", "dataset"):
         assert np.abs(starts[name].positions - starts["first"].positions).max() > 0.5
 
 

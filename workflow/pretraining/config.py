@@ -434,9 +434,10 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
         case "generate":
             dataset = config["datasets"][name]
             shared = protocol.protocol_of(dataset["generate"])
-            clash = {"clash_distance": dataset["checks"]["min_distance"]}
+            # The name keeps the random numbers of two datasets apart.
+            own = {"dataset": name, "clash_distance": dataset["checks"]["min_distance"]}
             source = source_part(config, shared["source"], (*DECISIVE_KEYS, "python"))
-            return {"generate": shared | clash, **source}
+            return {"generate": shared | own, **source}
         case "check":
             source = config["sources"][name].items()
             return {

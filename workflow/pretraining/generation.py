@@ -61,8 +61,8 @@ class Request:
     source, reference
         What drives the dynamics, and its isolated-atom energies (eV), subtracted from energies.
     protocol
-        The dataset's entry ``generate``, and the ``clash_distance`` (Å) below which two atoms end
-        the trajectory.
+        The dataset's entry ``generate``, its name (``dataset``), and the ``clash_distance`` (Å)
+        below which two atoms end the trajectory.
     trajectory
         Which one.
     frames, log
@@ -156,7 +156,8 @@ def generate(
     protocol, run = request.protocol, request.trajectory
     engine_name = engine_of(request.source, protocol["engine"])
     steps = stages(protocol, run.anneal)
-    rng = np.random.default_rng([protocol["seed"], *run.name.encode()])
+    name = f"{protocol['dataset']}/{run.name}"
+    rng = np.random.default_rng([protocol["seed"], *name.encode()])
     settings = Settings(
         timestep_fs=protocol["timestep_fs"],
         thermostat=protocol["thermostat"],
@@ -204,9 +205,9 @@ def generate(
         steps_of(protocol["frame_every_ps"], protocol["timestep_fs"]),
         settings,
         recorder,
-        failure_of(protocol, steps),
-        stop,
-        checkpoint_seconds,
+        monitor=failure_of(protocol, steps),
+        stop=stop,
+        checkpoint_seconds=checkpoint_seconds,
     )
     failed = request.frames.with_suffix(".failed.extxyz"), request.log.with_suffix(".failed.csv")
     if ending.reason is None:
