@@ -40,8 +40,8 @@ class LammpsEngine:
     """Moves a structure that has momenta and a ``LAMMPSlib`` calculator.
 
     A state is a binary restart file of LAMMPS, which holds the thermostat too. As LAMMPS sets
-    itself up again at the beginning of every chunk, it finds after a restart what it would have
-    found without.
+    itself up again at the beginning of every chunk, dynamics that go on from it are the
+    uninterrupted ones but for the order of sums: 5e-14 Å after 200 steps, and chaos from there.
     """
 
     chunk = 100  # so that setting up for each takes a per cent or two
