@@ -73,3 +73,18 @@ def test_an_unknown_labeller_is_refused(study):
     assert "datasets.Cu.labels.source: 'vasp' is not one of the configured sources" in (
         process.stdout
     )
+
+
+def test_paths_may_be_relative_to_the_configuration(study):
+    folder = study.folder / "studies/copper"
+    folder.mkdir(parents=True)
+    config = copy.deepcopy(study.config)
+    for name, file in [("Cu", "cu.extxyz"), ("Cu-synthetic", "cu-synthetic.extxyz")]:
+        (study.folder / "resources" / file).rename(folder / file)
+        config["datasets"][name]["path"] = f"{{config}}/{file}"
+    config["sources"]["lj"]["env"] = "{config}/lj.yaml"
+    (folder / "lj.yaml").write_text("dependencies: [ase]\n")
+    (folder / "study.yaml").write_text(yaml.safe_dump(config))
+    output = study.snakemake("-n", "--configfile", "studies/copper/study.yaml", ERROR, "-F").stdout
+    assert "studies/copper/cu.extxyz" in output
+    assert "{config}" not in output

@@ -284,8 +284,8 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
         for key in ("args", "kwargs", "preload"):
             for text in unknown_placeholders(source[key]):
                 yield (
-                    f"sources.{name}.{key}: unknown placeholder '{text}'; allowed: {{root}}, "
-                    f"{{prefix}}, {{package:NAME}}"
+                    f"sources.{name}.{key}: unknown placeholder '{text}'; allowed: {{config}}, "
+                    f"{{root}}, {{prefix}}, {{package:NAME}}"
                 )
 
     for index, weights in enumerate(config["pretrained_weights"]):

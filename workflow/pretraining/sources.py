@@ -123,7 +123,16 @@ def _entry(path: Path, name: str) -> dict[str, Any]:
     if name not in sources:
         known = ", ".join(sorted(sources)) or "none"
         raise UserError(f"{path} has no source '{name}' under 'sources' (known: {known})")
-    return sources[name] or {}
+    return relative_to(sources[name] or {}, Path(path).parent)
+
+
+def relative_to(value: Any, folder: Path) -> Any:
+    """Replace ``{config}`` in all strings of a YAML value by the folder of the YAML file."""
+    if isinstance(value, dict):
+        return {key: relative_to(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [relative_to(item, folder) for item in value]
+    return value.replace("{config}", str(folder)) if isinstance(value, str) else value
 
 
 def expand(value: Any) -> Any:

@@ -32,13 +32,15 @@ from pretraining.config import (
 )
 from pretraining.errors import UserError
 from pretraining.settings import MACHINE_KEYS
+from pretraining.sources import relative_to
 
 try:
     # Snakemake keeps the last of two equal keys without a word.
     for file in workflow.configfiles:
         read_config(file)
     files = " + ".join(os.path.relpath(file) for file in workflow.configfiles)
-    config = validate_study(config, files or "--config", root=".")
+    folder = os.path.relpath(Path(workflow.configfiles[-1]).parent) if files else "."
+    config = validate_study(relative_to(config, folder), files or "--config", root=".")
 except UserError as error:
     # One line says it; Snakemake's own report would bury it in a traceback.
     sys.exit(f"error: {error}")
