@@ -44,6 +44,7 @@ def figure_of_sources(
     drawn = {r["source"]: r for r in results if r.get("curves") or r.get("forces")}
     order = order_sources(drawn, styles)
     looks = source_looks(order, styles)
+    shifted = _staggered(looks)
     panels: dict[tuple[str, str], dict] = {}
     for source in order:
         for curve in drawn[source]["curves"]:
@@ -68,7 +69,7 @@ def figure_of_sources(
         for axes, (element, name) in zip(places, keys, strict=False):
             title = f"{element}$_2$" if name == "dimer" else f"{element} {name}"
             axes.set_title(title if len(elements) > 1 or name == "dimer" else name, pad=3)
-            (_dimers if name == "dimer" else _crystals)(axes, panels[element, name], looks)
+            (_dimers if name == "dimer" else _crystals)(axes, panels[element, name], shifted)
         _forces(places[len(keys)], {source: drawn[source] for source in order}, looks, tolerance)
         for axes in places[len(keys) + 1 :]:
             axes.remove()
@@ -76,6 +77,17 @@ def figure_of_sources(
         # Laid out once, here, so that a later save does not move anything.
         figure.draw_without_rendering()
     return figure
+
+
+def _staggered(looks: Mapping[str, dict]) -> dict[str, dict]:
+    """Looks whose dashes begin at different places, so that equal curves do not hide each other."""
+    shifted = {}
+    for number, (source, look) in enumerate(looks.items()):
+        line = look["linestyle"]
+        if not isinstance(line, str):
+            line = (2.14 * number, line[1])
+        shifted[source] = {**look, "linestyle": line}
+    return shifted
 
 
 def _columns(curve: Mapping[str, Any], *names: str) -> list[np.ndarray]:

@@ -89,7 +89,7 @@ def _overview(table: pd.DataFrame, by_name: Mapping[str, Mapping]) -> list[str]:
         result = by_name[source]
         how = result.get("provenance", {})
         code = how.get("code", {})
-        model = code.get("kim", {}).get("model")
+        model = code.get("kim_model")
         files = [f"{name} ({sha[:8]})" for name, sha in _files(how)]
         rows.append(
             [
@@ -110,7 +110,9 @@ def _speed(speed: Mapping[str, float] | None) -> str:
     """Atoms a second, to three digits, and the size of the cell that they were counted in."""
     if not speed:
         return "–"
-    return f"{float(format(speed['atoms_per_second'], '.3g')):,.0f} ({speed['atoms']} atoms)"
+    value = speed["atoms_per_second"]
+    text = f"{float(format(value, '.3g')):,.0f}" if value >= 100 else f"{value:.2g}"
+    return f"{text} ({speed['atoms']} atoms)"
 
 
 def _files(how: Mapping[str, Any]) -> list[tuple[str, str]]:
