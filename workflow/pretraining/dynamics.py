@@ -91,10 +91,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Ending:
-    """How the dynamics ended: at which time, and why before its end (None if it did not)."""
+    """How the dynamics ended: at which time, and why before its end (None if it did not).
+
+    `raised` says that the reason is an error of the engine, not something seen in the atoms.
+    """
 
     time_ps: float
     reason: str | None = None
+    raised: bool = False
 
 
 def thermalise(atoms: Atoms, kelvin: float, rng: np.random.Generator) -> None:
@@ -146,6 +150,7 @@ def simulate(
     monitor: Callable[[Frame], str | None] = lambda frame: None,
     stop: StopRequest | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    watch: Callable[[Any], str | None] = lambda engine: None,
 ) -> Ending:
     """Run the stages, or go on with them.
 
@@ -163,6 +168,9 @@ def simulate(
         Whether the process has been asked to stop.
     checkpoint_seconds
         How often the state is saved.
+    watch
+        Looks at the engine when it has advanced between frames, and may return the reason to end
+        the dynamics there; what it saw becomes the last frame.
 
     Returns
     -------
@@ -186,8 +194,8 @@ def simulate(
         recorder.add(frame)
         return frame
 
-    def ended(reason: str | None) -> Ending:
-        return Ending(step * settings.timestep_fs / 1000, reason)
+    def ended(reason: str | None, raised: bool = False) -> Ending:
+        return Ending(step * settings.timestep_fs / 1000, reason, raised)
 
     if step == 0:
         reason = _fault(look(stages[0].first), monitor)
@@ -204,14 +212,17 @@ def simulate(
             try:
                 engine.advance(ahead)
                 step += ahead
+                target = stage.temperature(step - begin)
                 if step % frame_every == 0:
-                    reason = _fault(look(stage.temperature(step - begin)), monitor)
+                    reason = _fault(look(target), monitor)
                 else:
                     reason = _unfit(engine.energy())
+                    if reason is None and (reason := watch(engine)):
+                        look(target)
             except (UserError, OSError):
                 raise
             except Exception as error:
-                reason = reason_of(error)
+                return ended(reason_of(error), raised=True)
             if reason:
                 return ended(reason)
             if stop or time.monotonic() - saved >= checkpoint_seconds:

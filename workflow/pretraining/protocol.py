@@ -139,7 +139,7 @@ def problems(generate: Mapping[str, Any], sources: Mapping[str, Any]) -> Iterato
             yield key, f"stop {entry['stop']:g} is below start {entry['start']:g}: exchange them"
             return
     yield from _source_problems(generate, sources)
-    yield from _stage_problems(generate)
+    yield from stage_problems(generate)
     per_formula = sum(generate["composition"].values())
     if generate["atoms"] % per_formula:
         yield (
@@ -180,7 +180,7 @@ def _source_problems(
             yield "composition", f"source '{name}' does not know {element}; it knows: {known}"
 
 
-def _stage_problems(generate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def stage_problems(generate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     timestep, every = generate["timestep_fs"], generate["frame_every_ps"]
     if not steps_of(every, timestep):
         yield "frame_every_ps", f"{every:g} ps is no whole number of steps of {timestep:g} fs"

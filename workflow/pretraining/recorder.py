@@ -41,6 +41,10 @@ class Recorder:
         What the trajectory is called in messages.
     describe
         Makes the structure that is written of a frame.
+    measure
+        Further numbers of the log by the name of their column; without a frame, any values.
+    keeps
+        Whether the structure of a frame is written; every frame has a line in the log.
     """
 
     def __init__(
@@ -49,10 +53,14 @@ class Recorder:
         identity: dict[str, Any],
         name: str,
         describe: Callable[[Frame], Atoms] = lambda frame: frame.atoms,
+        measure: Callable[[Frame | None], dict[str, float]] = lambda frame: {},
+        keeps: Callable[[Frame], bool] = lambda frame: True,
     ) -> None:
         self.folder = folder
         self.name = name
         self.describe = describe
+        self.measure = measure
+        self.keeps = keeps
         self._frames, self._log = folder / "frames.extxyz", folder / "log.csv"
         self._checkpoint = folder / "checkpoint.npz"
         file = folder / "identity.json"
@@ -66,7 +74,8 @@ class Recorder:
         self._state = self._read()
         if self._state is None:
             self._frames.write_bytes(b"")
-            self._log.write_text(",".join(LOG_COLUMNS) + "\n", encoding="utf-8")
+            header = ",".join([*LOG_COLUMNS, *measure(None)])
+            self._log.write_text(header + "\n", encoding="utf-8")
 
     @property
     def resumed(self) -> bool:
@@ -101,15 +110,21 @@ class Recorder:
 
     def add(self, frame: Frame) -> None:
         """Write a frame and its line of the log."""
+        if self.keeps(frame):
+            self.keep(frame)
+        row = (frame.target, frame.temperature, frame.potential, frame.kinetic)
+        numbers = [f"{number:.10g}" for number in (frame.time_ps, *row)]
+        total = f"{frame.potential + frame.kinetic:.12g}"
+        more = [f"{number:.10g}" for number in self.measure(frame).values()]
+        with open(self._log, "a", encoding="utf-8") as handle:
+            handle.write(",".join([*numbers, total, *more]) + "\n")
+
+    def keep(self, frame: Frame) -> None:
+        """Write the structure of a frame."""
         text = io.StringIO()
         write(text, self.describe(frame), format="extxyz")
         with open(self._frames, "a", encoding="utf-8") as handle:
             handle.write(text.getvalue())
-        row = (frame.target, frame.temperature, frame.potential, frame.kinetic)
-        numbers = [f"{number:.10g}" for number in (frame.time_ps, *row)]
-        total = f"{frame.potential + frame.kinetic:.12g}"
-        with open(self._log, "a", encoding="utf-8") as handle:
-            handle.write(",".join([*numbers, total]) + "\n")
 
     def save(self, engine: Any, step: int) -> None:
         """Save what the trajectory goes on from."""
