@@ -240,7 +240,7 @@ def other_python(name: str, package: str) -> str:
 def test_provenance_of_a_kim_model(tmp_path):
     python = other_python(".venv-kim", "kimpy")
     model = "Tersoff_LAMMPS_Tersoff_1988_C__MO_579868029681_003"
-    entry = {"calculator": "ase.calculators.kim.KIM", "args": [model]}
+    entry = {"calculator": "pretraining.calculators.kim", "args": [model]}
     code = made(tmp_path, entry, bulk("C", "diamond", a=3.57, cubic=True), python)["code"]
     assert code["package"] == "kim-api" and re.match(r"\d+\.\d+", code["version"])
     assert code["kim_model"] == model and code["kimpy"]
