@@ -148,7 +148,7 @@ def test_a_start_that_hangs(monkeypatch):
 
 def test_a_source_that_refuses_says_why_at_once(tmp_path):
     bad = source(start="refuse", log=str(tmp_path / "log"))
-    with pytest.raises(UserError, match="this code wants a licence"):
+    with pytest.raises(UserError, match="^source 'bad': this code wants a licence$"):
         list(evaluate_all(bad, structures("Ar Ar Ar")))
     assert (tmp_path / "log").read_text().count("start") == 1
     missing = Source("gone", calculator="no_such_package.Code", install="pip install code")

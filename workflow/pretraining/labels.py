@@ -63,6 +63,8 @@ def make_calculator(source: Source):
         ) from None
     try:
         return factory(*expand(source.args), **expand(source.kwargs))
+    except UserError as error:
+        raise UserError(f"source '{source.name}': {error}") from error
     except Exception as error:
         raise UserError(
             f"source '{source.name}': {source.calculator}: {reason_of(error)}"
