@@ -85,6 +85,6 @@ def test_paths_may_be_relative_to_the_configuration(study):
     config["sources"]["lj"]["env"] = "{config}/lj.yaml"
     (folder / "lj.yaml").write_text("dependencies: [ase]\n")
     (folder / "study.yaml").write_text(yaml.safe_dump(config))
-    output = study.snakemake("-n", "--configfile", "studies/copper/study.yaml", ERROR, "-F").stdout
+    output = study.snakemake("-n", "-F", ERROR, "--configfile", "studies/copper/study.yaml").stdout
     assert "studies/copper/cu.extxyz" in output
     assert "{config}" not in output
