@@ -66,6 +66,19 @@ def test_the_published_cost_follows_from_its_hours(root):
     assert "**590**" in as_markdown(table, 300, 0.207)
 
 
+def test_measured_power_takes_the_place_of_the_configured_one():
+    runs = runs_of((*PRETRAIN, 3600, GPU, "ok"), (*DIRECT, 7200, GPU, "ok"))
+    runs.loc[runs["kind"] == "direct", "power_w_mean"] = 100.0
+    table = cost(training_runs([runs]), power_w=300, carbon_kg_per_kwh=0.5)
+    assert total(table)["kwh"] == pytest.approx(0.3 + 0.2)
+    assert total(table)["kg_co2e"] == pytest.approx(0.25)
+    assert table.set_index("kind")["with_power"].to_dict() == {
+        "pretrain": 0,
+        "direct": 1,
+        "total": 1,
+    }
+
+
 def test_cpu_hours_are_counted_apart_and_without_electricity():
     runs = runs_of((*DIRECT, 3600, "cpu", "ok"), (*TUNED, 1800, GPU, "ok"))
     table = cost(training_runs([runs]))
@@ -115,12 +128,12 @@ def test_impossible_power_is_refused(power):
 
 
 def grid_file(folder):
-    header = "kind target structures transform source npre preseed n seed path imported"
+    header = "kind target structures transform source npre preseed n seed experiments path imported"
     lines = [
         header,
-        "pretrain ~ S none ace 100 42 0 42 runs/a False",
-        "pretrain ~ S none ace 330 42 0 42 runs/imported True",
-        "direct T ~ none none 0 0 25 1 runs/b False",
+        "pretrain ~ S none ace 100 42 0 42 fig2,fig4 runs/a False",
+        "pretrain ~ S none ace 330 42 0 42 fig2 runs/imported True",
+        "direct T ~ none none 0 0 25 1 fig4 runs/b False",
     ]
     path = folder / "grid.tsv"
     path.write_text("\n".join(lines).replace(" ", "\t").replace("~", "") + "\n")
@@ -147,6 +160,11 @@ def test_program_reads_the_metrics_of_the_grid(tmp_path, root):
     table = pd.read_csv(tmp_path / "cost.csv", keep_default_na=False)
     assert float(total(table)["kwh"]) == 1.0
     assert total(table, "not run")["runs"] == 1
+    by_experiment = table[table["kind"] == "experiment"].set_index(["experiment", "device"])
+    assert float(by_experiment.loc[("fig2", "gpu"), "hours"]) == 2.0
+    assert float(by_experiment.loc[("fig4", "gpu"), "hours"]) == 2.0
+    assert set(by_experiment.index) == {("fig2", "gpu"), ("fig4", "gpu"), ("fig4", "not run")}
+    assert "| experiment | fig4 | gpu |" in (tmp_path / "cost.md").read_text()
 
 
 @settings(max_examples=30, deadline=None)

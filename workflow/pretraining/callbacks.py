@@ -17,6 +17,7 @@ from nequip.train import EMALightningModule
 from pretraining.data import EpochSampler
 from pretraining.interruption import Interrupted, StopRequest
 from pretraining.metrics import named_errors
+from pretraining.power import PowerMeter
 from pretraining.runstate import RunState
 from pretraining.settings import Training
 
@@ -52,6 +53,8 @@ class Recorder(Checkpoint):
         Whether the run has been asked to stop.
     started
         Value of ``time.monotonic()`` when the program began.
+    power
+        Measures the electricity.
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class Recorder(Checkpoint):
         training: Training,
         stop: StopRequest,
         started: float,
+        power: PowerMeter,
     ) -> None:
         self.state = state
         self.sampler = sampler
         self.training = training
         self.stop = stop
+        self.power = power
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
         self.steps = 0
@@ -183,6 +188,7 @@ class Recorder(Checkpoint):
             "loss_sum": self._loss_sum,
             "loss_weight": self._loss_weight,
             "seconds": (self.seconds, self.wall_seconds),
+            "power": self.power.total(),
             # Epoch to go on with, and how many structures of it have been seen.
             "position": (epochs_done, self._loss_weight),
             # The procedure draws no random numbers, but a network of the user's may.
@@ -199,6 +205,7 @@ class Recorder(Checkpoint):
         self._loss_sum = state_dict["loss_sum"]
         self._loss_weight = state_dict["loss_weight"]
         self._earlier = state_dict["seconds"]
+        self.power.earlier = state_dict["power"]
         self.sampler.resume(*state_dict["position"])
         torch.set_rng_state(state_dict["random"])
         if len(state_dict["random_cuda"]) == torch.cuda.device_count():

@@ -40,6 +40,7 @@ from pretraining.modelfile import (
     set_weights,
     type_names_of_model,
 )
+from pretraining.power import PowerMeter
 from pretraining.runstate import RunState, file_hash
 from pretraining.settings import Request, Settings, digest, load_settings
 from pretraining.store import Store
@@ -100,6 +101,7 @@ class Run:
         self.device = resolve_device(self.training.device, self.training.allow_cpu)
         if self.device.type == "cpu":
             torch.set_num_threads(self.training.threads)
+        self.power = PowerMeter(self.device)
         self.store = Store(request.data)
         self.rows = {
             "train": self.store.indices("train", request.n),
@@ -183,7 +185,7 @@ class Run:
         """Train; return the record and why training stopped."""
         training = self.training
         sampler = EpochSampler(len(train_set), self.request.seed)
-        recorder = Recorder(self.state, sampler, training, self.stop, self.started)
+        recorder = Recorder(self.state, sampler, training, self.stop, self.started, self.power)
         early = EarlyStopping(MONITOR, min_delta=training.min_delta, patience=training.patience)
         trainer = lightning.Trainer(
             accelerator="gpu" if self.device.type == "cuda" else "cpu",
@@ -249,6 +251,7 @@ class Run:
                 "train": errors_of(model, few, batch, self.device),
             }
         diverged = stopped not in ("max_epochs", "patience")
+        power = self.power.mean_w
         metrics = {
             **self._about(),
             **errors,
@@ -270,6 +273,7 @@ class Run:
             "device_name": device_name(self.device),
             "train_time_s": round(train_seconds, 3),
             "wall_time_s": round(recorder.wall_seconds, 3),
+            "power_w_mean": None if power is None else round(power, 1),
         }
         out = self.request.out
         save_model(module, out / "model.ckpt")

@@ -13,6 +13,7 @@ from pretraining.collect import collect
 from pretraining.cost import (
     CARBON_KG_PER_KWH,
     POWER_W,
+    add_experiments,
     as_markdown,
     cost,
     pretrainings_left_out,
@@ -42,7 +43,7 @@ def main() -> None:
         runs = collect(
             read_training_grid(args.grid), args.results, allow_missing=args.allow_missing
         )
-        tables.append(normalise(runs, args.grid))
+        tables.append(normalise(add_experiments(runs, args.grid), args.grid))
     if not tables:
         raise UserError("nothing to add up: give --runs, --grid or both")
     published = read_headlines(args.published) if args.published else None
