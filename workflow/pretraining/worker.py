@@ -62,6 +62,8 @@ def end_with(parent: Connection) -> None:
 def serve(connection: Connection) -> None:
     """Evaluate what comes, until there is no more."""
     faulthandler.enable()
+    # Were a process that the code starts to keep it open, the parent would not see this one end.
+    os.set_inheritable(connection.fileno(), False)
     end_with(connection)
     source = connection.recv()
     evaluate = AnnouncingEvaluator(source, connection)
