@@ -196,7 +196,7 @@ def sets_tested(runs: pd.DataFrame, target: str) -> list[str]:
     return [target, *sorted(there["target"].unique())]
 
 
-def tested_on(runs: pd.DataFrame, target: str, tested: str) -> pd.DataFrame:
+def moved_to(runs: pd.DataFrame, target: str, tested: str) -> pd.DataFrame:
     """The models that were trained on a target, with their errors on another test set.
 
     Rows of kind ``transfer`` become direct and fine-tuned runs of the dataset `tested`, so that

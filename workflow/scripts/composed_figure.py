@@ -17,7 +17,7 @@ from pretraining.errors import UserError
 from pretraining.panel_table import panel_table
 from pretraining.panels import Options
 from pretraining.results import RMSE, read_runs, write_csv
-from pretraining.selection import Selection, select, select_each, sets_tested, tested_on
+from pretraining.selection import Selection, select, select_each, sets_tested, moved_to
 from pretraining.style import read_styles, read_titles, save
 
 COMPARE = {"pretrain_size": "npre", "source": "source"}
@@ -54,7 +54,7 @@ def main() -> None:
     styles = read_styles(args.styles)
     if args.figure == "specialised":
         selections = [
-            select(tested_on(runs, args.target, tested), Selection(target=tested), **compare)
+            select(moved_to(runs, args.target, tested), Selection(target=tested), **compare)
             for tested in sets_tested(runs, args.target)
         ]
         figure = specialised(selections, options, styles, **titles)
