@@ -25,6 +25,7 @@ Attributes: ``settings`` (JSON).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -99,9 +100,9 @@ def soap(descriptor: str):
     try:
         return Descriptor(descriptor)
     except RuntimeError as error:
-        # QUIP's own traceback comes first, the reason at its end.
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"descriptor '{descriptor}': {reason}") from None
+        # QUIP's own traceback comes first and what was in its memory last.
+        reason = re.split(r" {3,}|[^ -~]", str(error).strip().splitlines()[-1].strip())[0]
+        raise UserError(f"quippy does not take the descriptor '{descriptor}': {reason}") from None
 
 
 def vectors_of(atoms: Atoms, chosen: np.ndarray, descriptor) -> np.ndarray:

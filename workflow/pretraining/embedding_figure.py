@@ -114,7 +114,7 @@ def draw_embedding(
         axes.scatter(
             points["x"],
             points["y"],
-            s=2.5 * size,
+            s=2 * size,
             color=colours[name],
             edgecolors="white",
             linewidths=0.15,
@@ -190,7 +190,7 @@ def _point_size(axes: Axes, n: int) -> float:
     box = axes.get_position()
     width, height = 72 * axes.figure.get_size_inches()
     area = box.width * width * box.height * height
-    return float(np.clip(0.35 * area / max(n, 1), 0.8, 12))
+    return float(np.clip(0.35 * area / max(n, 1), 0.8, 5))
 
 
 def _scale(base: pd.DataFrame, colour_by: str) -> ScalarMappable:
