@@ -30,6 +30,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/embedding.smk"
+include: "workflow/rules/dynamics.smk"
 
 
 rule all:
@@ -61,6 +62,11 @@ rule fig5:
 rule umap:
     input:
         all_maps,
+
+
+rule md:
+    input:
+        all_dynamics,
 
 
 rule structures:

@@ -15,7 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from pretraining import protocol, samples
+from pretraining import protocol, robustness, samples
 from pretraining.errors import UserError
 from pretraining.settings import KINDS, MACHINE_KEYS
 from pretraining.sources import unknown_placeholders
@@ -297,6 +297,8 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
 
     for name in config["embeddings"]:
         yield from samples.problems(name, config)
+    for name in config["dynamics"]:
+        yield from robustness.problems(name, config)
 
     for name, experiment in config["experiments"].items():
         where = f"experiments.{name}"
@@ -457,6 +459,10 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
             return samples.embedding_part(config, name)
         case "umap":
             return samples.style_part(config, name)
+        case "dynamics":
+            return robustness.protocol_part(config, name)
+        case "start":
+            return robustness.start_part(config, name)
         case "weights":
             weights = config["pretrained_weights"]
             return {"pretrained_weights": [w for w in weights if Path(w["file"]).name == name]}

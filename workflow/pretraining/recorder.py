@@ -61,6 +61,7 @@ class Recorder:
         self.describe = describe
         self.measure = measure
         self.keeps = keeps
+        self.last: Frame | None = None
         self._frames, self._log = folder / "frames.extxyz", folder / "log.csv"
         self._checkpoint = folder / "checkpoint.npz"
         file = folder / "identity.json"
@@ -81,6 +82,16 @@ class Recorder:
     def resumed(self) -> bool:
         """Whether there is a state to go on from."""
         return self._state is not None
+
+    @property
+    def step(self) -> int:
+        """The step of that state; 0 for a new trajectory."""
+        return 0 if self._state is None else int(self._state["step"])
+
+    @property
+    def log(self) -> Path:
+        """The log under way."""
+        return self._log
 
     def _read(self) -> dict[str, np.ndarray] | None:
         """Read the checkpoint and cut the files to what they were; None if there is none."""
@@ -104,12 +115,12 @@ class Recorder:
         if self._state is None:
             return 0
         engine.restore(self._state)
-        step = int(self._state["step"])
-        say(f"{self.name}: going on after {step} steps")
-        return step
+        say(f"{self.name}: going on after {self.step} steps")
+        return self.step
 
     def add(self, frame: Frame) -> None:
         """Write a frame and its line of the log."""
+        self.last = frame
         if self.keeps(frame):
             self.keep(frame)
         row = (frame.target, frame.temperature, frame.potential, frame.kinetic)

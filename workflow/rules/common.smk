@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from pretraining import estimate
 from pretraining import grid as grids
 from pretraining import protocol
-from pretraining import remote, retrieval, samples
+from pretraining import remote, retrieval, robustness, samples
 from pretraining.config import (
     ADDRESS_KEYS,
     CONDUCT_KEYS,
@@ -50,6 +50,7 @@ COSTS = estimate.published_costs("resources/published/training-cost.csv")
 GRID["seconds"] = estimate.estimated_seconds(GRID, COSTS)
 try:
     grids.check_pools(GRID, config)
+    MOVED = {name: robustness.models(config, GRID, name) for name in config["dynamics"]}
 except UserError as error:
     sys.exit(f"error: {error}")
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
@@ -99,6 +100,8 @@ wildcard_constraints:
     run=one_of({run for runs in GENERATED.values() for run in runs}),
     model=one_of(path.removeprefix("runs/") for path in GRID["path"]),
     embedding=one_of(config["embeddings"]),
+    moved=one_of(config["dynamics"]),
+    replica=r"[1-9]\d*",
     sample=one_of({name for e in config["embeddings"].values() for name in samples.samples_of(e)}),
     table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),
 
@@ -668,6 +671,72 @@ def all_maps(wildcards):
     return map_files(list(config["embeddings"]))
 
 
+# ------------------------------------------------------------------------- molecular dynamics
+
+
+def start_data(wildcards):
+    """Return the prepared set that the start of a robustness test is taken from, if it is one."""
+    start = config["dynamics"][wildcards.moved]["start"]
+    return f"<results>/data/{start['dataset']}/prepared.h5" if "dataset" in start else []
+
+
+def start_file(wildcards):
+    """Return the file that the start of a robustness test is taken from, if it is one."""
+    return config["dynamics"][wildcards.moved]["start"].get("file", [])
+
+
+def start_option(wildcards, input):
+    """Return the option that hands the prepared set over."""
+    return f"--data {input.data}" if input.data else ""
+
+
+def dynamics_device(wildcards):
+    """Return where the dynamics of a model run, as JSON."""
+    return json.dumps({key: config["training"][key] for key in ("device", "allow_cpu")})
+
+
+def dynamics_minutes(wildcards, attempt):
+    """Return a trajectory's wall-time limit, by attempt: the next one goes on."""
+    test = config["dynamics"][wildcards.moved]
+    steps = 1000 * robustness.duration_ps(test) / test["timestep_fs"]
+    # Steps a second of the paper's network and 200 atoms on a GPU; less than one on a CPU.
+    pace = 30 if config["training"]["device"] == "cuda" else 0.5
+    return min(math.ceil(10 + steps / pace / 60), 1440) * attempt
+
+
+def trajectories_of(wildcards):
+    """Return the outcomes of a robustness test; with `allow_missing` those that exist."""
+    test = config["dynamics"][wildcards.moved]
+    folder = f"{config['results']}/dynamics/{wildcards.moved}"
+    files = [
+        f"{folder}/{model}/replica~{replica}/outcome.json"
+        for model in MOVED[wildcards.moved]
+        for replica in range(1, test["replicas"] + 1)
+    ]
+    return [file for file in files if Path(file).exists()] if config["allow_missing"] else files
+
+
+def md_options(wildcards):
+    """Return the title of a robustness test and the times of its snapshots, as options."""
+    test = config["dynamics"][wildcards.moved]
+    times = " ".join(f"{time:g}" for time in test["snapshots"])
+    title = shlex.quote(test.get("title", wildcards.moved))
+    return f"--title {title} --radius {test['radius']:g} --snapshots {times}"
+
+
+def md_files(names):
+    """Return figures and tables of robustness tests."""
+    figures = expand("<results>/figures/md-{name}.{format}", name=names, format=FIGURE_FORMATS)
+    return figures + expand("<results>/tables/md-{name}.md", name=names)
+
+
+def all_dynamics(wildcards):
+    """Return the figures and tables of all robustness tests."""
+    if not config["dynamics"]:
+        sys.exit("error: target 'md': the configuration has no 'dynamics'")
+    return md_files(list(config["dynamics"]))
+
+
 def artefacts(wildcards):
     """Return everything that the configured study ends in."""
     tables = expand("<results>/tables/table1.{format}", format=TABLE_FORMATS)
@@ -683,6 +752,7 @@ def artefacts(wildcards):
         names = config["experiments"]
         tables += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
         tables += map_files(list(config["embeddings"]))
+        tables += md_files(list(config["dynamics"]))
         if "source" in set(grids.results_table(config, GRID, config["experiments"])["kind"]):
             tables += expand("<results>/figures/students.{format}", format=FIGURE_FORMATS)
         if any(experiment["also_test"] for experiment in config["experiments"].values()):

@@ -1,0 +1,54 @@
+"""Run one trajectory of a robustness test: a trained model, heated until its end or failure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+
+from pretraining import cli
+from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="model.ckpt of a run")
+    parser.add_argument("--start", type=Path, required=True, help="structure to start from")
+    parser.add_argument("--settings", type=Path, required=True, help="YAML with 'dynamics'")
+    parser.add_argument("--replica", type=int, default=1, help="decides the initial velocities")
+    parser.add_argument(
+        "--machine",
+        type=yaml.safe_load,
+        default={},
+        help="YAML, such as '{device: cpu}': where to run it",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    protocol = yaml.safe_load(arguments.settings.read_text(encoding="utf-8"))["dynamics"]
+
+    with StopRequest() as stop:
+        try:
+            from pretraining.robustness_run import Request, run  # takes seconds
+
+            request = Request(
+                model=arguments.model,
+                start=arguments.start,
+                protocol=protocol,
+                replica=arguments.replica,
+                out=arguments.out,
+                **arguments.machine,
+            )
+            run(request, stop, arguments.checkpoint_seconds)
+        except Interrupted as interruption:
+            say(f"{arguments.out}: {interruption}")
+            return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

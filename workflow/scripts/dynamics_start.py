@@ -1,0 +1,34 @@
+"""Write the structure that a robustness test starts from."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+from ase.io import write
+
+from pretraining.cli import run
+from pretraining.interruption import write_atomically
+from pretraining.robustness_start import start_structure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True, help="YAML with 'start'")
+    parser.add_argument("--data", type=Path, help="prepared set (HDF5), unless 'start' has a file")
+    parser.add_argument("--out", type=Path, required=True, help="extended XYZ to write")
+    args = parser.parse_args()
+    start = yaml.safe_load(args.settings.read_text(encoding="utf-8"))["start"]
+    atoms = start_structure(start, args.data)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out, lambda path: write(path, atoms, format="extxyz"))
+    told = ", ".join(f"{key} {value}" for key, value in atoms.info.items())
+    print(f"{args.out}: {len(atoms)} atoms ({told})")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,31 @@
+"""Draw a robustness test: pictures, coordination, survival and layering against time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import pandas as pd
+
+from pretraining.cli import run
+from pretraining.robustness_figure import robustness_figure
+from pretraining.style import save
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=Path, required=True, help="table of the trajectories, CSV")
+    parser.add_argument("--title", default="")
+    parser.add_argument("--radius", type=float, required=True, help="of neighbours, Å")
+    parser.add_argument("--snapshots", type=float, nargs="*", default=[], help="times, ps")
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    args = parser.parse_args()
+    table = pd.read_csv(args.table)
+    save(robustness_figure(table, args.title, args.radius, args.snapshots), *args.out)
+
+
+if __name__ == "__main__":
+    run(main)

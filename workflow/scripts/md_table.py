@@ -1,0 +1,32 @@
+"""Summarise a robustness test: a row for each trajectory, survival curves, a page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pretraining.cli import run
+from pretraining.results import write_csv, write_text
+from pretraining.survival import as_markdown, summarise, survival_curves
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--outcomes", type=Path, nargs="*", required=True, help="outcome.json, …")
+    parser.add_argument("--out", type=Path, required=True, help="a row a trajectory, CSV")
+    parser.add_argument("--survival", type=Path, required=True, help="survival curves, CSV")
+    parser.add_argument("--markdown", type=Path, required=True, help="page to write")
+    args = parser.parse_args()
+    table = summarise(args.outcomes)
+    write_csv(args.out, table)
+    write_csv(args.survival, survival_curves(table))
+    write_text(args.markdown, as_markdown(table))
+    for group, part in table.groupby("group", sort=False):
+        print(f"{group}: {(part['status'] == 'survived').sum()} of {len(part)} survive")
+
+
+if __name__ == "__main__":
+    run(main)
