@@ -123,8 +123,10 @@ def draw_embedding(
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_axis_off()
     if legend:
+        # Below, unless the colour bar is there.
+        place = ("upper center", (0.5, 0)) if colour_by == "set" else ("lower center", (0.5, 1))
         handles = legend_handles(samples, colour_by)
-        axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), **LEGEND)
+        axes.legend(handles=handles, loc=place[0], bbox_to_anchor=place[1], **LEGEND)
 
 
 def legend_handles(
