@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from copy import deepcopy
 
@@ -143,3 +144,29 @@ def test_an_interpreter_that_is_not_there_matters_when_it_is_used(labelled):
     finally:
         shutil.move(labelled.folder / "moved", labels)
         write_config(labelled.folder)
+
+
+CONDA = """#!/bin/sh
+case "$*" in
+  *info*) echo '{"conda_prefix": "/conda", "platform": "linux-64", "conda_version": "25.1.0"}' ;;
+  *--version*) echo "conda 25.1.0" ;;
+  *) echo '{"get": {"channel_priority": "strict"}}' ;;
+esac
+"""
+
+
+def test_a_conda_environment_brings_the_interpreter(labelled, monkeypatch):
+    conda = labelled.folder / "bin" / "conda"
+    conda.parent.mkdir()
+    conda.write_text(CONDA)
+    conda.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{conda.parent}:{os.environ['PATH']}")
+    source = {"python": "/nowhere/python", "env": "envs/gap.yaml"}
+    write_config(labelled.folder, lambda entry: entry.update(source))
+    options = ["-n", "--configfile", "config/copper.yaml", "-R", "isolated_atoms", "--", SET]
+    try:
+        assert labelled.snakemake(*options, check=False).returncode != 0
+        output = labelled.snakemake("--sdm", "conda", *options).stdout
+    finally:
+        write_config(labelled.folder)
+    assert "rule isolated_atoms" in output and "/nowhere" not in output
