@@ -21,6 +21,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
+from interpreters import interpreter
 from pretraining import isolated
 from pretraining.errors import UserError
 from pretraining.isolated import isolated_energies
@@ -228,17 +229,16 @@ def test_provenance_names_code_and_potential_files(tmp_path, name, package, file
         assert place not in json.dumps(found)
 
 
-def other_python(name: str, package: str) -> str:
-    """Interpreter of an environment beside the checkout that has a package; skips without it."""
-    python = ROOT.parent / name / "bin" / "python"
-    probe = [python, "-c", f"import ase, yaml, {package}"]
-    if not python.exists() or subprocess.run(probe, capture_output=True).returncode:
-        pytest.skip(f"no {python} with {package}")
-    return str(python)
+def python_with(package: str) -> str:
+    """An interpreter that has a package, or a skipped test."""
+    try:
+        return interpreter(package)
+    except LookupError as error:
+        pytest.skip(str(error))
 
 
 def test_provenance_of_a_kim_model(tmp_path):
-    python = other_python(".venv-kim", "kimpy")
+    python = python_with("kimpy")
     model = "Tersoff_LAMMPS_Tersoff_1988_C__MO_579868029681_003"
     entry = {"calculator": "pretraining.calculators.kim", "args": [model]}
     code = made(tmp_path, entry, bulk("C", "diamond", a=3.57, cubic=True), python)["code"]
@@ -247,7 +247,7 @@ def test_provenance_of_a_kim_model(tmp_path):
 
 
 def test_provenance_of_ace(tmp_path, shared_data):
-    python = other_python(".venv-ace", "pyace")
+    python = python_with("pyace")
     potential = str(shared_data / "potentials" / "c_ace.yace")
     entry = {"calculator": "pyace.PyACECalculator", "kwargs": {"basis_set": potential}}
     found = made(tmp_path, entry, bulk("C", "diamond", a=3.57), python)

