@@ -20,8 +20,8 @@ from ase import Atoms
 
 from pretraining.errors import UserError
 from pretraining.labels import Evaluator, reason_of
+from pretraining.process import START_LIMIT, Outcome
 from pretraining.sources import Source
-from pretraining.workers import START_LIMIT, Outcome
 
 # How much longer than its parent a process waits before it ends itself, s.
 GRACE = 60.0
