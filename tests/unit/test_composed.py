@@ -17,7 +17,7 @@ from pretraining.headline import read_headlines
 from pretraining.panel_table import panel_table
 from pretraining.panels import Options
 from pretraining.results import COLUMNS, normalise, write_csv
-from pretraining.selection import Selection, select, select_each, sets_tested, moved_to
+from pretraining.selection import Selection, moved_to, select, select_each, sets_tested
 from pretraining.style import ramp, read_titles
 
 SEEDS = (1, 2, 3)
@@ -173,13 +173,15 @@ def test_a_diverged_run_does_not_flatten_the_bars(silicon):
 
 
 def test_other_shapes_of_experiment_are_drawn(tubes, silicon):
-    """By size on further test sets, by source with transforms, one transform, mean of the seeds."""
+    """By size on further test sets, by source with transforms, one seed or transform, mean of seeds."""
     by_size = Options(compare="npre", metrics=("force",), untuned=True, aggregate="mean")
     assert letters(specialised(on_each(tubes, "npre"), by_size)) == ["a", "c"]
     by_source = select_each(silicon[silicon["npre"] != 100], compare="source")
     assert letters(alchemical(by_source, FORCE)) == ["a", "b", "d"]
     one = select_each(silicon[silicon["transform"] != "Si"], compare="npre")
     assert letters(alchemical(one, BY_SIZE)) == ["a", "c"]
+    seed = silicon[silicon["seed"] == 1]
+    assert letters(alchemical(select_each(seed, compare="npre"), BY_SIZE)) == ["a", "b", "d"]
     direct = silicon[silicon["kind"] == "direct"]
     assert letters(alchemical(select_each(direct, compare="npre"), BY_SIZE)) == ["a", "c"]
 

@@ -1,4 +1,4 @@
-"""Several pre-training seeds: a cell's runs are those of every pre-training and fine-tuning seed."""
+"""Several pre-training seeds: a cell has the runs of every pair with a fine-tuning seed."""
 
 from __future__ import annotations
 

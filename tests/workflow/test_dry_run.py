@@ -30,6 +30,36 @@ def test_the_default_target_is_everything(checkout):
     assert checkout.job_counts() == checkout.job_counts("all")
 
 
+def test_every_model_of_the_specialised_experiment_is_tested_twice(checkout):
+    counts = checkout.job_counts("fig4")
+    # 25 direct, 25 fine-tuned models on the general test set, and the pre-trained one on both.
+    assert counts["evaluate"] == 52
+    assert counts["source_error"] == 2
+    # The pre-trained one on the general test set is that of Figures 2 and 3.
+    assert checkout.job_counts("all")["evaluate"] == 71
+
+
+def test_figures_of_several_panels(checkout):
+    counts = checkout.job_counts("all")
+    assert (counts["learning_curves"], counts["specialised_figure"]) == (2, 1)
+    assert (counts["alchemical_figure"], counts["forgetting"], counts["students"]) == (1, 1, 1)
+
+
+def test_a_parity_plot_needs_one_model(checkout):
+    run = "direct/target~nanotubes/source~none/n~15/seed~1"
+    counts = checkout.job_counts(f"results/figures/parity/target~C-GAP-17/{run}.png")
+    assert tuple(counts.get(rule, 0) for rule in TRAINING) == (0, 1, 0)
+    assert (counts["predictions"], counts["parity"], counts["prepare"]) == (1, 1, 2)
+
+
+def test_pretraining_seeds_multiply(checkout):
+    path = edited(
+        checkout, "preseed.yaml", lambda c: c["experiments"]["fig3"]["pretrain_seeds"].append(7)
+    )
+    counts = checkout.job_counts("table1", "--configfile", path)
+    assert tuple(counts[rule] for rule in TRAINING) == (8, 40, 320)
+
+
 def test_a_dry_run_of_the_grid_is_quick(checkout):
     start = time.perf_counter()
     checkout.job_counts("all")

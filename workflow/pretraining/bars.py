@@ -84,9 +84,9 @@ def _bar(
             x, cell.mean, yerr=cell.std, color="0.15", elinewidth=0.8, capsize=2.0, zorder=3
         )
     # Side by side, so that equal values do not hide each other.
-    spread = np.linspace(-0.28, 0.28, len(values)) * width if len(values) > 1 else [0.0]
+    spread = np.linspace(-0.28, 0.28, len(values)) if len(values) > 1 else np.zeros(1)
     axes.plot(
-        x + spread,
+        x + width * spread,
         values,
         linestyle="none",
         marker="o",

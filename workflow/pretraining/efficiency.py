@@ -2,8 +2,8 @@
 
 A pre-trained model that reaches with n structures the accuracy direct training needs N for is
 N / n times as data-efficient. The number depends on the metric, on how the seeds are summarised and
-on the pre-training size, so each row states all three. The runs of a cell are those of all seeds, of the
-pre-training and of the fine-tuning.
+on the pre-training size, so each row states all three. The runs of a cell are those of all seeds,
+of the pre-training and of the fine-tuning.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pretraining.errors import UserError
 from pretraining.panel_table import panel_table
 from pretraining.panels import Options
 from pretraining.results import RMSE, read_runs, write_csv
-from pretraining.selection import Selection, select, select_each, sets_tested, moved_to
+from pretraining.selection import Selection, moved_to, select, select_each, sets_tested
 from pretraining.style import read_styles, read_titles, save
 
 COMPARE = {"pretrain_size": "npre", "source": "source"}
