@@ -173,7 +173,7 @@ def test_a_diverged_run_does_not_flatten_the_bars(silicon):
 
 
 def test_other_shapes_of_experiment_are_drawn(tubes, silicon):
-    """By size on several test sets, by source, with one seed or transform, the mean of the seeds."""
+    """By size on several test sets, by source, with one seed or transform, mean of the seeds."""
     by_size = Options(compare="npre", metrics=("force",), untuned=True, aggregate="mean")
     assert letters(specialised(on_each(tubes, "npre"), by_size)) == ["a", "c"]
     by_source = select_each(silicon[silicon["npre"] != 100], compare="source")
