@@ -42,7 +42,8 @@ class Limits:
         Two atoms nearer than this (Å) have fallen into each other.
     zero_fold, eight_fold
         Of the share of atoms without a neighbour and with eight or more: vapour where there is no
-        boiling, and clusters that no valence allows. One such atom can be a fluctuation.
+        boiling, and clusters that no valence allows. Five neighbours are where a breakdown may
+        begin, but happen in any hot liquid: they are counted, and are no failure.
     """
 
     temperature_factor: float = 3.0

@@ -70,12 +70,10 @@ def _by_matplotlib(axes: Axes, atoms: Atoms, radius: float) -> None:
     i, j, images = neighbor_list("ijS", atoms, radius)
     inside = (i < j) & ~images.any(axis=1)
     i, j = i[inside], j[inside]
-    # Every bond is behind the nearer of its atoms; a thousandth keeps the order of equals.
-    for pairs, width in (((i, j), 2.0),):
-        ends = np.stack([places[pairs[0]], places[pairs[1]]], axis=1)
-        back = np.maximum(share[pairs[0]], share[pairs[1]])
-        greys = 0.45 * (1 - back) + back * np.ones((1, 3))
-        axes.add_collection(LineCollection(ends, colors=greys, linewidths=width, zorder=1))
+    ends = np.stack([places[i], places[j]], axis=1)
+    back = np.maximum(share[i], share[j])
+    greys = 0.45 * (1 - back) + back * np.ones((1, 3))
+    axes.add_collection(LineCollection(ends, colors=greys, linewidths=1.2, zorder=1))
     order = np.argsort(-depth)
     size = np.full(len(atoms), 2 * ATOM)
     edges = 0.55 * colours[order] + 0.45 * share[order]
@@ -100,7 +98,7 @@ def _frame(axes: Axes, atoms: Atoms) -> None:
 
 
 def _by_ovito(atoms: Atoms, radius: float) -> np.ndarray:
-    """An image rendered by OVITO's Tachyon, shape (pixels, pixels, 3 or 4)."""
+    """An image rendered by OVITO's Tachyon, shape (PIXELS, PIXELS, 3)."""
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # there may be no display
     from ovito.io.ase import ase_to_ovito
     from ovito.modifiers import CreateBondsModifier
@@ -110,7 +108,7 @@ def _by_ovito(atoms: Atoms, radius: float) -> np.ndarray:
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     data = ase_to_ovito(bare)
     data.particles_.create_property("Color", data=class_colours(neighbours(atoms, radius)))
-    data.particles.vis.radius = ATOM
+    data.particles_.create_property("Radius", data=np.full(len(bare), ATOM))
     data.cell.vis.line_width = 0.06
     data.cell.vis.rendering_color = (0.55, 0.55, 0.55)
     pipeline = Pipeline(source=StaticSource(data=data))
@@ -125,6 +123,6 @@ def _by_ovito(atoms: Atoms, radius: float) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "structure.png"
             view.render_image(filename=str(file), size=(PIXELS, PIXELS), renderer=renderer)
-            return plt.imread(file)
+            return plt.imread(file)[..., :3]
     finally:
         pipeline.remove_from_scene()

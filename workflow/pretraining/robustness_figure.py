@@ -56,7 +56,8 @@ def draw_survival(axes: Axes, table: pd.DataFrame) -> None:
         alive = int(((table["group"] == group) & (table["status"] == "survived")).sum())
         axes.plot([], [], color=colours[group], label=f"{group} ({alive} of {count} survive)")
     axes.set(xlim=(0, end), ylim=(0, 103), xlabel="time (ps)", ylabel="alive (%)")
-    axes.legend(loc="lower left", handlelength=1.5)
+    legend = axes.legend(loc="center right", handlelength=1.5, bbox_to_anchor=(1.0, 0.45))
+    legend.set_in_layout(False)  # it is inside, and no reason for a margin
 
 
 def binned(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
@@ -160,9 +161,9 @@ def robustness_figure(
     groups = {group: part for group, part in table.groupby("group", sort=False)}
     n = len(groups)
     with house_style():
-        side = min(1.6, TEXT_WIDTH / max(len(times), 1) - 0.1)
-        heights = [n * (side + 0.18)] * bool(times) + [1.85, 1.75]
-        figure = plt.figure(figsize=(TEXT_WIDTH, sum(heights) + 0.55), layout="constrained")
+        side = min(1.5, TEXT_WIDTH / max(len(times), 1) - 0.1)
+        heights = [n * (side + 0.12)] * bool(times) + [1.75, 1.65]
+        figure = plt.figure(figsize=(TEXT_WIDTH, sum(heights) + 0.25), layout="constrained")
         figure.suptitle(title, fontsize=8, fontweight="bold", x=0.01, ha="left")
         boxes = list(figure.subfigures(len(heights), 1, height_ratios=heights))
         if times:

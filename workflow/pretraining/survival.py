@@ -62,11 +62,12 @@ def median_time(curve: pd.DataFrame) -> float:
 
 def identity_of(outcome: Path) -> dict[str, str]:
     """Return which model a trajectory is of, by the folders of its outcome."""
-    parts = outcome.parts
-    at = len(parts) - 1 - parts[::-1].index("dynamics")
-    kind = {"imported": "pretrain"}.get(parts[at + 2], parts[at + 2])
-    named = dict(part.split("~", 1) for part in parts[at + 3 : -1])
-    return {"kind": kind} | named
+    parts = list(outcome.parts[:-1])
+    named = {}
+    while "~" in parts[-1]:
+        key, value = parts.pop().split("~", 1)
+        named[key] = value
+    return {"kind": {"imported": "pretrain"}.get(parts[-1], parts[-1])} | named
 
 
 def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
@@ -110,7 +111,7 @@ def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
     for column in ("npre", "n", "seed", "replica"):
         table[column] = pd.to_numeric(table[column])
     rank = table["kind"].map({kind: i for i, kind in enumerate(KINDS)})
-    order = ["_rank", "group", "n", "npre", "seed", "replica"]
+    order = ["_rank", "n", "npre", "group", "seed", "replica"]
     ordered = table.assign(_rank=rank).sort_values(order, kind="stable")
     return ordered.drop(columns="_rank").reset_index(drop=True)
 
