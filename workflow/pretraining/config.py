@@ -295,11 +295,6 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
             f"pretrained_weights[{index}].transform", weights["transform"], "transforms"
         )
 
-    for name in config["embeddings"]:
-        yield from samples.problems(name, config)
-    for name in config["dynamics"]:
-        yield from robustness.problems(name, config)
-
     for name, experiment in config["experiments"].items():
         where = f"experiments.{name}"
         for key in ("target", "structures"):
@@ -348,6 +343,11 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                         f"{where}.{key}[{index}]: {size} is more than the pool of "
                         f"'{dataset_name}', at most {pool} training structures"
                     )
+
+    for name in config["embeddings"]:
+        yield from samples.problems(name, config)
+    for name in config["dynamics"]:
+        yield from robustness.problems(name, config)
 
 
 def datasets_of(experiment: dict[str, Any]) -> list[str]:
