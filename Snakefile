@@ -21,6 +21,8 @@ pathvars:
     logs=f"{config['results']}/logs",
 
 
+# What a user may ask for by name, beside `all`.
+include: "workflow/rules/targets.smk"
 include: "workflow/rules/retrieve.smk"
 include: "workflow/rules/generate.smk"
 include: "workflow/rules/data.smk"
@@ -37,43 +39,3 @@ rule all:
     default_target: True
     input:
         artefacts,
-
-
-rule fig2:
-    input:
-        figure_of("fig2"),
-
-
-rule fig3:
-    input:
-        figure_of("fig3"),
-
-
-rule fig4:
-    input:
-        figure_of("fig4"),
-
-
-rule fig5:
-    input:
-        figure_of("fig5"),
-
-
-rule umap:
-    input:
-        all_maps,
-
-
-rule md:
-    input:
-        all_dynamics,
-
-
-rule structures:
-    input:
-        all_generated,
-
-
-rule grid:
-    input:
-        "<results>/grid.tsv",

@@ -1,16 +1,6 @@
 # What the label sources say, each by itself and against the others.
 
 
-rule check_sources:
-    input:
-        "<results>/checks/sources.md",
-
-
-rule compare_sources:
-    input:
-        compared_datasets,
-
-
 rule check_source:
     input:
         script="workflow/scripts/check_source.py",
