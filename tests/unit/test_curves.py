@@ -171,6 +171,15 @@ def test_lines_of_untuned_models_and_of_sources():
     assert legend_of(figure)[-2:] == ["pre-trained,\nnot tuned", "label source\nitself"]
 
 
+def test_a_line_far_from_all_curves_does_not_squeeze_them():
+    extra = pd.DataFrame([("source", "T", "ace", 0, 0, 0, 1e-6, 1.0)], columns=list(COLUMNS))
+    runs = pd.concat([study(), normalise(extra, "extra")], ignore_index=True)
+    energy, force = learning_curves([select(runs)], Options(sources=True)).axes
+    assert energy.get_ylim()[0] > 0.1
+    assert [text.get_text() for text in energy.texts] == ["↓ 1e-06"]
+    assert not force.texts and force.get_ylim()[0] < 1.0 < force.get_ylim()[1]
+
+
 def test_published_values_alone_and_beside(root):
     table = root / "resources/published/table1.csv"
     points = root / "resources/published/points.csv"

@@ -157,7 +157,10 @@ def test_bad_configuration_ends_in_one_line(checkout, change, words):
 
 
 def test_an_unknown_figure_names_the_experiments(checkout):
-    path = edited(checkout, "few.yaml", lambda c: c["experiments"].pop("fig4"))
+    def edit(config):
+        del config["experiments"]["fig4"], config["dynamics"]
+
+    path = edited(checkout, "few.yaml", edit)
     process = checkout.snakemake("-n", "fig4", "--configfile", path, check=False)
     assert process.returncode != 0
     message = "error: target 'fig4': the configuration has no experiment of that name; it has: "

@@ -23,6 +23,8 @@ SIZES_LABEL = "DFT-labelled structures"
 UNTUNED = (0, (7, 2.5))
 OWN_ERROR = (0, (1, 1.4))
 GREY = "#777777"
+# A line further than this factor from every curve is not given room.
+FAR = 8.0
 HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.8}
 
 
@@ -56,6 +58,7 @@ class Extent:
     def __init__(self) -> None:
         self.sizes: list[float] = []
         self.heights: list[float] = []
+        self.lines: list[tuple[float, str]] = []
 
     def add(self, curve: pd.DataFrame) -> None:
         """Make room for a curve; the long error bars of marked cells may leave the panel."""
@@ -71,6 +74,12 @@ class Extent:
             axes.set(xticks=[], yticks=[])
             return
         low, high = min(self.heights), max(self.heights)
+        # A line that is far from all curves would squeeze them; an arrow says where it is.
+        near = [h for h, _ in self.lines if low / FAR < h < FAR * high]
+        low, high = min([low, *near]), max([high, *near])
+        for height, colour in self.lines:
+            if height not in near:
+                _arrow(axes, height, low, colour)
         margin = max((high / low) ** 0.06, 1.04)
         low, high = low / margin, high * margin
         axes.set(xscale="log", yscale="log", ylim=(low, high))
@@ -78,6 +87,21 @@ class Extent:
         value_ticks(axes.yaxis, low, high)
         size_ticks(axes.xaxis, self.sizes)
         axes.grid(axis="y", which="major", color="0.92", linewidth=0.6)
+
+
+def _arrow(axes: Axes, height: float, low: float, colour: str) -> None:
+    """Give the height of a line that lies beyond the panel, at the edge next to it."""
+    below = height < low
+    axes.text(
+        0.98,
+        0.02 if below else 0.98,
+        f"{'↓' if below else '↑'} {height:.2g}",
+        transform=axes.transAxes,
+        ha="right",
+        va="bottom" if below else "top",
+        color=colour,
+        fontsize=6.2,
+    )
 
 
 def looks_of(frames: Sequence[pd.DataFrame], options: Options, styles) -> tuple[dict, dict]:
@@ -163,7 +187,7 @@ def draw_panel(
             extent.add(curve)
             _open_symbols(axes, curve, look, joined=points is None, zorder=zorder)
     for height, colour, style in lines:
-        extent.heights.append(height)
+        extent.lines.append((height, colour))
         axes.axhline(height, color=colour, linestyle=style, linewidth=0.9, zorder=1.5)
 
 
