@@ -1,0 +1,189 @@
+"""Molecular dynamics with trained models through the workflow: copper, EMT and tiny networks."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import ase.io
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from ase.build import bulk
+
+TEST = "results/copper/dynamics/heat"
+CONFIG = {
+    "results": "results/copper",
+    "datasets": {
+        name: {
+            "path": f"resources/{name}.extxyz",
+            "labels": {"source": "emt"},
+            "split": {"n_val": 3, "n_test": 4},
+            "keep": ["density"],
+        }
+        for name in ("synthetic", "target")
+    },
+    "sources": {
+        "emt": {
+            "title": "EMT",
+            "kind": "empirical",
+            "elements": ["Cu"],
+            "calculator": "ase.calculators.emt.EMT",
+        }
+    },
+    "network": {"num_layers": 1, "num_features": 4, "cutoff": 3.5},
+    "training": {"max_epochs": 8, "device": "cpu", "batch_size": 4, "learning_rate": 0.03},
+    "experiments": {
+        "fig3": {
+            "target": "target",
+            "structures": "synthetic",
+            "sources": ["emt"],
+            "pretrain_sizes": [12],
+            "pretrain_seeds": [1],
+            "sizes": [6],
+            "finetune_seeds": [1],
+            "direct_seeds": [1],
+        }
+    },
+    "dynamics": {
+        "heat": {
+            "models": [{"experiment": "fig3", "n": [6], "kinds": ["direct", "finetune"]}],
+            "replicas": 2,
+            "start": {"dataset": "target", "nearest": {"density": 8.9}, "repeat": [2, 1, 1]},
+            "stages": [{"from": 100, "to": 600, "ps": 0.05}, {"temperature": 600, "ps": 0.05}],
+            "frame_every_ps": 0.01,
+            "log_every_ps": 0.005,
+            "radius": 3.2,
+            # Twelve neighbours are what copper has.
+            "limits": {"eight_fold": 1, "temperature_factor": 50, "energy_per_atom": 50},
+            "snapshots": [0, 0.1],
+        }
+    },
+}
+
+
+def write(checkout, config):
+    (checkout.folder / "config/heat.yaml").write_text(yaml.safe_dump(config))
+
+
+def run(checkout, *targets, check=True):
+    options = ["--configfile", "config/heat.yaml", "--cores", "2"]
+    return checkout.snakemake(*options, "--", *targets, check=check)
+
+
+def counts(checkout):
+    return checkout.job_counts("md", "--configfile", "config/heat.yaml")
+
+
+@pytest.fixture(scope="module")
+def heated(copy_repository, tmp_path_factory):
+    """A checkout in which the test has been run."""
+    checkout = copy_repository(tmp_path_factory.mktemp("heat"))
+    rng = np.random.default_rng(1)
+    for name, n in (("synthetic", 20), ("target", 14)):
+        frames = []
+        for _ in range(n):
+            atoms = bulk("Cu", cubic=True)
+            atoms.set_cell(atoms.cell * rng.uniform(0.97, 1.03), scale_atoms=True)
+            atoms.positions += rng.normal(scale=0.1, size=(4, 3))
+            atoms.info["density"] = 63.546 * 4 / atoms.get_volume() * 1.66054
+            frames.append(atoms)
+        ase.io.write(checkout.folder / f"resources/{name}.extxyz", frames)
+    write(checkout, CONFIG)
+    run(checkout, "md")
+    return checkout
+
+
+def test_a_trajectory_for_every_model_and_replica(heated):
+    outcomes = sorted((heated.folder / TEST).rglob("outcome.json"))
+    assert [path.parent.name for path in outcomes] == ["replica~1", "replica~2"] * 2
+    for path in outcomes:
+        assert {p.name for p in path.parent.iterdir()} == {
+            "trajectory.extxyz", "thermodynamics.csv", "coordination.csv", "outcome.json"
+        }  # fmt: skip
+        assert json.loads(path.read_text())["n_atoms"] == 8
+    starts = [pd.read_csv(p.parent / "thermodynamics.csv")["kinetic_ev"][0] for p in outcomes]
+    # The same velocities for every model in the same replica.
+    assert starts[0] == starts[2] and starts[1] == starts[3] and starts[0] != starts[1]
+
+
+def test_table_and_figure(heated):
+    tables = heated.folder / "results/copper/tables"
+    table = pd.read_csv(tables / "md-heat.csv")
+    assert table["group"].tolist() == ["direct"] * 2 + ["fine-tuned"] * 2
+    assert (table["time_ps"] <= 0.1).all()
+    assert pd.read_csv(tables / "md-heat-survival.csv")["survival"][0] == 1
+    assert "| fine-tuned | 2 |" in (tables / "md-heat.md").read_text()
+    for format in ("pdf", "png"):
+        figure = heated.folder / f"results/copper/figures/md-heat.{format}"
+        assert figure.stat().st_size > 5000
+
+
+def test_what_changes_runs_again_and_no_more(heated):
+    assert "Nothing to be done" in run(heated, "md").stdout
+    for change, expected in (
+        ({"replicas": 3}, {"dynamics": 2, "md_table": 1, "md_figure": 1}),
+        ({"snapshots": [0.05]}, {"dynamics": 0, "md_table": 0, "md_figure": 1}),
+        ({"seed": 1}, {"dynamics": 4, "md_table": 1, "dynamics_start": 0}),
+    ):
+        other = copy.deepcopy(CONFIG)
+        other["dynamics"]["heat"] |= change
+        write(heated, other)
+        new = counts(heated)
+        assert {rule: new.get(rule, 0) for rule in expected} == expected, change
+        assert not {"direct", "finetune", "prepare"} & set(new)
+    write(heated, CONFIG)
+
+
+def test_a_stopped_job_goes_on(heated, tmp_path):
+    """SIGTERM ends the program with 75; started again it goes on to the same trajectory."""
+    done = next((heated.folder / TEST).rglob("replica~1/outcome.json")).parent
+    model = heated.folder / "results/copper/runs" / done.parent.relative_to(heated.folder / TEST)
+    settings = heated.folder / "results/copper/settings/dynamics~heat.yaml"
+    command = [sys.executable, "workflow/scripts/dynamics.py", "--model", model / "model.ckpt"]
+    command += ["--start", heated.folder / TEST / "start.extxyz", "--settings", settings]
+    command += ["--machine", "{device: cpu}", "--out", tmp_path, "--checkpoint-seconds", "0"]
+    process = subprocess.Popen(command, cwd=heated.folder, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "state/checkpoint.npz").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and "stopped by SIGTERM" in errors
+    again = subprocess.run(command, cwd=heated.folder, capture_output=True, text=True)
+    assert again.returncode == 0 and "going on after" in again.stderr
+    for name in ("trajectory.extxyz", "thermodynamics.csv", "coordination.csv"):
+        assert (tmp_path / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_a_failure_is_a_result(heated):
+    hot = copy.deepcopy(CONFIG)
+    hot["dynamics"]["heat"]["limits"] = {"eight_fold": 0.01}
+    hot["dynamics"]["heat"] |= {"replicas": 1, "snapshots": []}
+    hot["dynamics"]["heat"]["models"][0]["kinds"] = ["direct"]
+    write(heated, hot)
+    run(heated, "md")
+    table = pd.read_csv(heated.folder / "results/copper/tables/md-heat.csv")
+    assert table["status"].tolist() == ["failed"] and table["criterion"].tolist() == ["clusters"]
+    assert table["time_ps"].tolist() == [0]
+
+
+# ---------------------------------------------------------------- the shipped configurations
+
+
+@pytest.mark.parametrize(("file", "trajectories"), [("config", 10), ("demo", 4)])
+def test_shipped(checkout, file, trajectories):
+    new = checkout.job_counts("md", "--configfile", f"config/{file}.yaml")
+    assert new["dynamics"] == trajectories
+    assert new["dynamics_start"] == new["md_table"] == new["md_figure"] == 1
+
+
+def test_a_study_without_dynamics_says_so(checkout):
+    process = checkout.snakemake("-n", "md", "--configfile", "config/generate.yaml", check=False)
+    assert process.returncode != 0
+    message = "error: target 'md': the configuration has no 'dynamics'"
+    assert process.stdout.strip().splitlines()[-1] == message
