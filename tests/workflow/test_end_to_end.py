@@ -209,7 +209,7 @@ def test_another_title_redraws_only(study):
     write(study, config)
     assert set(counts(study)) <= {
         *("settings", "results_grid", "collect_runs", "learning_curves", "table1"),
-        *("efficiency", "cost", "grid_table", "all"),
+        *("efficiency", "cost", "students", "grid_table", "all"),
     }
 
 
