@@ -159,7 +159,8 @@ def alchemical(
         handles += [(line,) for line in reference_handles(options, selections)]
         _legend(figure, handles, _heading(options))
         tested = f"tested on {_title(titles, 'datasets', selections[0].chosen.target)}"
-        _note(figure, selections, options, tested, f" ({bars}: mean ± s.d. and every run)")
+        spread = "mean ± s.d. and " if options.aggregate == "best" else ""
+        _note(figure, selections, options, tested, f" ({bars}: {spread}every run)")
     return figure
 
 
