@@ -199,7 +199,14 @@ def _pictures(
             colour = "#E8000B" if title.startswith("failed") else "black"
             axes.set_title(title, fontsize=6.5, color=colour, pad=2)
         row[0].text(
-            -0.06, 0.5, group, transform=row[0].transAxes, rotation=90, ha="right", va="center"
+            -0.06,
+            0.5,
+            group.replace(", ", "\n"),
+            transform=row[0].transAxes,
+            rotation=90,
+            ha="right",
+            va="center",
+            multialignment="center",
         )
 
 

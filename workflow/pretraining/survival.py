@@ -124,7 +124,7 @@ def read_counts(folder: str | Path) -> pd.DataFrame:
 def groups_of(table: pd.DataFrame) -> pd.Series:
     """Title the trajectories that are one curve: by kind, and by what else tells models apart."""
     titles = table["kind"].map(KINDS)
-    words = {"n": "n = {}", "npre": "{} pre-training structures", "source": "{}", "transform": "{}"}
+    words = {"n": "n = {}", "npre": "npre = {}", "source": "{}", "transform": "{}"}
     for _, part in table.groupby("kind"):
         telling = [column for column in words if part[column].nunique() > 1]
         for column in telling:
