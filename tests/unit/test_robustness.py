@@ -12,8 +12,10 @@ from ase import Atoms, units
 from ase.build import bulk, graphene
 from ase.io import read, write
 
+from pretraining.compiled import compile_model
 from pretraining.coordination import FOLDS, LAYERING, fold_counts, layering, neighbours
 from pretraining.dynamics import Frame, Settings
+from pretraining.errors import UserError
 from pretraining.failure import CRITERIA, FailureMonitor, Limits
 from pretraining.inference import load_calculator, predict
 from pretraining.interruption import Interrupted
@@ -30,6 +32,7 @@ PROTOCOL = {
     "timestep_fs": 0.5,
     "thermostat": "nose-hoover",
     "damping_fs": 50.0,
+    "compile": False,
     "frame_every_ps": 0.01,
     "log_every_ps": 0.005,
     "radius": 1.85,
@@ -291,6 +294,28 @@ def test_replicas_differ_in_their_velocities_and_models_do_not(tmp_path, model, 
         run(Request(**{**vars(asked), "replica": replica}))
         energies[replica] = pd.read_csv(tmp_path / f"{replica}" / THERMODYNAMICS)["kinetic_ev"][0]
     assert energies[1] != energies[2]
+
+
+def test_a_compiled_model_gives_the_same_trajectory(tmp_path, start):
+    settings = write_settings(tmp_path / "settings.yaml", {"num_layers": 1}, max_epochs=2)
+    data = write_store(tmp_path / "data.h5", n=20, n_val=3, n_test=3)
+    train(Training("direct", data, 12, 1, settings, tmp_path / "run"))
+    model = tmp_path / "run" / "model.ckpt"
+    stages = [{"temperature": 300, "ps": 0.02}]
+    last = []
+    for compiled in (False, True):
+        out = tmp_path / f"{compiled}"
+        run(request(model, start, out, stages=stages, compile=compiled))
+        last.append(read(out / "trajectory.extxyz", -1))
+        assert not (out / "state").exists()
+    assert np.abs(last[0].positions - last[1].positions).max() < 1e-4
+    assert last[0].info["potential_energy"] == pytest.approx(last[1].info["potential_energy"])
+
+
+def test_what_cannot_be_compiled_is_said(tmp_path):
+    with pytest.raises(UserError, match="none.ckpt cannot be compiled"):
+        compile_model(tmp_path / "none.ckpt", tmp_path / "x.nequip.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 class StopAt:

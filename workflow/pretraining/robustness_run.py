@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.io import read
 
+from pretraining.compiled import SUFFIX, compile_model
 from pretraining.coordination import FOLDS, LAYERING, fold_counts, layering, neighbours
 from pretraining.dynamics import CHECKPOINT_SECONDS, Ending, Frame, Settings, simulate, thermalise
 from pretraining.dynamics_ase import AseEngine
@@ -92,7 +94,6 @@ def run(
     kept = steps_of(protocol["frame_every_ps"], protocol["timestep_fs"])
     device = resolve_device(request.device, request.allow_cpu)
     atoms = read(request.start)
-    atoms.calc = load_calculator(request.model, device=device)
     recorder = Recorder(
         request.out / STATE,
         {
@@ -106,6 +107,7 @@ def run(
         measure=lambda frame: measures(frame, protocol["radius"]),
         keeps=lambda frame: frame.step % kept == 0,
     )
+    atoms.calc = load_calculator(_program(request, recorder.folder, device), device=device)
     rng = np.random.default_rng([protocol["seed"], request.replica])
     thermalise(atoms, stages[0].first, rng)
     monitor = FailureMonitor(
@@ -174,6 +176,17 @@ def measures(frame: Frame | None, radius: float) -> dict[str, float]:
         return dict.fromkeys(MEASURED, np.nan)
     counts = fold_counts(neighbours(frame.atoms, radius))
     return dict(zip(FOLDS, counts, strict=True)) | {LAYERING: layering(frame.atoms)}
+
+
+def _program(request: Request, folder: Path, device: torch.device) -> Path:
+    """The model as it is, or compiled; a trajectory goes on with the program that it began with."""
+    if not request.protocol["compile"]:
+        return request.model
+    program = folder / f"model{SUFFIX}"
+    if not program.exists():
+        say(f"{request.name}: compiling the model")
+        compile_model(request.model, program, device)
+    return program
 
 
 def _start_energy(request: Request, atoms: Atoms) -> float:
