@@ -56,7 +56,7 @@ def draw_survival(axes: Axes, table: pd.DataFrame) -> None:
         alive = int(((table["group"] == group) & (table["status"] == "survived")).sum())
         axes.plot([], [], color=colours[group], label=f"{group} ({alive} of {count} survive)")
     axes.set(xlim=(0, end), ylim=(0, 103), xlabel="time (ps)", ylabel="alive (%)")
-    legend = axes.legend(loc="center right", handlelength=1.5, bbox_to_anchor=(1.0, 0.45))
+    legend = axes.legend(loc="best", handlelength=1.5)
     legend.set_in_layout(False)  # it is inside, and no reason for a margin
 
 

@@ -87,6 +87,8 @@ def run(
         If the model cannot evaluate the start, or the program fails on the way. A model that fails
         is no error, but the result.
     """
+    if not request.model.is_file():
+        raise UserError(f"no model at {request.model}")
     protocol = request.protocol
     settings = Settings(protocol["timestep_fs"], protocol["thermostat"], protocol["damping_fs"])
     stages = test_stages(protocol)
