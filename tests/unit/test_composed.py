@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.colors import to_rgb
 
 from pretraining.bars import nearest_size
@@ -270,6 +271,19 @@ def test_the_program(tmp_path, root, silicon, tubes):
         subprocess.run([*command, *out], check=True)
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
         assert set(pd.read_csv(tmp_path / f"{name}.csv")["panel"]) <= set("abcd")
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(60, 2)), columns=["x", "y"])
+    table = table.assign(density=2.0, coordination=3, energy=-7.0, sample="one", role="base")
+    table.loc[40:, ["sample", "role"]] = "two", "project"
+    table.to_csv(tmp_path / "map.csv", index=False)
+    samples = {"one": {"role": "base"}, "two": {"role": "project"}}
+    titled = {name: {**s, "title": "a title as long as titles are"} for name, s in samples.items()}
+    style = {"colour_by": ["set"], "samples": titled}
+    (tmp_path / "style.yaml").write_text(yaml.safe_dump(style))
+    embedding = ["--embedding", tmp_path / "map.csv", "--embedding-style", tmp_path / "style.yaml"]
+    # Panels that have no room are only warned of.
+    strict = [command[0], "-W", "error::UserWarning", *command[1:]]
+    subprocess.run([*strict, *out, *embedding], check=True)
     failed = subprocess.run(
         [*command, *out, "--embedding", "map.csv"], capture_output=True, text=True
     )

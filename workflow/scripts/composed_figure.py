@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -70,15 +69,25 @@ def embedding_panel(args: argparse.Namespace):
     """Return what draws the map of environments into a panel; None without one."""
     if args.embedding is None:
         return None
-    from pretraining.embedding_figure import draw_embedding, read_map
+    from pretraining.embedding_figure import draw_embedding, legend_handles, read_map
 
     style = yaml.safe_load(args.embedding_style.read_text(encoding="utf-8"))
-    return partial(
-        draw_embedding,
-        table=read_map(args.embedding),
-        samples=style["samples"],
-        colour_by=style["colour_by"][0],
-    )
+    table, samples, colour_by = read_map(args.embedding), style["samples"], style["colour_by"][0]
+
+    def draw(axes) -> None:
+        draw_embedding(axes, table, samples, colour_by, legend=False)
+        # In one column: a panel is narrower than a figure of its own.
+        axes.legend(
+            handles=legend_handles(samples, colour_by),
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0.0),
+            fontsize=6.2,
+            handletextpad=0.2,
+            labelspacing=0.3,
+            borderaxespad=0.2,
+        )
+
+    return draw
 
 
 if __name__ == "__main__":
