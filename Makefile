@@ -37,7 +37,7 @@ demo: setup
 	@$(RUN) $(DEMO) --report results/demo/report.html --quiet all
 	@$(RUN) cat results/demo/tables/table1.md results/demo/tables/efficiency.md
 	@echo
-	@echo "Look at  results/demo/figures/fig2.png  and  fig3.png"
+	@echo "Look at  results/demo/figures/fig2.png  to  fig5.png"
 	@echo "         results/demo/tables/   table1.md, efficiency.md, cost.md, runs.csv"
 	@echo "         results/demo/report.html   (all of it, in a browser)"
 
