@@ -1,7 +1,4 @@
-"""What the atoms of a frame are bonded to, and whether they lie in layers.
-
-Like :mod:`pretraining.dynamics`, this imports only the standard library, numpy and ASE.
-"""
+"""What the atoms of a frame are bonded to, and whether they lie in layers."""
 
 from __future__ import annotations
 

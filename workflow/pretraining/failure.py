@@ -3,8 +3,6 @@
 A model has failed when its dynamics are no longer those of any material: what is looked for is
 what no potential worth the name does at these temperatures, with room for fluctuations, so that a
 wrong but stable structure is a survivor and only a breakdown is a failure.
-
-Like :mod:`pretraining.dynamics`, this imports only the standard library, numpy and ASE.
 """
 
 from __future__ import annotations

@@ -704,16 +704,22 @@ def dynamics_minutes(wildcards, attempt):
     return min(math.ceil(10 + steps / pace / 60), 1440) * attempt
 
 
-def trajectories_of(wildcards):
+def outcomes_of(name):
     """Return the outcomes of a robustness test; with `allow_missing` those that exist."""
-    test = config["dynamics"][wildcards.moved]
-    folder = f"{config['results']}/dynamics/{wildcards.moved}"
-    files = [
-        f"{folder}/{model}/replica~{replica}/outcome.json"
-        for model in MOVED[wildcards.moved]
-        for replica in range(1, test["replicas"] + 1)
-    ]
+    replicas = range(1, config["dynamics"][name]["replicas"] + 1)
+    files = expand(
+        "{results}/dynamics/{name}/{model}/replica~{replica}/outcome.json",
+        results=config["results"],
+        name=name,
+        model=MOVED[name],
+        replica=replicas,
+    )
     return [file for file in files if Path(file).exists()] if config["allow_missing"] else files
+
+
+def test_outcomes(wildcards):
+    """Return the outcomes that the table of a robustness test is made of."""
+    return outcomes_of(wildcards.moved)
 
 
 def md_options(wildcards):
@@ -752,7 +758,7 @@ def artefacts(wildcards):
         names = config["experiments"]
         tables += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
         tables += map_files(list(config["embeddings"]))
-        tables += md_files(list(config["dynamics"]))
+        tables += md_files([name for name in config["dynamics"] if outcomes_of(name)])
         if "source" in set(grids.results_table(config, GRID, config["experiments"])["kind"]):
             tables += expand("<results>/figures/students.{format}", format=FIGURE_FORMATS)
         if any(experiment["also_test"] for experiment in config["experiments"].values()):

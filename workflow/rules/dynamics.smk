@@ -54,7 +54,7 @@ rule dynamics:
 rule md_table:
     input:
         script="workflow/scripts/md_table.py",
-        outcomes=trajectories_of,
+        outcomes=test_outcomes,
     output:
         csv="<results>/tables/md-{moved}.csv",
         survival="<results>/tables/md-{moved}-survival.csv",
