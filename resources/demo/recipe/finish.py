@@ -46,17 +46,14 @@ def isolated_atom() -> Atoms:
     return atoms
 
 
-def split_trajectories(
-    frames: list[Atoms], seed: int, n_test: int, n_val: int, kind_key: str
-) -> None:
+def split_trajectories(frames: list[Atoms], seed: int, n_test: int, n_val: int) -> None:
     """Set `info["split"]` to test, val or train, whole trajectories at a time.
 
-    Trajectories are drawn in turn from those of each kind, by the driver or another key of which
-    a trajectory has one value, so that every part holds all kinds.
+    Trajectories are drawn in turn from each driver's, so that every part holds all kinds.
     """
     kinds: dict[str, list[str]] = {}
     for atoms in frames:
-        runs = kinds.setdefault(atoms.info[kind_key], [])
+        runs = kinds.setdefault(atoms.info["driver"], [])
         if atoms.info["run_id"] not in runs:
             runs.append(atoms.info["run_id"])
     rng = np.random.default_rng(seed)
@@ -123,7 +120,6 @@ def main() -> None:
     choose.add_argument("labelled", type=Path)
     choose.add_argument("out", type=Path)
     choose.add_argument("--split", nargs=3, type=int, metavar=("SEED", "TEST", "VAL"))
-    choose.add_argument("--kind", default="driver", help="what the parts of a split share")
     choose.add_argument("--isolated", action="store_true", help="add an isolated atom")
     listing = commands.add_parser("manifest")
     listing.add_argument("provenance", type=Path, help="JSON written by label.py")
@@ -142,7 +138,7 @@ def main() -> None:
     labelled = read(args.labelled, ":")
     frames = select(labelled)
     if args.split:
-        split_trajectories(frames, *args.split, args.kind)
+        split_trajectories(frames, *args.split)
     if args.isolated:
         frames.append(isolated_atom())
     write(args.out, frames, format="extxyz")
