@@ -17,6 +17,7 @@ import yaml
 from ase.build import bulk
 
 TEST = "results/copper/dynamics/heat"
+SETTINGS = "results/copper/settings/dynamics~heat.yaml"
 CONFIG = {
     "results": "results/copper",
     "datasets": {
@@ -140,14 +141,19 @@ def test_what_changes_runs_again_and_no_more(heated):
     write(heated, CONFIG)
 
 
-def test_a_stopped_job_goes_on(heated, tmp_path):
-    """SIGTERM ends the program with 75; started again it goes on to the same trajectory."""
+def moving(heated, out, settings):
+    """Return a finished trajectory, and the command that runs it again into another folder."""
     done = next((heated.folder / TEST).rglob("replica~1/outcome.json")).parent
     model = heated.folder / "results/copper/runs" / done.parent.relative_to(heated.folder / TEST)
-    settings = heated.folder / "results/copper/settings/dynamics~heat.yaml"
     command = [sys.executable, "workflow/scripts/dynamics.py", "--model", model / "model.ckpt"]
     command += ["--start", heated.folder / TEST / "start.extxyz", "--settings", settings]
-    command += ["--machine", "{device: cpu}", "--out", tmp_path, "--checkpoint-seconds", "0"]
+    command += ["--machine", "{device: cpu}", "--out", out, "--checkpoint-seconds", "0"]
+    return done, command
+
+
+def test_a_stopped_job_goes_on(heated, tmp_path):
+    """SIGTERM ends the program with 75; started again it goes on to the same trajectory."""
+    done, command = moving(heated, tmp_path, SETTINGS)
     process = subprocess.Popen(command, cwd=heated.folder, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "state/checkpoint.npz").exists() and process.poll() is None:
         time.sleep(0.02)
@@ -160,16 +166,16 @@ def test_a_stopped_job_goes_on(heated, tmp_path):
         assert (tmp_path / name).read_bytes() == (done / name).read_bytes()
 
 
-def test_a_failure_is_a_result(heated):
-    hot = copy.deepcopy(CONFIG)
-    hot["dynamics"]["heat"]["limits"] = {"eight_fold": 0.01}
-    hot["dynamics"]["heat"] |= {"replicas": 1, "snapshots": []}
-    hot["dynamics"]["heat"]["models"][0]["kinds"] = ["direct"]
-    write(heated, hot)
-    run(heated, "md")
-    table = pd.read_csv(heated.folder / "results/copper/tables/md-heat.csv")
-    assert table["status"].tolist() == ["failed"] and table["criterion"].tolist() == ["clusters"]
-    assert table["time_ps"].tolist() == [0]
+def test_a_failure_is_a_result(heated, tmp_path):
+    """The program ends well and says what has failed: here every atom has eight neighbours."""
+    protocol = yaml.safe_load((heated.folder / SETTINGS).read_text())
+    protocol["dynamics"]["limits"]["eight_fold"] = 0.01
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(protocol))
+    _, command = moving(heated, tmp_path / "out", tmp_path / "settings.yaml")
+    process = subprocess.run(command, cwd=heated.folder, capture_output=True, text=True)
+    assert process.returncode == 0 and "8 of 8 atoms have 8 or more" in process.stderr
+    outcome = json.loads((tmp_path / "out/outcome.json").read_text())
+    assert (outcome["status"], outcome["time_ps"]) == ("failed", 0)
 
 
 # ---------------------------------------------------------------- the shipped configurations
