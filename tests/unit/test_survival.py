@@ -131,7 +131,9 @@ def test_a_trajectory_is_known_by_its_folders(tmp_path):
         "kind": "finetune", "target": "nt", "structures": "s", "transform": "none",
         "source": "ace", "npre": "9", "preseed": "42", "n": "60", "seed": "1", "replica": "3",
     }  # fmt: skip
-    imported = Path("results/dynamics/x/imported/structures~s/npre~9/seed~42/replica~1/outcome.json")
+    imported = Path(
+        "results/dynamics/x/imported/structures~s/npre~9/seed~42/replica~1/outcome.json"
+    )
     assert identity_of(imported)["kind"] == "pretrain"
 
 
