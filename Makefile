@@ -5,7 +5,8 @@
 ROOT := $(shell dirname "$(strip $(MAKEFILE_LIST))")
 PYTHON ?= python3
 VENV ?= .venv
-CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+# nproc counts no more than OMP_NUM_THREADS, which says nothing of how many jobs may run.
+CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # One thread a process: the parallelism is between jobs.
 RUN := cd "$(ROOT)" && export OMP_NUM_THREADS=1 PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH" &&
 PIP := "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check
@@ -42,7 +43,7 @@ demo: setup
 	@echo "         results/demo/report.html   (all of it, in a browser)"
 
 test: setup
-	@$(RUN) python -m pytest
+	@$(RUN) python -m pytest -n $(CORES) --dist loadfile
 
 lint: setup
 	@$(RUN) ruff check . && ruff format --check . && snakefmt --check Snakefile workflow && snakemake --lint
