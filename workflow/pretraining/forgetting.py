@@ -22,7 +22,6 @@ from pretraining.table1 import cell_of
 SERIES = ("trained_on", "test_set", "structures", "transform", "source", "npre")
 AGGREGATES = ("best", "mean", "same")
 COLUMN = {"force": RMSE["force"], "energy": SHIFTED}
-UNIT = {"force": "eV/Å", "energy": "meV/atom"}
 PUBLISHED = {
     "forgetting_finetuned": "ratio_finetuned",
     "forgetting_direct": "ratio_direct",
