@@ -319,9 +319,9 @@ def test_it_goes_on_in_the_interpreter_of_the_source(tmp_path, thermostat):
     if probe.returncode:
         pytest.skip(f"{DEBIAN_PYTHON} has no ase and yaml")
     outs = []
-    for python in (None, DEBIAN_PYTHON):
-        entry = {"python": python} if python else {}
-        line, frames = command(tmp_path, f"o{len(outs)}", entry=entry, thermostat=thermostat)
+    for conduct in ("{}", f"{{python: {DEBIAN_PYTHON}}}"):
+        options = ["--conduct", conduct]
+        line, frames = command(tmp_path, f"o{len(outs)}", *options, thermostat=thermostat)
         done = subprocess.run(line, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         outs.append(read(frames, ":"))

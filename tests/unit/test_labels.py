@@ -27,7 +27,7 @@ from pretraining.errors import UserError
 from pretraining.isolated import isolated_energies
 from pretraining.labelling import label, read_structures
 from pretraining.labels import VACUUM, Evaluator, make_calculator
-from pretraining.sources import Source, expand, load_source
+from pretraining.sources import Source, expand, load_source, read_yaml
 from pretraining.workers import evaluate_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -438,6 +438,17 @@ def test_missing_files_are_one_line(tmp_path):
         read_structures(tmp_path / "bad.extxyz")
     with pytest.raises(UserError, match="no configuration file"):
         load_source(tmp_path / "none.yaml", "lj")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("- a list", "must be a mapping"), ("a: [", "not valid YAML"), ("a: 1", "'b' is missing")],
+)
+def test_a_settings_file_that_is_none(tmp_path, text, fault):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=fault):
+        read_yaml(path, "b")
 
 
 def test_bad_index_is_refused(tmp_path):

@@ -70,6 +70,7 @@ def test_another_density_changes_no_trajectory(config):
     after = trajectories(generate)
     assert set(before[0]) - set(after) == {before[0][0]}
     assert len(after) == 546 + 21 - 1
+    config["sources"]["lcbop_lammps"]["python"] = "/elsewhere/python"
     assert settings_part(config, f"generate~{NAME}") == before[1]
     generate["timestep_fs"] = 0.5
     assert settings_part(config, f"generate~{NAME}") != before[1]

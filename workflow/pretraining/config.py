@@ -438,7 +438,7 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
             shared = protocol.protocol_of(dataset["generate"])
             # The name keeps the random numbers of two datasets apart.
             own = {"dataset": name, "clash_distance": dataset["checks"]["min_distance"]}
-            source = source_part(config, shared["source"], (*DECISIVE_KEYS, "python"))
+            source = source_part(config, shared["source"], DECISIVE_KEYS)
             return {"generate": shared | own, **source}
         case "check":
             source = config["sources"][name].items()

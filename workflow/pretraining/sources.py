@@ -112,14 +112,30 @@ def load_source(config: Path, name: str, conduct: Mapping[str, Any] | None = Non
     return Source(**{**fields, "name": name})
 
 
-def _entry(path: Path, name: str) -> dict[str, Any]:
+def read_yaml(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a YAML file that must have the given keys.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or it is something else.
+    """
     try:
-        sections = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no configuration file {path}; give an existing one") from None
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"no configuration file {path} ({error.strerror})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
-    sources = (sections or {}).get("sources") or {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must be a mapping of keys to values")
+    for key in keys:
+        if key not in content:
+            raise UserError(f"{path}: key '{key}' is missing")
+    return content
+
+
+def _entry(path: Path, name: str) -> dict[str, Any]:
+    sources = read_yaml(path).get("sources") or {}
     if name not in sources:
         known = ", ".join(sorted(sources)) or "none"
         raise UserError(f"{path} has no source '{name}' under 'sources' (known: {known})")

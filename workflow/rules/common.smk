@@ -217,6 +217,11 @@ def driver_environment(wildcards):
     return f"../../{config['sources'][driver(wildcards)].get('env', 'envs/analysis.yaml')}"
 
 
+def driver_conduct(wildcards):
+    """Return how that source is run, as JSON; its interpreter must be there."""
+    return conduct_of(driver(wildcards))
+
+
 def trajectory_options(wildcards):
     """Return which trajectory a job makes, as options."""
     run = GENERATED[wildcards.generated][wildcards.run]
@@ -269,10 +274,15 @@ def source_environment(wildcards):
 
 def label_conduct(wildcards):
     """Return how a source's labels are made, as JSON; its interpreter must be there."""
-    source = config["sources"][wildcards.source]
+    return conduct_of(wildcards.source)
+
+
+def conduct_of(name):
+    """Return how a source's energies are made, as JSON; its interpreter must be there."""
+    source = config["sources"][name]
     if shutil.which(source.get("python", "python")) is None:
         sys.exit(
-            f"error: sources.{wildcards.source}.python: no interpreter '{source['python']}' on this "
+            f"error: sources.{name}.python: no interpreter '{source['python']}' on this "
             "machine; correct it, or use --sdm conda, where the source's env brings one"
         )
     return json.dumps({key: source[key] for key in CONDUCT_KEYS if key in source})

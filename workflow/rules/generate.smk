@@ -18,11 +18,14 @@ rule generate:
     resources:
         mem_mb=4000,
         runtime=trajectory_minutes,
+        # Not a parameter: another interpreter, say, is no reason to make a trajectory again.
+        conduct=driver_conduct,
     params:
         options=trajectory_options,
     shell:
         "python {input.script} --config {input.settings} {params.options} "
-        "--reference {input.reference} --out {output.frames} --log {output.log} "
+        "--conduct {resources.conduct:q} --reference {input.reference} --out {output.frames} "
+        "--log {output.log} "
         "2>&1 | tee {log}"
 
 

@@ -12,15 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
 from pretraining.errors import UserError
 from pretraining.handover import hand_over
 from pretraining.source_check import FAILED, NOT_INSTALLED, check_source, unavailable
-from pretraining.sources import Source, load_source
+from pretraining.sources import Source, load_source, read_yaml
 
 
 def arguments() -> argparse.Namespace:
@@ -67,7 +65,7 @@ def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
 def main() -> None:
     args = arguments()
     source = load_source(args.config, args.source)
-    config = yaml.safe_load(args.config.read_text())
+    config = read_yaml(args.config, "sources")
     entry, settings = config["sources"][args.source], config.get("check_sources")
     if settings is None or not {"kind", "elements"} <= entry.keys():
         raise UserError(

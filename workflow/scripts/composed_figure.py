@@ -8,8 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import yaml
-
 from pretraining import cli
 from pretraining.composed import alchemical, specialised
 from pretraining.errors import UserError
@@ -17,6 +15,7 @@ from pretraining.panel_table import panel_table
 from pretraining.panels import Options
 from pretraining.results import RMSE, read_runs, write_csv
 from pretraining.selection import Selection, moved_to, select, select_each, sets_tested
+from pretraining.sources import read_yaml
 from pretraining.style import read_styles, read_titles, save
 
 COMPARE = {"pretrain_size": "npre", "source": "source"}
@@ -71,7 +70,7 @@ def embedding_panel(args: argparse.Namespace):
         return None
     from pretraining.embedding_figure import draw_embedding, legend_handles, read_map
 
-    style = yaml.safe_load(args.embedding_style.read_text(encoding="utf-8"))
+    style = read_yaml(args.embedding_style, "samples", "colour_by")
     table, samples, colour_by = read_map(args.embedding), style["samples"], style["colour_by"][0]
 
     def draw(axes) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import yaml
-
 from pretraining.cli import run
 from pretraining.descriptors import describe
+from pretraining.sources import read_yaml
 from pretraining.store import Store
 
 
@@ -22,7 +21,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared set (HDF5)")
     parser.add_argument("--out", type=Path, required=True, help="descriptors to write (HDF5)")
     args = parser.parse_args()
-    settings = yaml.safe_load(args.settings.read_text(encoding="utf-8"))
+    settings = read_yaml(args.settings, "descriptor", "seed", "sample", "transforms")
     start = time.perf_counter()
     with Store(args.data) as store:
         environments = describe(store, settings)

@@ -12,6 +12,7 @@ import yaml
 
 from pretraining import cli
 from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say
+from pretraining.sources import read_yaml
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
     arguments = parser.parse_args()
-    protocol = yaml.safe_load(arguments.settings.read_text(encoding="utf-8"))["dynamics"]
+    protocol = read_yaml(arguments.settings, "dynamics")["dynamics"]
 
     with StopRequest() as stop:
         try:

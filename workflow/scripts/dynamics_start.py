@@ -8,12 +8,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import yaml
 from ase.io import write
 
 from pretraining.cli import run
 from pretraining.interruption import write_atomically
 from pretraining.robustness_start import start_structure
+from pretraining.sources import read_yaml
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="prepared set (HDF5), unless 'start' has a file")
     parser.add_argument("--out", type=Path, required=True, help="extended XYZ to write")
     args = parser.parse_args()
-    start = yaml.safe_load(args.settings.read_text(encoding="utf-8"))["start"]
+    start = read_yaml(args.settings, "start")["start"]
     atoms = start_structure(start, args.data)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out, lambda path: write(path, atoms, format="extxyz"))

@@ -8,12 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import yaml
-
 from pretraining.cli import run
 from pretraining.descriptors import Environments
 from pretraining.embedding import embed
 from pretraining.results import write_csv
+from pretraining.sources import read_yaml
 
 
 def main() -> None:
@@ -23,7 +22,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, nargs="*", default=[], help="descriptors (HDF5)")
     parser.add_argument("--out", type=Path, required=True, help="table of the map, CSV")
     args = parser.parse_args()
-    settings = yaml.safe_load(args.settings.read_text(encoding="utf-8"))
+    settings = read_yaml(args.settings)
     base, project = (
         {path.stem: Environments.read(path) for path in paths}
         for paths in (args.base, args.project)

@@ -17,13 +17,19 @@ from pretraining.handover import hand_over
 from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say
 from pretraining.labelling import read_reference
 from pretraining.protocol import Trajectory
-from pretraining.sources import load_source
+from pretraining.sources import load_source, read_yaml
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--config", type=Path, required=True, help="YAML: the protocol under 'generate', 'sources'"
+    )
+    parser.add_argument(
+        "--conduct",
+        type=yaml.safe_load,
+        default={},
+        help="YAML, such as '{python: /usr/bin/python3}', in place of what the source says",
     )
     parser.add_argument("--density", type=float, required=True, help="g/cm³")
     parser.add_argument("--anneal", type=float, help="anneal temperature, K")
@@ -35,8 +41,8 @@ def main() -> int:
     parser.add_argument("--log", type=Path, required=True, help="its thermodynamics, CSV")
     parser.add_argument("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS)
     args = parser.parse_args()
-    protocol = yaml.safe_load(args.config.read_text(encoding="utf-8"))["generate"]
-    source = load_source(args.config, protocol["source"])
+    protocol = read_yaml(args.config, "generate")["generate"]
+    source = load_source(args.config, protocol["source"], args.conduct)
     hand_over(source)
     request = Request(
         source=source,

@@ -8,10 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import yaml
-
 from pretraining.cli import run
 from pretraining.results import write_csv, write_text
+from pretraining.sources import read_yaml
 from pretraining.trajectories import as_markdown, summarise
 
 
@@ -24,7 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="table to write, CSV")
     parser.add_argument("--markdown", type=Path, required=True)
     args = parser.parse_args()
-    dataset = yaml.safe_load(args.settings.read_text(encoding="utf-8"))["datasets"][args.dataset]
+    dataset = read_yaml(args.settings, "datasets")["datasets"][args.dataset]
     table = summarise([Path(path) for path in dataset["path"]], args.source, args.radius)
     write_csv(args.out, table)
     write_text(args.markdown, as_markdown(table))

@@ -8,10 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import yaml
-
 from pretraining.cli import run
 from pretraining.embedding_figure import embedding_figure, read_map
+from pretraining.sources import read_yaml
 from pretraining.style import save
 
 
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("--style", type=Path, required=True, help="YAML of what is drawn and how")
     parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
-    style = yaml.safe_load(args.style.read_text(encoding="utf-8"))
+    style = read_yaml(args.style, "samples", "colour_by")
     save(embedding_figure(read_map(args.map), style), *args.out)
 
 
