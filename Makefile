@@ -43,7 +43,7 @@ demo: setup
 	@echo "         results/demo/report.html   (all of it, in a browser)"
 
 test: setup
-	@$(RUN) python -m pytest -n $(CORES) --dist loadfile
+	@$(RUN) python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: setup
 	@$(RUN) ruff check . && ruff format --check . && snakefmt --check Snakefile workflow && snakemake --lint
