@@ -321,6 +321,8 @@ def test_files_of_a_configuration(tmp_path) -> None:
     config["datasets"]["b"]["energy_reference"] = {"source": "own"}
     assert study_items(config) == ["dataset~a", "dataset~c", "source~ace", "source~own"]
     assert study_items({"sources": config["sources"]}) == ["source~ace", "source~own"]
+    moved = config | {"dynamics": {"m": {"start": {"dataset": "unused"}}}}
+    assert study_items(moved)[:3] == ["dataset~a", "dataset~c", "dataset~unused"]
     weights = {"file": "w/a.pth", "url": "http://h/a", "sha256": "3"}
     config["pretrained_weights"] = [weights, weights, {"file": "w/b.pth"}]
     assert study_items(config)[3:] == ["source~own", "weights~a.pth"]

@@ -139,6 +139,10 @@ def test_published_weights_replace_pretrainings(checkout):
             lambda c: c["datasets"]["nanotubes"].update(path="absent.xyz", load_atoms=...),
             "no such file: 'absent.xyz'",
         ),
+        (
+            lambda c: c["dynamics"]["fig4d"].update(start={"file": "absent.xyz"}),
+            "dynamics.fig4d.start.file: no such file: 'absent.xyz'",
+        ),
     ],
 )
 def test_bad_configuration_ends_in_one_line(checkout, change, words):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 __all__ = [
     "dataset_part",
     "datasets_of",
+    "datasets_read",
     "largest_pool",
     "load_config",
     "read_config",
@@ -135,9 +136,8 @@ def validate_study(
 
 
 def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the key and the path of every file that the experiments read."""
-    experiments = config["experiments"].values()
-    for name in sorted({name for e in experiments for name in datasets_of(e)}):
+    """Yield the key and the path of every file that the study reads."""
+    for name in sorted(datasets_read(config)):
         dataset = config["datasets"][name]
         paths = [] if "url" in dataset else dataset.get("path", [])
         for path in [paths] if isinstance(paths, str) else paths:
@@ -145,6 +145,9 @@ def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for index, weights in enumerate(config["pretrained_weights"]):
         if "url" not in weights:
             yield f"pretrained_weights[{index}].file", weights["file"]
+    for name, test in config["dynamics"].items():
+        if "file" in test["start"]:
+            yield f"dynamics.{name}.start.file", test["start"]["file"]
 
 
 def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
@@ -353,6 +356,17 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
 def datasets_of(experiment: dict[str, Any]) -> list[str]:
     """Return the datasets that an experiment reads: target, structures, further test sets."""
     return [experiment["target"], experiment["structures"], *experiment.get("also_test", [])]
+
+
+def datasets_read(config: Mapping[str, Any]) -> set[str]:
+    """Return the datasets that a study reads: those of experiments, maps and dynamics."""
+    maps = config.get("embeddings", {}).values()
+    starts = [test["start"] for test in config.get("dynamics", {}).values()]
+    return (
+        {name for e in config["experiments"].values() for name in datasets_of(e)}
+        | {sample["dataset"] for m in maps for sample in samples.samples_of(m).values()}
+        | {start["dataset"] for start in starts if "dataset" in start}
+    )
 
 
 def label_source(dataset: dict[str, Any]) -> str | None:

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretraining import samples
-from pretraining.config import datasets_of
+from pretraining.config import datasets_read
 from pretraining.errors import UserError
 from pretraining.remote import RemoteFile, file_sha256, missing_message, refuse_wrong
 
@@ -21,14 +20,13 @@ from pretraining.remote import RemoteFile, file_sha256, missing_message, refuse_
 def study_items(config: Mapping[str, Any]) -> list[str]:
     """Return what is to be retrieved: ``dataset~NAME``, ``source~NAME`` and ``weights~FILE``.
 
-    That is what the experiments of a study use, and all of a configuration without experiments.
+    That is what experiments, maps and dynamics of a study use, and all of a configuration without
+    experiments.
     """
     used = {kind: set(config.get(kind, {})) for kind in ("datasets", "sources")}
     if "experiments" in config:
         experiments = config["experiments"].values()
-        used["datasets"] = {name for e in experiments for name in datasets_of(e)}
-        for embedding in config.get("embeddings", {}).values():
-            used["datasets"] |= {s["dataset"] for s in samples.samples_of(embedding).values()}
+        used["datasets"] = datasets_read(config)
         used["sources"] = {source for e in experiments for source in e["sources"]}
         for name in used["datasets"]:
             for key in ("energy_reference", "generate", "labels"):
