@@ -22,6 +22,7 @@ from ase import Atoms
 from ase.io import write
 
 from pretraining.errors import UserError
+from pretraining.interruption import write_atomically
 from pretraining.loading import read_files
 from pretraining.store import Store
 
@@ -72,9 +73,7 @@ def write_chunk(store: Store, rows: range, out: Path) -> int:
     for atoms in frames:
         atoms.calc = None
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    write(partial, frames, format="extxyz")
-    os.replace(partial, out)
+    write_atomically(out, lambda path: write(path, frames, format="extxyz"))
     return len(frames)
 
 

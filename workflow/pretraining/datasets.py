@@ -19,9 +19,10 @@ from pretraining.errors import UserError
 from pretraining.loading import Raw, open_raw
 from pretraining.reading import Kept, read_raw
 from pretraining.references import Reference, make_reference
+from pretraining.results import write_text
 from pretraining.splits import Split, split_structures
 from pretraining.store import Store, StoreWriter
-from pretraining.summary import Statistics, Twins, as_markdown, write_atomically, write_json
+from pretraining.summary import Statistics, Twins, as_markdown, write_json
 
 
 def prepare(
@@ -80,7 +81,7 @@ def prepare(
         scratch.unlink(missing_ok=True)
     if summary is not None:
         write_json(summary, result)
-        write_atomically(summary.with_suffix(".md"), as_markdown(result))
+        write_text(summary.with_suffix(".md"), as_markdown(result))
     return result
 
 

@@ -26,8 +26,8 @@ from pretraining.interruption import StopRequest, say, write_atomically, write_j
 from pretraining.machine import device_name, resolve_device, versions
 from pretraining.protocol import steps_of
 from pretraining.recorder import LOG_COLUMNS, Recorder
+from pretraining.remote import file_sha256
 from pretraining.robustness import duration_ps, test_stages
-from pretraining.runstate import file_hash
 
 TRAJECTORY = "trajectory.extxyz"
 THERMODYNAMICS = "thermodynamics.csv"
@@ -101,8 +101,8 @@ def run(
         {
             "protocol": dict(protocol),
             "replica": request.replica,
-            "model": file_hash(request.model),
-            "start": file_hash(request.start),
+            "model": file_sha256(request.model),
+            "start": file_sha256(request.start),
         },
         request.name,
         describe=bare,
@@ -151,7 +151,7 @@ def run(
         "n_atoms": len(atoms),
         "steps_per_second": steps / (time.monotonic() - begun),
         "device": device_name(device),
-        "model_sha256": file_hash(request.model),
+        "model_sha256": file_sha256(request.model),
         "versions": versions(),
     }
     finish(recorder, request.out, outcome)

@@ -6,7 +6,6 @@ checkpoints, ``train.log`` is the log so far. The folder is removed when the run
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -98,9 +97,3 @@ class RunState:
     def remove(self) -> None:
         """Remove the folder: the run has finished."""
         shutil.rmtree(self.folder)
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

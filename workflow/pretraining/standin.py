@@ -10,7 +10,7 @@ from pretraining.errors import UserError
 from pretraining.interruption import write_json
 from pretraining.metrics import NO_ERRORS
 from pretraining.modelfile import make_module, network_of, save_model, set_weights
-from pretraining.runstate import file_hash
+from pretraining.remote import file_sha256
 from pretraining.settings import Settings
 from pretraining.transforms import Transform
 from pretraining.weights import copy_parameters, read_published
@@ -53,7 +53,7 @@ def import_weights(
     """
     if not path.is_file():
         raise UserError(f"no published weights at {path}")
-    found = file_hash(path)
+    found = file_sha256(path)
     if sha256 is not None and found != sha256:
         raise UserError(f"{path} has SHA-256 {found}, not {sha256}: fetch it again")
     config = network_config(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
 from ase.units import _amu
+
+from pretraining.results import write_text
 
 # From atomic mass units an Å³ to g/cm³.
 DENSITY = _amu * 1e3 / 1e-24
@@ -119,17 +120,9 @@ class Twins:
             self.across[first, group] += 1
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON so that the file appears whole or not at all."""
-    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def as_markdown(summary: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ from pretraining.modelfile import (
     type_names_of_model,
 )
 from pretraining.power import PowerMeter
-from pretraining.runstate import RunState, file_hash
+from pretraining.remote import file_sha256
+from pretraining.runstate import RunState
 from pretraining.settings import Request, Settings, digest, load_settings
 from pretraining.store import Store
 from pretraining.transforms import Transform
@@ -116,7 +117,7 @@ class Run:
             "settings": self.settings.identity(),
             "transform": dataclasses.asdict(self.transform),
             "data": self.store.checksum,
-            "initial": None if request.initial is None else file_hash(request.initial),
+            "initial": None if request.initial is None else file_sha256(request.initial),
         }
 
     def _load_parent(self) -> GraphModel | None:

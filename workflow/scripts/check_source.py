@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.cli import run
 from pretraining.errors import UserError
 from pretraining.handover import hand_over
+from pretraining.interruption import write_atomically
 from pretraining.source_check import FAILED, NOT_INSTALLED, check_source, unavailable
 from pretraining.sources import Source, load_source, read_yaml
 
@@ -81,9 +81,8 @@ def main() -> None:
         hand_over(source)
         result = check_source(source, entry["kind"], entry["elements"], settings)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.out.with_name(f".{args.out.name}.tmp")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(partial, args.out)
+    text = json.dumps(result, indent=1) + "\n"
+    write_atomically(args.out, lambda path: path.write_text(text))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from pretraining.comparison import OWN, compare, own_labels, source_labels, type
 from pretraining.comparison_figure import matrix, parity
 from pretraining.comparison_table import as_markdown
 from pretraining.errors import UserError
+from pretraining.results import write_text
 from pretraining.store import Store
 from pretraining.style import order_sources, read_styles, save
-from pretraining.summary import write_atomically
 
 
 def main() -> None:
@@ -48,8 +48,8 @@ def main() -> None:
     if len(labels) < 2:
         raise UserError(f"{args.data}: there is nothing to compare {order[0]} with")
     table = compare(labels, types)
-    write_atomically(args.out, table.to_csv(index=False, float_format="%.6g"))
-    write_atomically(args.markdown, as_markdown(args.title, table, labels, reference, styles))
+    write_text(args.out, table.to_csv(index=False, float_format="%.6g"))
+    write_text(args.markdown, as_markdown(args.title, table, labels, reference, styles))
     save(parity(labels, reference or order[0], styles), *args.parity)
     save(matrix(labels, styles), *args.matrix)
     print(args.markdown.read_text(encoding="utf-8"))

@@ -35,7 +35,7 @@ def main() -> None:
     from pretraining.machine import resolve_device
     from pretraining.metrics import describe
     from pretraining.modelfile import load_model
-    from pretraining.runstate import file_hash
+    from pretraining.remote import file_sha256
     from pretraining.store import Store
 
     outputs = [path for path in (arguments.out, arguments.predictions) if path]
@@ -52,7 +52,7 @@ def main() -> None:
             device=device,
             elements_as=parse_elements_as(arguments.elements_as),
         )
-        about = {"model_sha256": file_hash(arguments.model), "data_checksum": store.checksum}
+        about = {"model_sha256": file_sha256(arguments.model), "data_checksum": store.checksum}
     metrics = errors_on(predictions, arguments.part)
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)

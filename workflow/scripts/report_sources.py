@@ -9,11 +9,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
+from pretraining.results import write_text
 from pretraining.source_figure import figure_of_sources
 from pretraining.source_summary import read_checks
 from pretraining.source_table import as_csv, as_markdown, table_of_sources
 from pretraining.style import read_styles, save
-from pretraining.summary import write_atomically
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
     results = read_checks(args.checks)
     styles = read_styles(args.styles)
     table = table_of_sources(results, args.tolerance, styles)
-    write_atomically(args.out, as_csv(table))
-    write_atomically(args.markdown, as_markdown(table, results, args.tolerance))
+    write_text(args.out, as_csv(table))
+    write_text(args.markdown, as_markdown(table, results, args.tolerance))
     save(figure_of_sources(results, args.tolerance, styles), *args.figure)
     for row in table.to_dict("records"):
         print(f"{row['title']} {row['element']}: {row['status']}", *row["remarks"], sep="\n  ")
