@@ -122,6 +122,18 @@ def test_bad_configuration_is_one_line(paper, key, value, words):
         assert word in message
 
 
+def test_files_of_the_same_name_are_refused(paper):
+    experiments = paper["experiments"] | {"md-fig4d": paper["experiments"]["fig2"]}
+    with pytest.raises(UserError, match="experiments.md-fig4d: figures/md-fig4d.pdf is another"):
+        validate_study(paper | {"experiments": experiments}, "c")
+    entry = {"structures": "C-SYNTH-23M", "source": "ace", "seed": 42, "avg_num_neighbors": 31.0}
+    weights = [entry | {"npre": n, "file": f"{n}/ace.pth"} for n in (100, 1000)]
+    with pytest.raises(UserError, match=r"weights\[0\].file: another file is called 'ace.pth'"):
+        validate_study(paper | {"pretrained_weights": weights}, "c")
+    weights[0]["file"] = weights[1]["file"]
+    validate_study(paper | {"pretrained_weights": weights}, "c")
+
+
 def test_unreadable_files(tmp_path):
     with pytest.raises(UserError, match="no such configuration file"):
         load_config(tmp_path / "absent.yaml")

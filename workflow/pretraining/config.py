@@ -291,12 +291,24 @@ def _cross_checks(config: dict[str, Any]) -> Iterator[str]:
                     f"{{root}}, {{prefix}}, {{package:NAME}}"
                 )
 
+    weight_files = [Path(weights["file"]) for weights in config["pretrained_weights"]]
     for index, weights in enumerate(config["pretrained_weights"]):
         for key, section in [("structures", "datasets"), ("source", "sources")]:
             yield from one_of(f"pretrained_weights[{index}].{key}", weights[key], section)
         yield from one_of(
             f"pretrained_weights[{index}].transform", weights["transform"], "transforms"
         )
+        # Their stamp is called after them.
+        file = Path(weights["file"])
+        if any(file.name == other.name and file != other for other in weight_files):
+            yield f"pretrained_weights[{index}].file: another file is called '{file.name}', too"
+
+    figures = {"sources", "students"}
+    figures |= {f"umap-{name}" for name in config["embeddings"]}
+    figures |= {f"md-{name}" for name in config["dynamics"]}
+    figures |= {f"structures-{name}" for name, d in config["datasets"].items() if "generate" in d}
+    for name in sorted(figures & config["experiments"].keys()):
+        yield f"experiments.{name}: figures/{name}.pdf is another figure; give it another name"
 
     for name, experiment in config["experiments"].items():
         where = f"experiments.{name}"
