@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pretraining.collect import GRID_COLUMNS, collect, grid_of, read_grid
 from pretraining.errors import UserError
-from pretraining.results import COLUMNS, read_runs, unique_runs, write_csv
+from pretraining.results import COLUMNS, read_csv, read_runs, unique_runs, write_csv
 
 HEADER = ",".join(COLUMNS)
 FINETUNE = (
@@ -182,6 +182,12 @@ def test_bad_files_are_named(tmp_path):
         read_runs(empty)
     with pytest.raises(UserError, match="no such file"):
         read_runs(tmp_path / "none.csv")
+    for path, words in [(tmp_path / "none.csv", "none.csv: not a"), (empty, "empty.csv: not a")]:
+        with pytest.raises(UserError, match=words):
+            read_csv(path, ["x"])
+    empty.write_text("y\n1\n")
+    with pytest.raises(UserError, match="no column x"):
+        read_csv(empty, ["x"])
 
 
 @pytest.mark.parametrize("text", ["", "nan", "NaN", "inf"])

@@ -19,7 +19,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pretraining.errors import UserError
+from pretraining.results import read_csv
 from pretraining.style import COLUMN_WIDTH, TEXT_WIDTH, house_style
 
 LABELS = {
@@ -46,14 +46,7 @@ def read_map(path: Path) -> pd.DataFrame:
     UserError
         If it is no such table.
     """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable table ({error})") from None
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; remake it")
-    return table
+    return read_csv(path, COLUMNS)
 
 
 def colours_of(samples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -85,6 +85,24 @@ def read_table(path: str | Path, required: Sequence[str], what: str) -> pd.DataF
     return table.fillna("").apply(lambda column: column.str.strip())
 
 
+def read_csv(path: str | Path, required: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file that the workflow wrote, its numbers as numbers.
+
+    Raises
+    ------
+    UserError
+        If it is no such table.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable table ({error})") from None
+    missing = [column for column in required if column not in table.columns]
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(missing)}; remake it")
+    return table
+
+
 def numbers(column: pd.Series, path: str | Path, *, whole: bool = False) -> pd.Series:
     """Turn a text column into floats (empty and ``nan`` become NaN) or, if `whole`, integers.
 

@@ -87,8 +87,9 @@ def run(
         If the model cannot evaluate the start, or the program fails on the way. A model that fails
         is no error, but the result.
     """
-    if not request.model.is_file():
-        raise UserError(f"no model at {request.model}")
+    for what, path in (("model", request.model), ("structure to start from", request.start)):
+        if not path.is_file():
+            raise UserError(f"no {what} at {path}")
     protocol = request.protocol
     settings = Settings(protocol["timestep_fs"], protocol["thermostat"], protocol["damping_fs"])
     stages = test_stages(protocol)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pandas as pd
-
 from pretraining.cli import run
+from pretraining.results import read_csv
 from pretraining.robustness_figure import robustness_figure
 from pretraining.style import save
 
@@ -23,7 +22,7 @@ def main() -> None:
     parser.add_argument("--snapshots", type=float, nargs="*", default=[], help="times, ps")
     parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
-    table = pd.read_csv(args.table)
+    table = read_csv(args.table, ("group", "kind", "status", "time_ps", "planned_ps", "folder"))
     save(robustness_figure(table, args.title, args.radius, args.snapshots), *args.out)
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pandas as pd
-
 from pretraining.cli import run
+from pretraining.results import read_csv
 from pretraining.style import save
-from pretraining.trajectories import structures_figure
+from pretraining.trajectories import CLASSES, ENERGY, structures_figure
 
 
 def main() -> None:
@@ -20,7 +19,8 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True, help="table of the trajectories, CSV")
     parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
-    save(structures_figure(pd.read_csv(args.table)), *args.out)
+    table = read_csv(args.table, ("density", "anneal_T", ENERGY, *CLASSES))
+    save(structures_figure(table), *args.out)
 
 
 if __name__ == "__main__":
