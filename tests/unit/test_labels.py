@@ -258,6 +258,7 @@ def test_provenance_of_ace(tmp_path, shared_data):
 def test_pypis_pyace_is_named(tmp_path, monkeypatch):
     """The package that `pip install pyace` brings has nothing to do with ACE."""
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path, "pyace"]
+    install += ["--retries", "0", "--timeout", "10", "--disable-pip-version-check"]
     if subprocess.run(install, capture_output=True, timeout=120).returncode:
         pytest.skip("PyPI cannot be reached")
     monkeypatch.syspath_prepend(tmp_path)
