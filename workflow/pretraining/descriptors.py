@@ -34,9 +34,9 @@ from typing import Any
 import h5py
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from ase.units import _amu
 
+from pretraining.coordination import neighbours
 from pretraining.errors import UserError
 from pretraining.store import Store
 from pretraining.transforms import Transform
@@ -218,12 +218,12 @@ def describe(store: Store, settings: Mapping[str, Any]) -> Environments:
         atoms = Atoms(
             arrays["numbers"], arrays["positions"], cell=arrays["cell"], pbc=arrays["pbc"]
         )
-        bonds = neighbor_list("i", atoms, sample["neighbour_radius"])
+        counts = neighbours(atoms, sample["neighbour_radius"])
         energy = float(arrays["energy"]) / len(atoms) if "energy" in arrays else np.nan
         columns["vectors"].append(vectors_of(atoms, chosen, descriptor))
         columns["structure"].append(np.full(len(chosen), arrays["index"]))
         columns["atom"].append(chosen)
         columns["density"].append(np.full(len(chosen), density_of(atoms)))
-        columns["coordination"].append(np.bincount(bonds, minlength=len(atoms))[chosen])
+        columns["coordination"].append(counts[chosen])
         columns["energy"].append(np.full(len(chosen), energy))
     return Environments(*(np.concatenate(parts) for parts in columns.values()))

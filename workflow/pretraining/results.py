@@ -8,13 +8,13 @@ which its column `trained_on` names; one without pre-training has the source ``n
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from pretraining.errors import UserError
+from pretraining.interruption import write_atomically
 
 KINDS = ("source", "pretrain", "direct", "finetune", "transfer")
 TRAINED = ("direct", "finetune")
@@ -253,9 +253,7 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a whole file or nothing, creating its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 
 def write_csv(path: str | Path, table: pd.DataFrame, floats: str = "%.10g") -> None:

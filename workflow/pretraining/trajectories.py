@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 from ase.io import read
-from ase.neighborlist import neighbor_list
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from pretraining.coordination import neighbours
 from pretraining.errors import UserError
 from pretraining.results import markdown_table
 from pretraining.style import COLUMN_WIDTH, CYCLE, MARKERS, TEXT_WIDTH, house_style, shades
@@ -38,7 +38,7 @@ def coordination(atoms: Atoms, radius: float) -> np.ndarray:
     numpy.ndarray
         Shape (6,), its sum is 1.
     """
-    counts = np.bincount(neighbor_list("i", atoms, radius), minlength=len(atoms))
+    counts = neighbours(atoms, radius)
     top = len(CLASSES) - 1
     return np.bincount(np.minimum(counts, top), minlength=top + 1) / len(atoms)
 

@@ -18,12 +18,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared set (HDF5)")
     parser.add_argument("--chunk", required=True, help="eval, or the number of a training chunk")
     parser.add_argument("--size", type=int, default=1000, help="structures in a training chunk")
-    parser.add_argument("--last", type=int, help="training structures to label in all (all)")
     parser.add_argument("--out", type=Path, required=True, help="extended XYZ to write")
     args = parser.parse_args()
     with Store(args.data) as store:
-        last = store.n_train if args.last is None else args.last
-        rows = chunk_rows(store, args.chunk, args.size, last)
+        rows = chunk_rows(store, args.chunk, args.size, store.n_train)
         written = write_chunk(store, rows, args.out)
     repeated = len(rows) - written
     note = f"; {repeated:,} repeat earlier ones and take their labels" if repeated else ""
