@@ -1,0 +1,70 @@
+# What the rules of molecular dynamics look up.
+
+
+def start_data(wildcards):
+    """Return the prepared set that the start of a robustness test is taken from, if it is one."""
+    start = config["dynamics"][wildcards.moved]["start"]
+    return f"<results>/data/{start['dataset']}/prepared.h5" if "dataset" in start else []
+
+
+def start_file(wildcards):
+    """Return the file that the start of a robustness test is taken from, if it is one."""
+    return config["dynamics"][wildcards.moved]["start"].get("file", [])
+
+
+def start_option(wildcards, input):
+    """Return the option that hands the prepared set over."""
+    return f"--data {input.data}" if input.data else ""
+
+
+def dynamics_device(wildcards):
+    """Return where the dynamics of a model run, as JSON."""
+    return json.dumps({key: config["training"][key] for key in ("device", "allow_cpu")})
+
+
+def dynamics_minutes(wildcards, attempt):
+    """Return a trajectory's wall-time limit, by attempt: the next one goes on."""
+    test = config["dynamics"][wildcards.moved]
+    steps = 1000 * robustness.duration_ps(test) / test["timestep_fs"]
+    # Steps a second of the paper's network and 200 atoms on a GPU; less than one on a CPU.
+    pace = 30 if config["training"]["device"] == "cuda" else 0.5
+    return min(math.ceil(10 + steps / pace / 60), 1440) * attempt
+
+
+def outcomes_of(name):
+    """Return the outcomes of a robustness test; with `allow_missing` those that exist."""
+    replicas = range(1, config["dynamics"][name]["replicas"] + 1)
+    files = expand(
+        "{results}/dynamics/{name}/{model}/replica~{replica}/outcome.json",
+        results=config["results"],
+        name=name,
+        model=MOVED[name],
+        replica=replicas,
+    )
+    return [file for file in files if Path(file).exists()] if config["allow_missing"] else files
+
+
+def test_outcomes(wildcards):
+    """Return the outcomes that the table of a robustness test is made of."""
+    return outcomes_of(wildcards.moved)
+
+
+def md_options(wildcards):
+    """Return the title of a robustness test and the times of its snapshots, as options."""
+    test = config["dynamics"][wildcards.moved]
+    times = " ".join(f"{time:g}" for time in test["snapshots"])
+    title = shlex.quote(test.get("title", wildcards.moved))
+    return f"--title {title} --radius {test['radius']:g} --snapshots {times}"
+
+
+def md_files(names):
+    """Return figures and tables of robustness tests."""
+    figures = expand("<results>/figures/md-{name}.{format}", name=names, format=FIGURE_FORMATS)
+    return figures + expand("<results>/tables/md-{name}.md", name=names)
+
+
+def all_dynamics(wildcards):
+    """Return the figures and tables of all robustness tests."""
+    if not config["dynamics"]:
+        sys.exit("error: target 'md': the configuration has no 'dynamics'")
+    return md_files(list(config["dynamics"]))

@@ -1,0 +1,144 @@
+# What the rules of labels and their sources look up.
+
+
+# --------------------------------------------------------------------------------------- labels
+
+
+def source_elements(wildcards):
+    """Return the elements that a label source knows."""
+    return config["sources"][wildcards.source]["elements"]
+
+
+def source_environment(wildcards):
+    """Return the conda environment of a label source, relative to the rules."""
+    return f"../../{config['sources'][wildcards.source].get('env', 'envs/analysis.yaml')}"
+
+
+def label_conduct(wildcards):
+    """Return how a source's labels are made, as JSON; its interpreter must be there."""
+    return conduct_of(wildcards.source)
+
+
+def conduct_of(name):
+    """Return how a source's energies are made, as JSON; its interpreter must be there."""
+    source = config["sources"][name]
+    if shutil.which(source.get("python", "python")) is None:
+        sys.exit(
+            f"error: sources.{name}.python: no interpreter '{source['python']}' on this "
+            "machine; correct it, or use --sdm conda, where the source's env brings one"
+        )
+    return json.dumps({key: source[key] for key in CONDUCT_KEYS if key in source})
+
+
+def label_memory(wildcards, threads, attempt):
+    """Return the memory of a labelling job in MB: every process loads its own potential."""
+    return 2000 * (1 + threads) * attempt
+
+
+def label_minutes(wildcards, attempt):
+    """Return the wall-time limit of a labelling job, by attempt."""
+    return 240 * attempt
+
+
+def labelled_chunks(wildcards):
+    """Return the labelled chunks that hold the evaluation parts and the first `npre` structures."""
+    size = config["labelling"]["chunk_size"]
+    return chunk_files(
+        wildcards.structures, wildcards.source, math.ceil(int(wildcards.npre) / size)
+    )
+
+
+def chunk_files(dataset, source, count):
+    """Return a dataset's evaluation chunk and its first `count` training chunks, labelled."""
+    chunks = ["eval", *(f"{number:05d}" for number in range(count))]
+    return [f"<results>/labels/{dataset}/{source}/chunks/{chunk}.extxyz" for chunk in chunks]
+
+
+def target_chunks(wildcards):
+    """Return the labelled chunks that hold a target's evaluation parts and first `n` structures."""
+    size = config["labelling"]["chunk_size"]
+    return chunk_files(wildcards.target, wildcards.source, math.ceil(int(wildcards.n) / size))
+
+
+def provenance_of(chunks):
+    """Return an input function with how each of the labelled chunks was made."""
+
+    def files(wildcards):
+        return [f"{chunk.removesuffix('.extxyz')}.provenance.json" for chunk in chunks(wildcards)]
+
+    return files
+
+
+def target_data(wildcards):
+    """Return a target with its labels: as it was prepared, or as a source has labelled it."""
+    source = label_source(config["datasets"][wildcards.target])
+    if source is None:
+        return f"<results>/data/{wildcards.target}/prepared.h5"
+    # All of them have the same test set; the smallest is there first. A dataset that is only
+    # tested on is labelled as far as the smallest training of the grid.
+    own = grids.select(GRID, target=wildcards.target)
+    n = wildcards.get("n") or min((GRID[GRID["n"] > 0] if own.empty else own)["n"])
+    return f"<results>/labels/{wildcards.target}/{source}/n~{n}.h5"
+
+
+def zero_option(wildcards):
+    """Return the option that fits the zero of computed energies as the configuration says."""
+    dataset = wildcards.get("structures") or wildcards.target
+    fit = fitted_zero(config["datasets"][dataset])
+    return f"--fit {fit}" if fit else ""
+
+
+# --------------------------------------------------------------------------------- label sources
+
+
+def check_minutes(wildcards):
+    """Return the wall-time limit of a source's check: that of the program, and ten minutes."""
+    return math.ceil(10 + 2 * config["check_sources"]["time_limit"] / 60)
+
+
+def check_attempt(wildcards):
+    """Return a word that changes until a source is installed, so that it is looked for again."""
+    path = Path(config["results"]) / f"checks/sources/{wildcards.source}.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "first"
+    installed = result["status"] == "installed"
+    return result["attempt"] if installed else f"after-{path.stat().st_mtime_ns}"
+
+
+def compared_datasets(wildcards):
+    """Return the pages of the datasets on which label sources are compared."""
+    datasets = config["compare_sources"].get("datasets") or sorted(
+        {e["target"] for e in config["experiments"].values() if "none" in e["transforms"]}
+    )
+    return expand("<results>/comparisons/{dataset}.md", dataset=datasets)
+
+
+def compared_sources(wildcards):
+    """Return the label sources that are compared on a dataset, that of its labels among them."""
+    sources = config["compare_sources"].get("sources")
+    if sources is None:
+        experiments = config["experiments"].values()
+        here = [e for e in experiments if e["target"] == wildcards.dataset] or experiments
+        sources = [source for e in here for source in e["sources"]]
+    labeller = label_source(config["datasets"][wildcards.dataset])
+    sources = CALCULATED.intersection([*sources, *([labeller] if labeller else [])])
+    if not sources:
+        sys.exit(f"error: compare_sources: no label source to compare on '{wildcards.dataset}'")
+    return sorted(sources)
+
+
+def compared_chunks(wildcards):
+    """Return the evaluation chunk of a dataset as each of these sources has labelled it."""
+    return [
+        file for s in compared_sources(wildcards) for file in chunk_files(wildcards.dataset, s, 0)
+    ]
+
+
+def comparison_options(wildcards):
+    """Return the dataset's title, and the source of its labels if it has none of its own."""
+    dataset = config["datasets"][wildcards.dataset]
+    labeller = label_source(dataset)
+    options = ["--title", shlex.quote(dataset.get("title", wildcards.dataset))]
+    return " ".join([*options, "--reference", labeller] if labeller else options)

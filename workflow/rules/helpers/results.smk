@@ -1,0 +1,158 @@
+# What the rules of tables and figures look up.
+
+
+def table_experiments(wildcards):
+    """Return the experiments whose results a table holds: one's own, or those of all."""
+    if wildcards.table == "runs":
+        return list(config["experiments"])
+    return [wildcards.table.removesuffix("-runs")]
+
+
+def table_metrics(wildcards):
+    """Return the metrics that a table collects; with `allow_missing` those that exist."""
+    refuse_unpublished("efficiency, cost and tables of runs", [])
+    rows = grids.results_table(config, GRID, table_experiments(wildcards))
+    if config["allow_missing"]:
+        return [path for path in rows["metrics"] if Path(path).exists()]
+    return list(rows["metrics"])
+
+
+def published_file(name):
+    """Return the file of published values, if they are to be drawn."""
+    shown = config["metrics_from"] == "published" or config["published_beside"]
+    return [f"resources/published/{name}.csv"] if shown else []
+
+
+def refuse_unpublished(what, published):
+    """End in one line where published values are asked for and there are none."""
+    if config["metrics_from"] == "published" and not published:
+        sys.exit(
+            f"error: metrics_from: nothing is published for {what}; the published values are "
+            f"Table 1 and the learning curves on {PUBLISHED_TARGET}"
+        )
+
+
+def figure_kind(name):
+    """Return the kind of figure that an experiment ends in."""
+    experiment = config["experiments"][name]
+    if set(experiment["transforms"]) != {"none"}:
+        return "alchemical"
+    return "specialised" if experiment["also_test"] else "curves"
+
+
+def experiments_of(kind):
+    """Return a regular expression of the experiments with one kind of figure."""
+    return one_of(name for name in config["experiments"] if figure_kind(name) == kind)
+
+
+def figure_runs(wildcards):
+    """Return the runs that a figure shows; none if it shows the published values."""
+    if config["metrics_from"] == "published":
+        refuse_unpublished(f"experiment '{wildcards.experiment}'", figure_published(wildcards))
+        return []
+    return f"<results>/tables/{wildcards.experiment}-runs.csv"
+
+
+def figure_published(wildcards):
+    """Return the files of published values that an experiment is drawn beside."""
+    experiment = config["experiments"][wildcards.experiment]
+    kind = figure_kind(wildcards.experiment)
+    if experiment["target"] != PUBLISHED_TARGET or kind != "curves":
+        return []
+    # The single published values belong to other pre-training sizes than Table 1 does.
+    points = experiment["compare"] == "pretrain_size"
+    return [*published_file("table1"), *(published_file("points") if points else [])]
+
+
+def figure_options(wildcards, input):
+    """Return what the learning curves of an experiment show, as options."""
+    experiment = config["experiments"][wildcards.experiment]
+    figure = {"pretrain_size": "fig2", "source": "fig3"}[experiment["compare"]]
+    options = [f"--figure {figure}", f"--aggregate {config['figures']['aggregate']}"]
+    if input.runs:
+        options.append(f"--runs {input.runs}")
+    if config["figures"]["lines"]:
+        options.append("--untuned --source-errors")
+    names = ["--published", "--published-points"]
+    options += [f"{name} {file}" for name, file in zip(names, flatten(input.published))]
+    return " ".join(options)
+
+
+def figure_embedding(wildcards):
+    """Return the map of environments that is a panel of an experiment's figure, and its style."""
+    name = config["experiments"][wildcards.experiment].get("embedding")
+    if name is None:
+        return []
+    return [f"<results>/embeddings/{name}/map.csv", f"<results>/settings/umap~{name}.yaml"]
+
+
+def composed_options(wildcards, input):
+    """Return what the panels of an experiment show, as options."""
+    experiment = config["experiments"][wildcards.experiment]
+    figures = config["figures"]
+    options = [f"--target {experiment['target']} --compare {experiment['compare']}"]
+    options.append(f"--aggregate {figures['aggregate']} --bars-at {figures['bars_at']}")
+    # The pre-trained model is one of the three that are compared on a specialised target.
+    if figures["lines"] or experiment["also_test"]:
+        options.append("--untuned")
+    if figures["lines"]:
+        options.append("--source-errors")
+    names = ["--embedding", "--embedding-style"]
+    options += [f"{name} {file}" for name, file in zip(names, input.embedding)]
+    return " ".join(options)
+
+
+def parity_options(wildcards):
+    """Return what a parity plot says of its model, as options."""
+    run = grids.select(GRID, path=f"runs/{wildcards.model}").iloc[0]
+    titles = {name: dataset.get("title", name) for name, dataset in config["datasets"].items()}
+    seed = f"seed {run['seed']}"
+    if run["kind"] == "direct":
+        made = f"direct, {run['n']:,} structures of {titles[run['target']]}, {seed}"
+    else:
+        source = config["sources"][run["source"]]["title"]
+        made = f"pre-trained on {run['npre']:,} structures with labels of {source}"
+        if run["transform"] != "none":
+            made += f" ({run['transform']})"
+        if run["kind"] == "finetune":
+            made += f", fine-tuned on {run['n']:,} of {titles[run['target']]}, {seed}"
+    title = f"{made}; tested on {titles[wildcards.target]}"
+    # What a model has not seen of this dataset is its zero of energy.
+    shifted = "" if run["target"] == wildcards.target else "--shifted"
+    return f"--title {shlex.quote(title)} --source {run['source']} {shifted}"
+
+
+def table1_experiment():
+    """Return the experiment that Table 1 shows: the first that compares label sources."""
+    compared = [n for n, e in config["experiments"].items() if e["compare"] == "source"]
+    return [*compared, *config["experiments"]][0]
+
+
+def table1_runs(wildcards):
+    """Return the runs of Table 1; none if it shows the published values."""
+    if config["metrics_from"] == "published":
+        refuse_unpublished(f"experiment '{table1_experiment()}'", table1_published(wildcards))
+        return []
+    return f"<results>/tables/{table1_experiment()}-runs.csv"
+
+
+def table1_published(wildcards):
+    """Return the published Table 1 if the computed one is set beside it or replaced by it."""
+    target = config["experiments"][table1_experiment()]["target"]
+    return published_file("table1") if target == PUBLISHED_TARGET else []
+
+
+def table1_options(wildcards, input):
+    """Return what Table 1 shows, as an option."""
+    return f"--runs {input.runs}" if input.runs else f"--published {input.published}"
+
+
+def published_headlines(wildcards):
+    """Return the published single numbers, if efficiency and cost are set beside them."""
+    targets = {name for e in config["experiments"].values() for name in datasets_of(e)}
+    return published_file("headline") if PUBLISHED_TARGET in targets else []
+
+
+def published_option(wildcards, input):
+    """Return the option that sets results beside the published ones."""
+    return f"--published {input.published}" if input.published else ""

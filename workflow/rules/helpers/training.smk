@@ -1,0 +1,64 @@
+# What the rules of training look up.
+
+
+def run_of(wildcards):
+    """Return the run that a training rule's wildcards stand for."""
+    names = wildcards.keys()
+    if "npre" not in names:
+        return grids.Run.direct(wildcards.target, int(wildcards.n), int(wildcards.seed))
+    seed = wildcards.preseed if "preseed" in names else wildcards.seed
+    pretraining = grids.Run.pretrain(
+        wildcards.structures, wildcards.transform, wildcards.source, int(wildcards.npre), int(seed)
+    )
+    if "preseed" not in names:
+        return pretraining
+    return pretraining.finetune(wildcards.target, int(wildcards.n), int(wildcards.seed))
+
+
+def pretrained_model(wildcards):
+    """Return the model that a fine-tuning starts from, trained here or published."""
+    run = run_of(wildcards)
+    return f"<results>/{grids.run_path(run.parent or run, STAND_INS)}/model.ckpt"
+
+
+def stand_in(wildcards):
+    """Return the published weights that stand in for a pre-training."""
+    return STAND_INS[run_of(wildcards)]
+
+
+def stand_in_file(wildcards):
+    """Return the published weights that stand in for a pre-training, or their stamp."""
+    weights = stand_in(wildcards)
+    return stamp(f"weights~{Path(weights['file']).name}") or weights["file"]
+
+
+def stand_in_options(wildcards):
+    """Return what the import of published weights must be told beside their file."""
+    weights = stand_in(wildcards)
+    checksum = f"--sha256 {weights['sha256']}" if "sha256" in weights else ""
+    neighbours = f"--avg-num-neighbors {weights['avg_num_neighbors']}"
+    return f"--weights {weights['file']} {neighbours} {checksum}"
+
+
+def gpus(wildcards):
+    """Return the number of GPUs that a training asks for."""
+    return int(config["training"]["device"] == "cuda")
+
+
+def machine_options(wildcards):
+    """Return how a training is carried out, as JSON."""
+    return json.dumps({key: config["training"][key] for key in MACHINE_KEYS})
+
+
+def training_minutes(wildcards, attempt):
+    """Return a training's wall-time limit: twice what is expected and ten minutes, by attempt."""
+    path = grids.run_path(run_of(wildcards), STAND_INS)
+    seconds = GRID.loc[GRID["path"] == path, "seconds"].max()
+    return math.ceil(10 + 2 * seconds / 60) * attempt
+
+
+def training_memory(wildcards, attempt):
+    """Return a training's memory in MB: libraries, and neighbour lists that grow with the set."""
+    run = run_of(wildcards)
+    size = run.npre if run.kind == "pretrain" else run.n
+    return min(4000 + 2 * size, 48000) * attempt
