@@ -221,6 +221,42 @@ def test_a_failing_trajectory_names_run_time_and_reason(tmp_path, monkeypatch, p
     assert len(read(out / f"{RUN.name}.failed.extxyz", ":")) >= 2
 
 
+PASSING = """
+import os
+from ase.calculators.calculator import Calculator
+
+class Passing(Calculator):
+    \"\"\"A weak spring to the middle of the cell, sometimes out of reach.\"\"\"
+    implemented_properties = ["energy", "forces"]
+    calls = 0
+    def calculate(self, atoms, *args):
+        Passing.calls += 1
+        if Passing.calls > 150 and "AWAY" in os.environ:
+            raise RuntimeError("no licence is free")
+        apart = atoms.positions - atoms.cell.sum(axis=0) / 2
+        self.results = {"energy": 0.001 * (apart**2).sum(), "forces": -0.002 * apart}
+"""
+
+
+def test_a_fault_of_the_source_that_passes_loses_nothing(tmp_path, monkeypatch):
+    (tmp_path / "passing.py").write_text(PASSING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("AWAY", "")
+    source = Source("far", calculator="passing.Passing")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {"thermostat": "none", "frame_every_ps": 0.02, "clash_distance": 0.0}
+    with pytest.raises(UserError, match=r"source 'far' failed at .*no licence.*run it again"):
+        generate(request(parts, source, **options), checkpoint_seconds=0)
+    # Nothing looks like a trajectory that is beyond use; its state waits.
+    assert [path.name for path in parts.iterdir()] == [f"{RUN.name}.state"]
+    monkeypatch.delenv("AWAY")
+    generate(request(parts, source, **options))
+    generate(request(whole, source, **options))
+    assert sorted(path.suffix for path in parts.iterdir()) == [".csv", ".extxyz"]
+    for path in whole.iterdir():
+        assert path.read_bytes() == (parts / path.name).read_bytes()
+
+
 def test_heat_is_a_failure_but_not_that_of_the_random_cell():
     steps = [Stage(2000, 2000, 100), Stage(2000, 300, 100)]
     fails = failure_of({"clash_distance": 1.0}, steps)

@@ -150,8 +150,8 @@ def generate(
     Raises
     ------
     UserError
-        If the source cannot evaluate the start, or the trajectory fails on its way; what there is
-        of it is then kept beside the output.
+        If the source cannot evaluate the start or fails on the way, which leaves the checkpoint;
+        or if the trajectory is beyond use, and what there is of it is kept beside the output.
     """
     protocol, run = request.protocol, request.trajectory
     engine_name = engine_of(request.source, protocol["engine"])
@@ -209,6 +209,13 @@ def generate(
         stop=stop,
         checkpoint_seconds=checkpoint_seconds,
     )
+    if ending.raised:
+        raise UserError(
+            f"{run.name}: source '{source.name}' failed at {ending.time_ps:g} ps "
+            f"({ending.reason}): run it again to go on from the last checkpoint; if it fails there "
+            f"each time (frames in {recorder.folder}), shorten timestep_fs or name it under "
+            "generate.exclude"
+        )
     failed = request.frames.with_suffix(".failed.extxyz"), request.log.with_suffix(".failed.csv")
     if ending.reason is None:
         recorder.finish(request.frames, request.log)
