@@ -195,7 +195,8 @@ def check_predictions(path, data, errors):
 def test_the_programs(root, tmp_path, model_file, data, frames):
     ase.io.write(tmp_path / "in.extxyz", frames)
     metrics = tmp_path / "new" / "metrics.json"
-    options = ("--data", data, "--part", "test", "--device", "cpu", "--out", metrics)
+    options = ("--data", data, "--part", "test", "--out", metrics)
+    options += ("--machine", '{"device": "cuda", "allow_cpu": true}')
     options += ("--predictions", tmp_path / "new" / "predictions.npz")
     done = run(root, "evaluate", "--model", model_file, *options)
     assert done.returncode == 0, done.stderr

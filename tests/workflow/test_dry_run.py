@@ -52,6 +52,21 @@ def test_a_parity_plot_needs_one_model(checkout):
     assert (counts["predictions"], counts["parity"], counts["prepare"]) == (1, 1, 2)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_models_are_tested_where_they_are_trained(checkout, device):
+    def edit(config):
+        config["training"] |= {"device": device, "allow_cpu": True}
+
+    path = edited(checkout, "device.yaml", edit)
+    run = "direct/target~nanotubes/source~none/n~15/seed~1"
+    files = [f"results/evaluations/target~C-GAP-17/{run}/metrics.json"]
+    files.append(f"results/predictions/target~C-GAP-17/{run}.npz")
+    output = checkout.snakemake("-n", "-p", *files, "--configfile", path).stdout
+    commands = [line for line in output.splitlines() if "evaluate.py --model" in line]
+    machine = f"""--machine '{{"device": "{device}", "allow_cpu": true}}'"""
+    assert len(commands) == 2 and all(machine in command for command in commands)
+
+
 def test_pretraining_seeds_multiply(checkout):
     path = edited(
         checkout, "preseed.yaml", lambda c: c["experiments"]["fig3"]["pretrain_seeds"].append(7)

@@ -44,7 +44,7 @@ rule dynamics:
         mem_mb=8000,
         runtime=dynamics_minutes,
         # Not a parameter: another device is no reason to run again.
-        machine=dynamics_device,
+        machine=device_options,
     shell:
         "python {input.script} --model {input.model} --start {input.start} "
         "--settings {input.settings} --replica {wildcards.replica} --machine {resources.machine:q} "

@@ -18,9 +18,11 @@ rule evaluate:
         gpu=gpus,
         mem_mb=8000,
         runtime=30,
+        # Not a parameter: another device is no reason to evaluate again.
+        machine=device_options,
     shell:
         "python {input.script} --model {input.model} --data {input.data} --part test "
-        "--out {output} 2>&1 | tee {log}"
+        "--machine {resources.machine:q} --out {output} 2>&1 | tee {log}"
 
 
 # What a run's model says of a test set, structure by structure.
@@ -39,9 +41,11 @@ rule predictions:
         gpu=gpus,
         mem_mb=8000,
         runtime=30,
+        # Not a parameter: another device is no reason to evaluate again.
+        machine=device_options,
     shell:
         "python {input.script} --model {input.model} --data {input.data} --part test "
-        "--predictions {output} 2>&1 | tee {log}"
+        "--machine {resources.machine:q} --predictions {output} 2>&1 | tee {log}"
 
 
 # The label source itself, on the target's test set.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import yaml
+
 from pretraining import cli
 
 
@@ -26,7 +28,12 @@ def main() -> None:
         help="take an element for another, which the model knows",
     )
     parser.add_argument("--batch-size", type=int, default=20)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--machine",
+        type=yaml.safe_load,
+        default={"device": "auto"},
+        help="YAML, such as '{device: cpu}': where to run it",
+    )
     arguments = parser.parse_args()
 
     from pretraining.errors import UserError
@@ -41,7 +48,7 @@ def main() -> None:
     outputs = [path for path in (arguments.out, arguments.predictions) if path]
     if not outputs:
         raise UserError("nothing to write: give --out, --predictions or both")
-    device = resolve_device(arguments.device)
+    device = resolve_device(**arguments.machine)
     model = load_model(arguments.model, device=device)
     with Store(arguments.data) as store:
         predictions = predict_part(

@@ -17,11 +17,6 @@ def start_option(wildcards, input):
     return f"--data {input.data}" if input.data else ""
 
 
-def dynamics_device(wildcards):
-    """Return where the dynamics of a model run, as JSON."""
-    return json.dumps({key: config["training"][key] for key in ("device", "allow_cpu")})
-
-
 def dynamics_minutes(wildcards, attempt):
     """Return a trajectory's wall-time limit, by attempt: the next one goes on."""
     test = config["dynamics"][wildcards.moved]

@@ -50,6 +50,11 @@ def machine_options(wildcards):
     return json.dumps({key: config["training"][key] for key in MACHINE_KEYS})
 
 
+def device_options(wildcards):
+    """Return where a trained model is used, as JSON."""
+    return json.dumps({key: config["training"][key] for key in ("device", "allow_cpu")})
+
+
 def training_minutes(wildcards, attempt):
     """Return a training's wall-time limit: twice what is expected and ten minutes, by attempt."""
     path = grids.run_path(run_of(wildcards), STAND_INS)
