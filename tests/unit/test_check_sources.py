@@ -15,9 +15,9 @@ from ase.calculators.emt import EMT
 from ase.eos import birchmurnaghan
 from ase.units import GPa
 
-from pretraining.config import validate_config
 from pretraining.errors import UserError
 from pretraining.prototypes import crystals_of, effort_of, plan, primitive_cell
+from pretraining.schema import validate_config
 from pretraining.source_figure import figure_of_sources
 from pretraining.source_summary import (
     dimer_minimum,

@@ -7,14 +7,11 @@ import copy
 import pytest
 import yaml
 
-from pretraining.config import (
-    largest_pool,
-    load_config,
-    settings_part,
-    validate_config,
-    validate_study,
-)
+from pretraining.config import load_config, validate_study
+from pretraining.entries import largest_pool
 from pretraining.errors import UserError
+from pretraining.parts import settings_part
+from pretraining.schema import validate_config
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pretraining.config import largest_pool, load_config, settings_part, validate_study
+from pretraining.config import load_config, validate_study
+from pretraining.entries import largest_pool
 from pretraining.errors import UserError
+from pretraining.parts import settings_part
 from pretraining.protocol import frames_of, stages, structures_of, trajectories, values
 
 GENERATE = Path(__file__).resolve().parents[2] / "config" / "generate.yaml"

@@ -14,10 +14,11 @@ import yaml
 from ase.build import bulk
 from ase.io import write
 
-from pretraining.config import load_config, settings_part, validate_study
+from pretraining.config import load_config, validate_study
 from pretraining.coordination import FOLDS, LAYERING
 from pretraining.errors import UserError
 from pretraining.grid import grid_table
+from pretraining.parts import settings_part
 from pretraining.robustness import duration_ps, models, test_stages
 from pretraining.robustness_figure import draw_coordination, draw_survival, robustness_figure
 from pretraining.robustness_start import start_structure

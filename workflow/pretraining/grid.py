@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pretraining.config import dataset_part
+from pretraining.entries import dataset_part
 from pretraining.errors import UserError
 
 KINDS = ("pretrain", "direct", "finetune")

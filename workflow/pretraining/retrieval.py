@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretraining.config import datasets_read
+from pretraining.entries import datasets_read
 from pretraining.errors import UserError
 from pretraining.remote import RemoteFile, file_sha256, missing_message, refuse_wrong
 

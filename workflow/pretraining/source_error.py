@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pretraining.chunks import read_labelled
-from pretraining.config import FITTED
+from pretraining.entries import FITTED
 from pretraining.errors import UserError
 from pretraining.store import Store
 

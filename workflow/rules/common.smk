@@ -18,19 +18,16 @@ from pretraining import estimate
 from pretraining import grid as grids
 from pretraining import protocol
 from pretraining import remote, retrieval, robustness, samples
-from pretraining.config import (
-    ADDRESS_KEYS,
-    CONDUCT_KEYS,
+from pretraining.config import read_config, validate_study
+from pretraining.entries import (
     dataset_part,
     datasets_of,
     fitted_zero,
     label_source,
-    read_config,
-    settings_part,
     trajectory_files,
-    validate_study,
 )
 from pretraining.errors import UserError
+from pretraining.parts import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
 from pretraining.settings import MACHINE_KEYS
 from pretraining.sources import relative_to
 

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
-from pretraining.config import FITTED
+from pretraining.entries import FITTED
 from pretraining.joining import join
 from pretraining.store import Store
 

@@ -11,7 +11,7 @@ import yaml
 
 sys.path.insert(0, str(Path(snakemake.scriptdir).parent))
 
-from pretraining.config import settings_part
+from pretraining.parts import settings_part
 
 part = settings_part(snakemake.config, snakemake.wildcards.part)
 text = yaml.safe_dump(part, sort_keys=False, allow_unicode=True)
