@@ -24,6 +24,7 @@ Attributes: ``settings`` (JSON).
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ from ase.units import _amu
 
 from pretraining.coordination import neighbours
 from pretraining.errors import UserError
+from pretraining.interruption import write_atomically
 from pretraining.store import Store
 from pretraining.transforms import Transform
 
@@ -62,12 +64,13 @@ class Environments:
     def write(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write a file, atomically, with the settings that it was made with."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
-        with h5py.File(partial, "w", track_order=True) as file:
+        # In memory first: HDF5 may crash on a full disk.
+        content = io.BytesIO()
+        with h5py.File(content, "w", track_order=True) as file:
             file.attrs["settings"] = json.dumps(settings)
             for field in fields(self):
                 file[field.name] = getattr(self, field.name)
-        partial.replace(path)
+        write_atomically(path, lambda tmp: tmp.write_bytes(content.getbuffer()))
 
     @classmethod
     def read(cls, path: Path) -> Environments:

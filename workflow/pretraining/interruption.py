@@ -5,17 +5,22 @@ Jobs of label sources use this in their own interpreters: it imports only the st
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pretraining.errors import UserError
+
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Interrupted(BaseException):
@@ -75,14 +80,53 @@ def say(message: object) -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Say it in one line if there is no room for what is written to `path`."""
+    try:
+        yield
+    except Exception as error:
+        if (why := _why_no_room(error)) is None:
+            raise
+        raise UserError(
+            f"{path} cannot be written ({why}): make room there, then run the same command again; "
+            "nothing that was finished before is lost"
+        ) from error
+
+
+def _why_no_room(error: BaseException) -> str | None:
+    """Return the system's words if it is a full disk, quota or file that an error comes from."""
+    for number in NO_ROOM:
+        # Libraries written in C tell the number or the words in a message of their own.
+        known = isinstance(error, OSError) and error.errno == number
+        if known or os.strerror(number) in str(error):
+            return os.strerror(number)
+    before = error.__cause__ or error.__context__
+    return None if before is None else _why_no_room(before)
+
+
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a path beside `path`, then move what it wrote into place."""
+    """Call `write` with a path beside `path`, then move what it wrote into place.
+
+    Raises
+    ------
+    UserError
+        If there is no room for it.
+    """
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(tmp)
-        os.replace(tmp, path)
+        with room_for(path):
+            write(tmp)
+            move_into_place(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def move_into_place(tmp: Path, path: Path) -> None:
+    """Rename a file once the disk has it: some systems notice only then that they are full."""
+    with open(tmp, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(tmp, path)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

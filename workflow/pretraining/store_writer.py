@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from pretraining.errors import UserError
+from pretraining.interruption import move_into_place, room_for
 
 FORMAT = "structures-1"
 
@@ -32,6 +33,8 @@ FRAME_ARRAYS: dict[str, tuple[tuple[int, ...], Any, int]] = {
 }
 LABELS = ("energy", "forces")
 _BUFFERED_ATOMS = 100_000
+# Beyond its content a file has chunks that are not full, and tables of where they are.
+_OVERHEAD = 2**20
 
 
 def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.ndarray]:
@@ -102,6 +105,8 @@ class StoreWriter:
         self._ptr = [0]
         self._first: dict[bytes, int] = {}
         self._twins: list[int] = []
+        self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
         self._hashes: dict[str, Any] = {}
         self._buffer: dict[str, list[np.ndarray]] = {}
         self._buffered = 0
@@ -109,11 +114,19 @@ class StoreWriter:
 
     def __enter__(self) -> StoreWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._tmp, "w")
+        try:
+            with room_for(self.path):
+                self._tmp.touch()
+                self._set_aside(0)
+                self._file = h5py.File(self._tmp, "w")
+                self._set_aside(0)
+        except UserError:
+            self._tmp.unlink(missing_ok=True)
+            raise
         for name, (shape, dtype, chunk) in (ATOM_ARRAYS | FRAME_ARRAYS).items():
             if name in LABELS and not self.has_labels:
                 continue
-            self._file.create_dataset(
+            self._datasets[name] = self._file.create_dataset(
                 name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(chunk, *shape)
             )
             # One digest an array, so that the checksum does not depend on the buffer's size.
@@ -145,7 +158,8 @@ class StoreWriter:
         self.n += 1
         self._buffered += len(row["numbers"]) + 1
         if self._buffered >= _BUFFERED_ATOMS:
-            self._flush()
+            with room_for(self.path):
+                self._flush()
         return twin
 
     def finish(self, n_val: int, n_test: int, provenance: dict[str, Any] | None = None) -> str:
@@ -162,13 +176,25 @@ class StoreWriter:
         -------
         str
             The content's checksum.
+
+        Raises
+        ------
+        UserError
+            If the parts do not fit, or there is no room for the file.
         """
         if min(n_val, n_test, self.n - n_val - n_test) < 0:
             raise UserError(
                 f"{self.path.name}: {n_val} validation and {n_test} test structures do not fit "
                 f"into {self.n}"
             )
+        with room_for(self.path):
+            return self._finish(n_val, n_test, provenance or {})
+
+    def _finish(self, n_val: int, n_test: int, provenance: dict[str, Any]) -> str:
         self._flush()
+        # Numbers, and text of which HDF5 keeps a pointer besides.
+        texts = (str(v) for values in self._columns.values() for v in values)
+        self._set_aside(16 * len(self._ptr) + sum(64 + 4 * len(text) for text in texts))
         self._store("ptr", np.asarray(self._ptr, dtype=np.int64))
         for name, values in self._columns.items():
             self._store(f"info/{name}", _column(values))
@@ -184,10 +210,12 @@ class StoreWriter:
             n_train=self.n - n_val - n_test,
             has_labels=self.has_labels,
             checksum=checksum.hexdigest(),
-            provenance=json.dumps(provenance or {}, sort_keys=True),
+            provenance=json.dumps(provenance, sort_keys=True),
         )
         self._file.close()
-        os.replace(self._tmp, self.path)
+        with h5py.File(self._tmp, "r+"):
+            pass  # gives back what was set aside and not needed
+        move_into_place(self._tmp, self.path)
         self._written = True
         return checksum.hexdigest()
 
@@ -196,13 +224,21 @@ class StoreWriter:
             self._file.close()
             self._tmp.unlink(missing_ok=True)
 
+    def _set_aside(self, size: int) -> None:
+        """Have the disk keep room for so many bytes more: without it HDF5 would crash."""
+        end = self._file.id.get_filesize() if self._file else 0
+        with open(self._tmp, "r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, end + size + _OVERHEAD)
+            os.fsync(handle.fileno())
+
     def _flush(self) -> None:
+        self._set_aside(sum(row.nbytes for rows in self._buffer.values() for row in rows))
         for name, rows in self._buffer.items():
             if not rows:
                 continue
             dtype = (ATOM_ARRAYS | FRAME_ARRAYS)[name][1]
             block = np.ascontiguousarray(np.concatenate(rows), dtype=dtype)
-            dataset = self._file[name]
+            dataset = self._datasets[name]
             dataset.resize(len(dataset) + len(block), axis=0)
             dataset[len(dataset) - len(block) :] = block
             self._hashes[name].update(block.tobytes())
