@@ -17,6 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from pretraining.errors import UserError
+from pretraining.interruption import room_for
 from pretraining.remote import RemoteFile, size_text
 
 # Connections that break without having brought anything, in a row.
@@ -99,7 +100,7 @@ def _session() -> requests.Session:
 def _opened_alone(part: Path) -> Iterator[BinaryIO]:
     """Open the unfinished file when no other process writes to it."""
     while True:
-        with open(part, "ab") as handle:
+        with room_for(part), open(part, "ab") as handle:
             with suppress(OSError):  # some file systems of clusters have no locks
                 fcntl.flock(handle, fcntl.LOCK_EX)
             # The one who held it may have moved it into place or removed it.

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pretraining.interruption import say
+from pretraining.interruption import room_for, say
 
 
 class Journal:
@@ -34,7 +34,8 @@ class Journal:
             else:
                 say(f"{path} is of another job: starting afresh")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "r+b" if keep else "wb")  # noqa: SIM115
+        # Without a buffer, which would be written again when the file is closed.
+        self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115
         self._file.seek(keep)
         self._file.truncate()
         if not keep:
@@ -57,8 +58,10 @@ class Journal:
             self.done[record["i"]] = record
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record).encode() + b"\n")
-        self._file.flush()
+        line = json.dumps(record).encode() + b"\n"
+        with room_for(self.path):
+            while line:
+                line = line[self._file.write(line) :]
 
     def close(self) -> None:
         """Close the file, keeping it."""

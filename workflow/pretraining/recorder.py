@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import write
 
-from pretraining.interruption import difference, say, write_atomically, write_json
+from pretraining.interruption import difference, room_for, say, write_atomically, write_json
 
 if TYPE_CHECKING:
     from pretraining.dynamics import Frame
@@ -76,7 +76,8 @@ class Recorder:
         if self._state is None:
             self._frames.write_bytes(b"")
             header = ",".join([*LOG_COLUMNS, *measure(None)])
-            self._log.write_text(header + "\n", encoding="utf-8")
+            with room_for(self._log):
+                self._log.write_text(header + "\n", encoding="utf-8")
 
     @property
     def resumed(self) -> bool:
@@ -127,14 +128,14 @@ class Recorder:
         numbers = [f"{number:.10g}" for number in (frame.time_ps, *row)]
         total = f"{frame.potential + frame.kinetic:.12g}"
         more = [f"{number:.10g}" for number in self.measure(frame).values()]
-        with open(self._log, "a", encoding="utf-8") as handle:
+        with room_for(self._log), open(self._log, "a", encoding="utf-8") as handle:
             handle.write(",".join([*numbers, total, *more]) + "\n")
 
     def keep(self, frame: Frame) -> None:
         """Write the structure of a frame."""
         text = io.StringIO()
         write(text, self.describe(frame), format="extxyz")
-        with open(self._frames, "a", encoding="utf-8") as handle:
+        with room_for(self._frames), open(self._frames, "a", encoding="utf-8") as handle:
             handle.write(text.getvalue())
 
     def save(self, engine: Any, step: int) -> None:

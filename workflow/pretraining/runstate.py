@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from pretraining.interruption import difference, say, write_atomically, write_json
+from pretraining.interruption import difference, room_for, say, write_atomically, write_json
+from pretraining.lease import Lease
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 ROUTINE_SECONDS = 10.0
@@ -30,20 +31,20 @@ class RunState:
         The run's folder.
     identity
         All that decides what the run computes, as JSON. State of another identity is removed.
-    name
-        What the run is called in messages, of which several runs may print at once.
+    lease
+        The right to change it.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], name: str = "") -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], lease: Lease) -> None:
         self.folder = folder / "state"
-        self._prefix = f"{name}: " if name else ""
+        self._lease = lease
         self._routine = -ROUTINE_SECONDS
         file = self.folder / "identity.json"
         stale = difference(file, identity) if self.folder.is_dir() else None
         if stale is not None:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._log = open(self.folder / "train.log", "a", encoding="utf-8")  # noqa: SIM115
+        self._log = open(self.folder / "train.log", "ab", buffering=0)  # noqa: SIM115
         if stale is not None:
             self.log(f"starting afresh: the saved state is of another run ({stale})")
         if not file.is_file():
@@ -52,15 +53,18 @@ class RunState:
     def log(self, message: str, routine: bool = False) -> None:
         """Write a line to the log and to stderr; there, routine lines only every so often."""
         if not routine or time.monotonic() - self._routine >= ROUTINE_SECONDS:
-            say(self._prefix + message)
+            # Several runs may print at once.
+            say(f"{self._lease.name}: {message}")
             self._routine = time.monotonic()
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), message, file=self._log, flush=True)
+        with room_for(self.folder / "train.log"):
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())
 
     def load(self) -> Path | None:
         """Return the newest checkpoint that can be read, or None.
 
         One that cannot be read is set aside, and said so.
         """
+        lost = False
         for name in (LAST, PREVIOUS):
             path = self.folder / name
             if not path.is_file():
@@ -73,13 +77,17 @@ class RunState:
                 aside = path.with_suffix(".corrupt")
                 os.replace(path, aside)
                 self.log(f"{path} cannot be read ({type(error).__name__}): set aside as {aside}")
+                lost = True
                 continue
             self.log(f"going on from {path}")
             return path
+        if lost:
+            self.log("starting afresh: no saved state can be read")
         return None
 
     def save(self, write: Callable[[Path], Any]) -> None:
         """Write a checkpoint by `write`, keeping the one before."""
+        self._lease.check()
         last = self.folder / LAST
 
         def rotate(path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -19,6 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from pretraining.errors import UserError
+from pretraining.interruption import write_atomically
 
 TEXT_WIDTH = 6.75  # inches, both columns of a journal's page
 COLUMN_WIDTH = 3.35
@@ -255,7 +257,6 @@ def save(figure: Figure, *paths: str | Path) -> None:
         if path.suffix not in stable:
             raise UserError(f"{path}: figures are written as {', '.join(stable)}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
+        options = {"format": path.suffix[1:], "metadata": stable[path.suffix]}
         with house_style():
-            figure.savefig(partial, format=path.suffix[1:], metadata=stable[path.suffix])
-        partial.replace(path)
+            write_atomically(path, partial(figure.savefig, **options))

@@ -8,6 +8,7 @@ order of an epoch depends on nothing but the seed and the epoch, and all else is
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from typing import Any
 
@@ -30,6 +31,7 @@ from pretraining.interruption import (
     write_atomically,
     write_json,
 )
+from pretraining.lease import Lease
 from pretraining.machine import device_name, resolve_device, versions
 from pretraining.metrics import NO_ERRORS, describe, errors_of
 from pretraining.modelfile import (
@@ -151,8 +153,23 @@ class Run:
         )
 
     def execute(self) -> None:
-        """Train, evaluate and write the outputs."""
-        self.state = RunState(self.request.out, self.identity, self.request.name)
+        """Train, evaluate and write the outputs; nothing if another process has done it now."""
+        with Lease(self.request.out / "running.json", self.request.name) as self.lease:
+            if self.lease.waited and self._is_done():
+                say(f"{self.request.name}: done by that process")
+            else:
+                self._execute()
+
+    def _is_done(self) -> bool:
+        """Whether the outputs are there, of this very run."""
+        files = [self.request.out / name for name in ("model.ckpt", "curve.csv", "metrics.json")]
+        if not all(path.is_file() for path in files):
+            return False
+        metrics = json.loads(files[-1].read_text(encoding="utf-8"))
+        return metrics["config_hash"] == digest(self.identity)
+
+    def _execute(self) -> None:
+        self.state = RunState(self.request.out, self.identity, self.lease)
         self.type_names = self._type_names()
         config = network_config(
             self.settings.network,
@@ -277,6 +294,7 @@ class Run:
             "power_w_mean": None if power is None else round(power, 1),
         }
         out = self.request.out
+        self.lease.check()
         save_model(module, out / "model.ckpt")
         write_atomically(out / "curve.csv", lambda path: write_curve(path, recorder.rows))
         self.state.log(

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining import cli, estimate
 from pretraining.config import load_config, validate_study
 from pretraining.grid import grid_table
+from pretraining.results import write_text
 
 
 def main() -> None:
@@ -28,8 +29,7 @@ def main() -> None:
         status=finished.notna().map({True: "finished", False: "to do"}),
         estimated_hours=(seconds / 3600).round(4),
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(args.out, sep="\t", index=False)
+    write_text(args.out, table.to_csv(sep="\t", index=False))
     print(estimate.summarise(grid, seconds, finished, config["sources"]))
     print(
         "Hours are those of finished runs here, else published medians of one RTX A6000"

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining import cli
 from pretraining.config import load_config, validate_study
 from pretraining.grid import grid_table, results_table
+from pretraining.results import write_text
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     args = parser.parse_args()
     config = validate_study(load_config(args.config), str(args.config))
     table = results_table(config, grid_table(config), args.experiments)
-    table.to_csv(args.out, sep="\t", index=False)
+    write_text(args.out, table.to_csv(sep="\t", index=False))
 
 
 if __name__ == "__main__":

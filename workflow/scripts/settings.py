@@ -11,8 +11,9 @@ import yaml
 
 sys.path.insert(0, str(Path(snakemake.scriptdir).parent))
 
+from pretraining.interruption import write_atomically
 from pretraining.parts import settings_part
 
 part = settings_part(snakemake.config, snakemake.wildcards.part)
 text = yaml.safe_dump(part, sort_keys=False, allow_unicode=True)
-Path(snakemake.output[0]).write_text(text, encoding="utf-8")
+write_atomically(Path(snakemake.output[0]), lambda tmp: tmp.write_text(text, encoding="utf-8"))
