@@ -131,6 +131,11 @@ class Lease:
                     os.utime(self.path)
 
 
+def running(output: Path) -> Path:
+    """Return the file that says who makes an output which is a single file."""
+    return output.with_name(f"{output.name}.running.json")
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Return who has a lease; nothing for a file that cannot be read."""
     try:

@@ -12,6 +12,7 @@ import yaml
 
 from pretraining import cli
 from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say
+from pretraining.lease import Lease
 from pretraining.sources import read_yaml
 
 
@@ -44,7 +45,8 @@ def main() -> int:
                 out=arguments.out,
                 **arguments.machine,
             )
-            run(request, stop, arguments.checkpoint_seconds)
+            with Lease(arguments.out / "running.json", request.name):
+                run(request, stop, arguments.checkpoint_seconds)
         except Interrupted as interruption:
             say(f"{arguments.out}: {interruption}")
             return INTERRUPTED

@@ -16,6 +16,7 @@ from pretraining.generation import Request, generate
 from pretraining.handover import hand_over
 from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say
 from pretraining.labelling import read_reference
+from pretraining.lease import Lease, running
 from pretraining.protocol import Trajectory
 from pretraining.sources import load_source, read_yaml
 
@@ -54,7 +55,8 @@ def main() -> int:
     )
     with StopRequest() as stop:
         try:
-            generate(request, stop, args.checkpoint_seconds)
+            with Lease(running(args.out), request.trajectory.name):
+                generate(request, stop, args.checkpoint_seconds)
         except Interrupted as interruption:
             say(f"{request.trajectory.name}: {interruption}")
             return INTERRUPTED

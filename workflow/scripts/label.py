@@ -16,6 +16,7 @@ from pretraining.handover import hand_over
 from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say, write_json
 from pretraining.isolated import isolated_energies
 from pretraining.labelling import label, read_reference, read_structures
+from pretraining.lease import Lease, running
 from pretraining.sources import Source, load_source
 
 
@@ -74,7 +75,7 @@ def main() -> int:
     source = load_source(args.config, args.source, args.conduct)
     hand_over(source)
     try:
-        with StopRequest():
+        with StopRequest(), Lease(running(args.out or args.write_reference), source.name):
             make_labels(args, source)
     except Interrupted as interruption:
         say(interruption)
