@@ -14,11 +14,12 @@ DEMO := snakemake --configfile config/demo.yaml --cores $(CORES)
 # What a job prints and the count of finished jobs are shown; what Snakemake says of each job is not.
 QUIET := --quiet rules host reason
 
-.PHONY: help setup demo test lint clean-demo
+.PHONY: help setup demo test test-faults lint clean-demo
 
 help:
 	@echo "make demo   run the whole study in miniature on the CPU; results in results/demo"
 	@echo "make test   run the tests"
+	@echo "make test-faults  run the tests of nodes that fail, on a Slurm that they start (as root)"
 	@echo "make setup  only set up the environment in $(VENV)"
 	@echo "make lint   check the format of Python and Snakemake files"
 
@@ -43,7 +44,13 @@ demo: setup
 	@echo "         results/demo/report.html   (all of it, in a browser)"
 
 test: setup
-	@$(RUN) python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	@$(RUN) python -m pytest -n auto --maxprocesses 8 --dist loadfile --ignore tests/cluster
+# There is one cluster, whose time limits want idle cores.
+	@if [ "$$PRETRAINING_TEST_CLUSTER" = 1 ]; then $(RUN) python -m pytest -n0 tests/cluster; \
+	else echo "Without PRETRAINING_TEST_CLUSTER=1: nothing was tested on a Slurm cluster"; fi
+
+test-faults: setup
+	@$(RUN) PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 -m faults tests/cluster
 
 lint: setup
 	@$(RUN) ruff check . && ruff format --check . && snakefmt --check Snakefile workflow && snakemake --lint

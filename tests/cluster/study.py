@@ -1,0 +1,211 @@
+"""A study of seconds, in a copy of the repository as a fresh clone has it, and Snakemake in it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import yaml
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from slurmcluster import wait_for
+
+CONFIG = "config/small.yaml"
+# Copper, labelled by two calculators that come with ASE. A training of 3 epochs takes 5 s.
+SMALL: dict[str, Any] = {
+    "results": "results/small",
+    "datasets": {
+        "Cu-synthetic": {
+            "path": "resources/cu-synthetic.extxyz",
+            "structures": 30,
+            "split": {"n_val": 4, "n_test": 2},
+        },
+        "Cu": {
+            "path": "resources/cu.extxyz",
+            "labels": {"energy": "energy", "forces": "forces"},
+            "energy_reference": {"source": "emt"},
+            "split": {"n_val": 4, "n_test": 6},
+        },
+    },
+    "sources": {
+        "emt": {
+            "title": "EMT",
+            "kind": "empirical",
+            "elements": ["Cu"],
+            "calculator": "ase.calculators.emt.EMT",
+        },
+        "lj": {
+            "title": "Lennard-Jones",
+            "kind": "empirical",
+            "elements": ["Cu"],
+            "calculator": "ase.calculators.lj.LennardJones",
+            "kwargs": {"sigma": 2.3, "epsilon": 0.4, "rc": 5.0, "smooth": True},
+        },
+    },
+    "labelling": {"chunk_size": 8},
+    "network": {"num_layers": 1, "num_features": 4, "cutoff": 3.5},
+    "training": {"max_epochs": 3, "device": "cpu", "batch_size": 4, "checkpoint_seconds": 1},
+    "experiments": {
+        "fig3": {
+            "target": "Cu",
+            "structures": "Cu-synthetic",
+            "sources": ["emt", "lj"],
+            "pretrain_sizes": [12],
+            "pretrain_seeds": [1],
+            "sizes": [3, 6],
+            "finetune_seeds": [1],
+            "direct_seeds": [1],
+        }
+    },
+}
+# A direct training of the small study, below its results.
+DIRECT = "runs/direct/target~Cu/source~none/n~3/seed~1"
+
+
+def long_training(epochs: int) -> dict[str, Any]:
+    """Return a study like :data:`SMALL` whose trainings have that many epochs, of some 20 ms."""
+    study = copy.deepcopy(SMALL)
+    study["training"] |= {"max_epochs": epochs, "patience": epochs}
+    return study
+
+
+def write_structures(path: Path, n: int, seed: int, labelled: bool) -> None:
+    """Write strained and rattled cells of four copper atoms, with EMT's labels or without."""
+    rng = np.random.default_rng(seed)
+    frames: list[Atoms] = []
+    for _ in range(n):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(scale=0.03, size=(3, 3))))
+        atoms.set_scaled_positions(bulk("Cu", cubic=True).get_scaled_positions())
+        atoms.positions += rng.normal(scale=0.1, size=(4, 3))
+        if labelled:
+            atoms.calc = EMT()
+            results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+            atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    ase.io.write(path, frames)
+
+
+class Checkout:
+    """A copy of the repository, with the small study's structures and configuration in it.
+
+    Parameters
+    ----------
+    root
+        The repository.
+    folder
+        Where to copy it; must not exist.
+    study
+        Content of the configuration file :data:`CONFIG`.
+    """
+
+    def __init__(self, root: Path, folder: Path, study: dict[str, Any] | None = None) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        for name in filter(None, listed.stdout.decode().split("\0")):
+            if name.startswith(("tests/", "docs/")) or not os.path.lexists(root / name):
+                continue
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name, follow_symlinks=False)
+        write_structures(folder / "resources/cu-synthetic.extxyz", 30, 1, labelled=False)
+        write_structures(folder / "resources/cu.extxyz", 30, 2, labelled=True)
+        self.configure(study or SMALL)
+
+    def configure(self, study: dict[str, Any]) -> None:
+        """Write the configuration, and remember where its results go."""
+        self.results = self.folder / study["results"]
+        (self.folder / CONFIG).write_text(yaml.safe_dump(study))
+
+    def head(self, *arguments: str, log: str = "head.log", **environment: str) -> Head:
+        """Start ``snakemake --profile slurm`` on the small study; it runs beside the test.
+
+        Jobs are looked at every few seconds, not once in 40 s, and late files are waited for less
+        long; `arguments` come after, and can be targets or anything else.
+        """
+        waits = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
+        words = ["--profile", "slurm", "--configfile", CONFIG, *waits, *arguments]
+        return Head(words, self.folder, self.folder / log, environment)
+
+    def snakemake(
+        self, *arguments: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess:
+        """Run Snakemake on the small study without Slurm; output and errors are in ``stdout``."""
+        process = subprocess.run(
+            [*SNAKEMAKE, "--configfile", CONFIG, *arguments],
+            cwd=self.folder,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if check:
+            assert process.returncode == 0, process.stdout[-8000:]
+        return process
+
+
+SNAKEMAKE = [str(Path(sys.executable).with_name("snakemake"))]
+
+
+class Head:
+    """A head process of Snakemake, in a process group of its own.
+
+    Attributes
+    ----------
+    process
+        The process; its ``pid`` is that of Snakemake itself.
+    """
+
+    def __init__(
+        self, arguments: list[str], folder: Path, log: Path, environment: dict[str, str]
+    ) -> None:
+        self._log = log
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with open(log, "wb") as handle:
+            self.process = subprocess.Popen(
+                [*SNAKEMAKE, *arguments],
+                cwd=folder,
+                env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=handle,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        """Return what it has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait(self, timeout: float = 300) -> int:
+        """Wait for its end and return its exit status."""
+        wait_for(lambda: self.process.poll() is not None, timeout, f"the end of {self._log}")
+        return self.process.returncode
+
+    def finish(self, timeout: float = 300) -> str:
+        """Wait for its end, which must be a success, and return what it has printed."""
+        assert self.wait(timeout) == 0, self.log()[-8000:]
+        return self.log()
+
+    def kill(self) -> None:
+        """Kill it at once: it can neither cancel its jobs nor clean up. Jobs go on."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def interrupt(self) -> None:
+        """Interrupt it from the keyboard; it cancels its jobs."""
+        self.process.send_signal(signal.SIGINT)
