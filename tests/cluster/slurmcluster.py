@@ -278,7 +278,7 @@ class Cluster:
         return [j for j in jobs if j.get("Comment") == names[0] or names[1] in j.get("Comment", "")]
 
     def squeue(self) -> list[dict[str, str]]:
-        """Return waiting and running jobs: ``id``, ``state``, ``reason``, ``partition``, ``name``."""
+        """Return waiting and running jobs: their id, state, reason, partition and name."""
         text = self._run("squeue", "--noheader", "--format=%i|%T|%r|%P|%j", check=False).stdout
         keys = ("id", "state", "reason", "partition", "name")
         return [dict(zip(keys, line.split("|"), strict=True)) for line in text.splitlines()]
@@ -367,9 +367,10 @@ class Cluster:
                 continue
             pid = int(entry.name)
             environment = _read(pid, "environ")
-            if variable in environment and pid != os.getpid():
-                if _is_daemon(pid) or any(w.startswith("SLURM_JOB_ID=") for w in environment):
-                    yield pid
+            if variable not in environment or pid == os.getpid():
+                continue
+            if _is_daemon(pid) or any(word.startswith("SLURM_JOB_ID=") for word in environment):
+                yield pid
 
 
 def _read(pid: int, what: str) -> list[str]:
