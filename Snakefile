@@ -39,3 +39,7 @@ rule all:
     default_target: True
     input:
         artefacts,
+
+
+onerror:
+    print(status.failures(config, GRID, STARTED), file=sys.stderr)

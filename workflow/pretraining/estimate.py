@@ -63,7 +63,14 @@ def estimated_seconds(
         Series of :func:`finished_seconds`.
     """
     published = {_key(row): row.gpu_seconds_median for row in costs.itertuples()}
-    seconds = [published.get(_key(run)) or _interpolate(costs, run) for run in grid.itertuples()]
+    # The seeds of a run cost the same: it is looked up once for all of them.
+    known: dict[tuple, float] = {}
+    seconds = []
+    for run in grid.itertuples():
+        key = _key(run)
+        if key not in known:
+            known[key] = published.get(key) or _interpolate(costs, run)
+        seconds.append(known[key])
     estimate = pd.Series(seconds, index=grid.index, dtype=float)
     if finished is None:
         return estimate

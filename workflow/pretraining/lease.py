@@ -136,6 +136,21 @@ def running(output: Path) -> Path:
     return output.with_name(f"{output.name}.running.json")
 
 
+def worker(path: Path) -> str | None:
+    """Return which process works on a run, by the run's lease; None if none does.
+
+    One on another machine is believed for a few times its :data:`SILENCE`: clocks may differ.
+    """
+    holder = _read(path)
+    if not holder or _has_ended(holder):
+        return None
+    try:
+        silence = time.time() - path.stat().st_mtime
+    except OSError:
+        return None
+    return _described(holder) if silence < 3 * SILENCE else None
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Return who has a lease; nothing for a file that cannot be read."""
     try:

@@ -78,6 +78,10 @@ def train(request: Request, started: float | None = None) -> int:
         except Interrupted as interruption:
             say(interruption)
             return INTERRUPTED
+        except Exception:
+            again = f"snakemake [the same options] {request.out}/metrics.json"
+            say(f"{request.name} has failed; to run only it again: {again}")
+            raise
     return 0
 
 

@@ -8,16 +8,19 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
+
+STARTED = time.time()
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from pretraining import estimate
 from pretraining import grid as grids
 from pretraining import protocol
-from pretraining import remote, retrieval, robustness, samples
+from pretraining import remote, retrieval, robustness, samples, status
 from pretraining.config import read_config, validate_study
 from pretraining.entries import (
     dataset_part,

@@ -39,3 +39,16 @@ def artefacts(wildcards):
         if table1_published(wildcards):
             tables.append("<results>/tables/table1-differences.csv")
     return tables + expand("<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS)
+
+
+def status_config(wildcards):
+    """Return the configuration as JSON, unless looking at it does harm.
+
+    When a second Snakemake ends it removes the lock of the first, which a third would then not see.
+    """
+    if workflow.execution_settings.lock and not workflow.dryrun:
+        sys.exit(
+            "error: target 'status': add --nolock, or use python workflow/scripts/status.py "
+            f"--config {files or 'FILE'}"
+        )
+    return json.dumps(config)

@@ -1,0 +1,45 @@
+"""Show where a study stands: training runs by state, hours, and which failed and why.
+
+It reads the runs' own records alone, so that it works while Snakemake does, or after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from pretraining import cli, estimate, status
+from pretraining.config import load_config, validate_study
+from pretraining.grid import grid_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config/config.yaml"),
+        help="configuration of the study (default: %(default)s), - for standard input",
+    )
+    parser.add_argument("--results", help="folder of its results, if not the one that it names")
+    parser.add_argument("--sizes", action="store_true", help="a line for each number of structures")
+    parser.add_argument(
+        "--names", type=int, default=10, help="name at most so many runs of a state (default: 10)"
+    )
+    args = parser.parse_args()
+
+    file = "/dev/stdin" if args.config == Path("-") else args.config
+    config = validate_study(load_config(file), str(args.config))
+    config["results"] = args.results or config["results"]
+    grid = grid_table(config)
+    costs = estimate.published_costs(ROOT / "resources/published/training-cost.csv")
+    table = status.run_table(config, grid, costs)
+    print(status.summary(config, grid, table, args.sizes, args.names))
+
+
+if __name__ == "__main__":
+    cli.run(main)
