@@ -23,7 +23,6 @@ def running_cluster() -> Iterator[Cluster]:
         pytest.skip(reason)
     cluster = Cluster()
     lock = cluster.folder.with_name(f"{cluster.folder.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         try:

@@ -4,8 +4,7 @@ It needs root, and Debian's ``slurm-wlm`` and ``munge``. The GPUs are links to `
 hands them out and sets ``CUDA_VISIBLE_DEVICES``, and nothing computes on them. The node pretends to
 more cores and memory than there are.
 
-The configuration is at Slurm's default place. With ``SLURM_CONF=/some/folder/slurm.conf`` in the
-environment the cluster is another one, in that folder, and the two do not know of each other.
+The configuration is at Slurm's default place: what Snakemake starts in a job is not told of another.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-DEFAULT_CONFIGURATION = Path("/etc/slurm/slurm.conf")
+CONFIGURATION = Path("/etc/slurm/slurm.conf")
+FOLDER = Path("/tmp/pretraining-slurm")
 MARK = "# Written by the tests of synthetic-pretraining, which delete it when they end."
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "srun")
 NODE = "node1"
@@ -111,15 +111,9 @@ def unavailable() -> str | None:
         return f"{', '.join(missing)} not installed; Debian's slurm-wlm and munge bring them"
     if os.geteuid() != 0:
         return "only root can start a Slurm"
-    configuration = configuration_file()
-    if configuration.exists() and not configuration.read_text().startswith(MARK):
-        return f"this machine has a Slurm of its own ({configuration})"
+    if CONFIGURATION.exists() and not CONFIGURATION.read_text().startswith(MARK):
+        return f"this machine has a Slurm of its own ({CONFIGURATION})"
     return None
-
-
-def configuration_file() -> Path:
-    """Return the file that Slurm's programs read."""
-    return Path(os.environ.get("SLURM_CONF") or DEFAULT_CONFIGURATION)
 
 
 class Cluster:
@@ -134,9 +128,9 @@ class Cluster:
     """
 
     def __init__(self) -> None:
-        self.configuration = configuration_file()
-        default = self.configuration == DEFAULT_CONFIGURATION
-        self.folder = Path("/tmp/pretraining-slurm") if default else self.configuration.parent
+        self.configuration = CONFIGURATION
+        self.folder = FOLDER
+        # By this the cluster's processes are known, also those of a run that was killed.
         self.environment = os.environ | {"SLURM_CONF": str(self.configuration)}
 
     # -- all of it ----------------------------------------------------------------------------
