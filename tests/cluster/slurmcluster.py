@@ -4,7 +4,7 @@ It needs root, and Debian's ``slurm-wlm`` and ``munge``. The GPUs are links to `
 hands them out and sets ``CUDA_VISIBLE_DEVICES``, and nothing computes on them. The node pretends to
 more cores and memory than there are.
 
-The configuration is at Slurm's default place: what Snakemake starts in a job is not told of another.
+The configuration is at Slurm's default place: what Snakemake starts in a job knows no other.
 """
 
 from __future__ import annotations
