@@ -77,6 +77,12 @@ def test_a_second_run_has_nothing_to_do(study):
     assert "Nothing to be done" in run(study).stdout
 
 
+def test_a_fresh_checkout_of_the_same_code_reruns_nothing(study):
+    for file in (study.folder / "workflow").rglob("*"):
+        file.touch()
+    assert "Nothing to be done" in run(study).stdout
+
+
 def test_a_new_seed_trains_only_its_runs(study):
     config = json.loads(json.dumps(CONFIG))
     config["experiments"]["fig3"]["finetune_seeds"].append(2)

@@ -1,6 +1,5 @@
 # The grid, and the helpers that rules look things up with (helpers/). All of it runs again in every
 # job, so nothing heavier than pandas is imported.
-import hashlib
 import json
 import math
 import os
@@ -106,10 +105,9 @@ wildcard_constraints:
     table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),
 
 
-def settings_digest(wildcards):
-    """Return a digest of what a settings file holds, so that it is written anew when that changes."""
-    text = json.dumps(settings_part(config, wildcards.part))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def settings_json(wildcards):
+    """Return what a settings file holds, so that it is written anew when that changes."""
+    return json.dumps(settings_part(config, wildcards.part))
 
 
 include: "helpers/data.smk"

@@ -2,6 +2,8 @@
 
 
 rule settings:
+    input:
+        script="workflow/scripts/settings.py",
     output:
         "<results>/settings/{part}.yaml",
     log:
@@ -12,9 +14,9 @@ rule settings:
     conda:
         "../../envs/analysis.yaml"
     params:
-        digest=settings_digest,
-    script:
-        "../scripts/settings.py"
+        part=settings_json,
+    shell:
+        "python {input.script} --out {output} <<< {params.part:q} 2>&1 | tee {log}"
 
 
 rule prepare:

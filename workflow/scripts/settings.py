@@ -4,16 +4,29 @@ Jobs read these parts and not the configuration itself, so that an edit reruns o
 it concerns.
 """
 
+from __future__ import annotations
+
+import argparse
+import json
 import sys
 from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(snakemake.scriptdir).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pretraining import cli
 from pretraining.interruption import write_atomically
-from pretraining.parts import settings_part
 
-part = settings_part(snakemake.config, snakemake.wildcards.part)
-text = yaml.safe_dump(part, sort_keys=False, allow_unicode=True)
-write_atomically(Path(snakemake.output[0]), lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=f"{__doc__} The part is read from stdin, as JSON.")
+    parser.add_argument("--out", required=True, type=Path, help="settings file (YAML)")
+    args = parser.parse_args()
+
+    text = yaml.safe_dump(json.load(sys.stdin), sort_keys=False, allow_unicode=True)
+    write_atomically(args.out, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    cli.run(main)
