@@ -26,7 +26,10 @@ MACHINE_KEYS = (
     "neighbour_memory_gb",
     "workers",
     "threads",
+    "kernels",
 )
+
+CHOICES = {"device": ("auto", "cpu", "cuda"), "kernels": ("auto", "always", "never")}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Training:
     threads
         Threads of a run on the CPU. Sums depend on how they are shared out: only with one thread
         does a resumed run end exactly as an uninterrupted one.
+    kernels
+        Compiled loops in place of NequIP's own convolutions, with the same results up to rounding:
+        ``auto`` for runs on the CPU that are long enough to be worth their making, ``always`` or
+        ``never``.
     compile
         Whether the network goes through ``torch.compile`` (minutes to start, then faster steps).
     """
@@ -84,6 +91,7 @@ class Training:
     neighbour_memory_gb: float = 8.0
     workers: int = 0
     threads: int = 1
+    kernels: str = "auto"
     compile: bool = False
 
 
@@ -227,9 +235,10 @@ def _check(key: str, value: Any) -> None:
         if not all(type(weight) in (int, float) and weight >= 0 for weight in value.values()):
             raise UserError(f"training.loss: weights must be numbers of at least 0, not {value}")
         return
-    if key == "device":
-        if value not in ("auto", "cpu", "cuda"):
-            raise UserError(f"training.device: {value!r} is not one of auto, cpu, cuda")
+    if key in CHOICES:
+        if value not in CHOICES[key]:
+            known = ", ".join(CHOICES[key])
+            raise UserError(f"training.{key}: {value!r} is not one of {known}")
         return
     if type(value) not in ((int, float) if type(default) is float else (type(default),)):
         raise UserError(f"training.{key}: must be of type {type(default).__name__}, not {value!r}")

@@ -23,8 +23,8 @@ from pretraining.builders import count_parameters, network_config
 from pretraining.callbacks import Diverged, Recorder, write_curve
 from pretraining.data import EpochSampler, StructureDataset, make_loader, type_names_of
 from pretraining.errors import UserError
+from pretraining.fusion import fuse, plain_seconds
 from pretraining.interruption import (
-    INTERRUPTED,
     Interrupted,
     StopRequest,
     say,
@@ -53,6 +53,8 @@ from pretraining.weights import copy_parameters
 MONITOR = "val0_epoch/forces_rmse"
 # Of a large training set, the errors of this many structures tell as much as those of all.
 TRAIN_ERRORS_OF = 1000
+# Compiling a network's kernels takes minutes, once on a machine; a shorter run (s) cannot gain.
+WORTH_COMPILING = 10.0
 
 
 def train(request: Request, started: float | None = None) -> int:
@@ -76,8 +78,7 @@ def train(request: Request, started: float | None = None) -> int:
         try:
             Run(request, stop, started).execute()
         except Interrupted as interruption:
-            say(interruption)
-            return INTERRUPTED
+            return stop.leave(interruption)
         except Exception:
             again = f"snakemake [the same options] {request.out}/metrics.json"
             say(f"{request.name} has failed; to run only it again: {again}")
@@ -192,14 +193,43 @@ class Run:
             weights = dict(self.parent.named_parameters())
             copy_parameters(weights, network_of(module), str(self.request.initial))
             set_weights(module, list(module.model.parameters()))
+        convolutions = self._choose_convolutions(module, train_set.n_pairs + val_set.n_pairs / 3)
         self.state.log(
             f"{self.request.kind} on {len(train_set)} structures ({train_set.n_atoms} atoms, "
             f"{train_set.n_pairs} pairs, {self.avg_num_neighbors:.2f} neighbours an atom; "
             f"{train_set.n_cached} neighbour lists kept), {self.n_parameters} parameters, "
-            f"{device_name(self.device)}; ready after {time.monotonic() - self.started:.1f} s"
+            f"{convolutions} convolutions, {device_name(self.device)}; "
+            f"ready after {time.monotonic() - self.started:.1f} s"
         )
         recorder, stopped = self._fit(module, train_set, val_set)
         self._finish(module, recorder, stopped, train_set)
+
+    def _choose_convolutions(self, module: EMALightningModule, edges: float) -> str:
+        """Replace NequIP's convolutions by compiled ones where these earn their making.
+
+        What has been compiled before is no reason: a run that goes on must do as it did.
+
+        Parameters
+        ----------
+        module
+            Training module.
+        edges
+            Edges in an epoch; validation takes a third of the time of a step.
+
+        Returns
+        -------
+        str
+            Which they are, for the log.
+        """
+        network, training = network_of(module), self.training
+        wanted = training.kernels == "always" or (
+            training.kernels == "auto"
+            and self.device.type == "cpu"
+            and plain_seconds(network, training.max_epochs * edges) > WORTH_COMPILING
+        )
+        if training.compile or not wanted:
+            return "NequIP's"
+        return "compiled" if fuse(network, self.device, self.state.log) else "partly compiled"
 
     def _fit(
         self, module: EMALightningModule, train_set: StructureDataset, val_set: StructureDataset
