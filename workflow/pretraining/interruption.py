@@ -16,10 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pretraining.allocation import Watch, has_progressed
 from pretraining.errors import UserError
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM, signal.SIGINT)
+END = "the end of its allocation"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -31,11 +33,12 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Whether the process has been asked to stop, by SIGTERM, SIGUSR1 or an interrupt.
+    """Whether the process has been asked to stop: by a signal, or since its allocation ends.
 
-    Use it as a context manager. Where nothing is lost by it, the signal raises
-    :class:`Interrupted`; while :attr:`deferred` is set, it waits to be looked at between steps. A
-    second interrupt from the keyboard ends the process at once.
+    Use it as a context manager. Where nothing is lost by it, SIGTERM, SIGUSR1, an interrupt and the
+    alarm of :class:`~pretraining.allocation.Watch` raise :class:`Interrupted`; while
+    :attr:`deferred` is set, they wait to be looked at between steps. A second interrupt from the
+    keyboard ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -46,9 +49,11 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         self._previous = {number: signal.getsignal(number) for number in SIGNALS}
         self.listen()
+        self._watch = Watch()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._watch.end()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -60,10 +65,45 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    def leave(self, message: object) -> int:
+        """Say that the run is interrupted, let it go on in another allocation if its own has ended.
+
+        A run that was asked to stop by a signal stops: somebody may have cancelled it.
+
+        Parameters
+        ----------
+        message
+            What to say.
+
+        Returns
+        -------
+        int
+            The program's exit status.
+
+        Raises
+        ------
+        UserError
+            If nothing was saved since the allocation began: so it would be in the next one.
+        """
+        say(message)
+        if self.signal == END:
+            if not has_progressed():
+                raise UserError(
+                    "nothing could be saved in this allocation, and another like it would be no "
+                    "better: allow longer ones (max_runtime of the profile)"
+                )
+            say(f"Slurm job {self._watch.job} goes back into the queue, and goes on from there")
+            refused = self._watch.requeue()
+            say(
+                f"it was not put back ({refused}): the job fails here, and goes on when Snakemake "
+                "tries again, as often as its option --retries says"
+            )
+        return INTERRUPTED
+
     def _handle(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
+        self.signal = END if number == signal.SIGALRM else signal.Signals(number).name
         if not self.deferred:
             raise Interrupted(f"stopped by {self.signal}; run the same command again to go on")
 

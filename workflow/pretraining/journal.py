@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pretraining.allocation import progress
 from pretraining.interruption import room_for, say
 
 
@@ -45,6 +46,7 @@ class Journal:
         """Store one finished structure."""
         self._take(record)
         self._write(record)
+        progress()
 
     def tell_versions(self, made_with: dict[str, Any]) -> None:
         """Store the versions that labels are made with, if they are not those of before."""

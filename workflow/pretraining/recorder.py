@@ -20,6 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import write
 
+from pretraining.allocation import progress
 from pretraining.interruption import difference, room_for, say, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class Recorder:
         content = io.BytesIO()
         np.savez(content, **state)
         write_atomically(self._checkpoint, lambda path: path.write_bytes(content.getvalue()))
+        progress()
 
     def finish(self, frames: Path, log: Path) -> None:
         """Move the files to where they belong, and forget the state."""

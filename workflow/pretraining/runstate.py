@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from pretraining.allocation import progress
 from pretraining.interruption import difference, room_for, say, write_atomically, write_json
 from pretraining.lease import Lease
 
@@ -96,6 +97,7 @@ class RunState:
                 os.replace(last, self.folder / PREVIOUS)
 
         write_atomically(last, rotate)
+        progress()
 
     def hand_over_log(self, path: Path) -> None:
         """Move the log to `path`; nothing more can be logged."""

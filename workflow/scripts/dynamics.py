@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import yaml
 
 from pretraining import cli
-from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say
+from pretraining.interruption import Interrupted, StopRequest
 from pretraining.lease import Lease
 from pretraining.sources import read_yaml
 
@@ -48,8 +48,7 @@ def main() -> int:
             with Lease(arguments.out / "running.json", request.name):
                 run(request, stop, arguments.checkpoint_seconds)
         except Interrupted as interruption:
-            say(f"{arguments.out}: {interruption}")
-            return INTERRUPTED
+            return stop.leave(f"{arguments.out}: {interruption}")
     return 0
 
 

@@ -14,7 +14,7 @@ from pretraining.cli import run
 from pretraining.dynamics import CHECKPOINT_SECONDS
 from pretraining.generation import Request, generate
 from pretraining.handover import hand_over
-from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say
+from pretraining.interruption import Interrupted, StopRequest
 from pretraining.labelling import read_reference
 from pretraining.lease import Lease, running
 from pretraining.protocol import Trajectory
@@ -58,8 +58,7 @@ def main() -> int:
             with Lease(running(args.out), request.trajectory.name):
                 generate(request, stop, args.checkpoint_seconds)
         except Interrupted as interruption:
-            say(f"{request.trajectory.name}: {interruption}")
-            return INTERRUPTED
+            return stop.leave(f"{request.trajectory.name}: {interruption}")
     return 0
 
 

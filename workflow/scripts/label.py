@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
 from pretraining.handover import hand_over
-from pretraining.interruption import INTERRUPTED, Interrupted, StopRequest, say, write_json
+from pretraining.interruption import Interrupted, StopRequest, say, write_json
 from pretraining.isolated import isolated_energies
 from pretraining.labelling import label, read_reference, read_structures
 from pretraining.lease import Lease, running
@@ -74,12 +74,12 @@ def main() -> int:
     args = arguments()
     source = load_source(args.config, args.source, args.conduct)
     hand_over(source)
-    try:
-        with StopRequest(), Lease(running(args.out or args.write_reference), source.name):
-            make_labels(args, source)
-    except Interrupted as interruption:
-        say(interruption)
-        return INTERRUPTED
+    with StopRequest() as stop:
+        try:
+            with Lease(running(args.out or args.write_reference), source.name):
+                make_labels(args, source)
+        except Interrupted as interruption:
+            return stop.leave(interruption)
     return 0
 
 
