@@ -70,9 +70,12 @@ def trajectory_files(config: dict[str, Any], name: str) -> list[str]:
 
 
 def dataset_part(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what the preparation of a dataset reads; a generated set is files by then."""
+    """Return what the preparation of a dataset reads; a generated set is files by then.
+
+    Another title, for one, is no reason to prepare again, and to train again what follows from it.
+    """
     dataset = config["datasets"][name]
+    rest = {key: value for key, value in dataset.items() if key not in ("generate", "title")}
     if "generate" not in dataset:
-        return dataset
-    rest = {key: value for key, value in dataset.items() if key != "generate"}
+        return rest
     return rest | {"path": trajectory_files(config, name), "format": "extxyz"}

@@ -12,6 +12,9 @@ from pretraining.settings import KINDS, MACHINE_KEYS
 
 # What decides a source's labels, and how they are made: only the first is a reason to label again.
 DECISIVE_KEYS = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
+STUDY_KEYS = ("results", "datasets", "sources", "transforms", "pretrained_weights")
+# How an experiment is shown.
+SHOWN_KEYS = ("compare", "embedding", "title")
 ADDRESS_KEYS = ("url", "from")
 CONDUCT_KEYS = ("on_error", "time_limit", "python", "install")
 
@@ -24,14 +27,20 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
     config
         A validated configuration.
     part
-        ``study`` (all of it), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
+        ``study`` (what decides which runs and results there are), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
         ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (what decides its labels),
         ``files~NAME`` (what it retrieves), ``check~NAME`` or ``weights~FILE``.
     """
     section, _, name = part.partition("~")
     match section:
         case "study":
-            return config
+            experiments = config["experiments"].items()
+            return {key: config[key] for key in STUDY_KEYS} | {
+                "experiments": {
+                    name: {k: v for k, v in experiment.items() if k not in SHOWN_KEYS}
+                    for name, experiment in experiments
+                }
+            }
         case "pretrain" | "direct" | "finetune":
             # Only what this kind of run depends on: how it is carried out is told on the way.
             apart = (*MACHINE_KEYS, *KINDS)

@@ -30,8 +30,9 @@ rule learning_curves:
         "../../envs/analysis.yaml"
     params:
         options=figure_options,
+        files=figure_files,
     shell:
-        "python {input.script} {params.options} --styles {input.styles} "
+        "python {input.script} {params.options} {params.files} --styles {input.styles} "
         "--out {output.pdf} {output.png} --table {output.table} 2>&1 | tee {log}"
 
 
@@ -65,9 +66,10 @@ rule specialised_figure:
         "../../envs/analysis.yaml"
     params:
         options=composed_options,
+        files=composed_files,
     shell:
         "python {input.script} --figure specialised --runs {input.runs} {params.options} "
-        "--styles {input.styles} --out {output.pdf} {output.png} --table {output.table} "
+        "{params.files} --styles {input.styles} --out {output.pdf} {output.png} --table {output.table} "
         "2>&1 | tee {log}"
 
 
@@ -101,9 +103,10 @@ rule alchemical_figure:
         "../../envs/analysis.yaml"
     params:
         options=composed_options,
+        files=composed_files,
     shell:
         "python {input.script} --figure alchemical --runs {input.runs} {params.options} "
-        "--styles {input.styles} --out {output.pdf} {output.png} --table {output.table} "
+        "{params.files} --styles {input.styles} --out {output.pdf} {output.png} --table {output.table} "
         "2>&1 | tee {log}"
 
 

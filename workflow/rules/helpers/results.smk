@@ -64,15 +64,21 @@ def figure_published(wildcards):
     return [*published_file("table1"), *(published_file("points") if points else [])]
 
 
-def figure_options(wildcards, input):
+# What an option says of the configuration must not be mixed with what it says of inputs: Snakemake
+# notices no change of a parameter that is made of them.
+def figure_options(wildcards):
     """Return what the learning curves of an experiment show, as options."""
     experiment = config["experiments"][wildcards.experiment]
     figure = {"pretrain_size": "fig2", "source": "fig3"}[experiment["compare"]]
     options = [f"--figure {figure}", f"--aggregate {config['figures']['aggregate']}"]
-    if input.runs:
-        options.append(f"--runs {input.runs}")
     if config["figures"]["lines"]:
         options.append("--untuned --source-errors")
+    return " ".join(options)
+
+
+def figure_files(wildcards, input):
+    """Return the options that hand the tables of learning curves over."""
+    options = [f"--runs {input.runs}"] if input.runs else []
     names = ["--published", "--published-points"]
     options += [f"{name} {file}" for name, file in zip(names, flatten(input.published))]
     return " ".join(options)
@@ -86,7 +92,7 @@ def figure_embedding(wildcards):
     return [f"<results>/embeddings/{name}/map.csv", f"<results>/settings/umap~{name}.yaml"]
 
 
-def composed_options(wildcards, input):
+def composed_options(wildcards):
     """Return what the panels of an experiment show, as options."""
     experiment = config["experiments"][wildcards.experiment]
     figures = config["figures"]
@@ -97,9 +103,13 @@ def composed_options(wildcards, input):
         options.append("--untuned")
     if figures["lines"]:
         options.append("--source-errors")
-    names = ["--embedding", "--embedding-style"]
-    options += [f"{name} {file}" for name, file in zip(names, input.embedding)]
     return " ".join(options)
+
+
+def composed_files(wildcards, input):
+    """Return the options that hand the map of environments over, if it is a panel."""
+    names = ["--embedding", "--embedding-style"]
+    return " ".join(f"{name} {file}" for name, file in zip(names, input.embedding))
 
 
 def parity_options(wildcards):
