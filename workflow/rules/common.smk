@@ -110,6 +110,7 @@ def settings_json(wildcards):
     return json.dumps(settings_part(config, wildcards.part))
 
 
+include: "helpers/resources.smk"
 include: "helpers/data.smk"
 include: "helpers/labels.smk"
 include: "helpers/training.smk"

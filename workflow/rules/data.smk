@@ -35,8 +35,8 @@ rule prepare:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=megabytes(2000),
+        runtime=minutes(240),
         # Not a parameter: a larger grid is no reason to prepare again.
         largest=largest_size,
     params:

@@ -41,7 +41,7 @@ rule dynamics:
         "../../envs/train.yaml"
     resources:
         gpu=gpus,
-        mem_mb=8000,
+        mem_mb=megabytes(8000),
         runtime=dynamics_minutes,
         # Not a parameter: another device is no reason to run again.
         machine=device_options,

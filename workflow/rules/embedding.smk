@@ -13,8 +13,8 @@ rule descriptors:
     conda:
         "../../envs/gap.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=megabytes(4000),
+        runtime=minutes(120),
     shell:
         "python {input.script} --settings {input.settings} --data {input.data} --out {output} "
         "2>&1 | tee {log}"
@@ -35,8 +35,8 @@ rule embedding:
     # With more the map would not be the same each time.
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=megabytes(8000),
+        runtime=minutes(240),
     shell:
         "python {input.script} --settings {input.settings} --base {input.base} "
         "--project {input.project} --out {output} 2>&1 | tee {log}"
@@ -60,8 +60,8 @@ rule coverage:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
     shell:
         "python {input.script} --base {input.base} --project {input.project} "
         "--out {output.csv} --markdown {output.md} 2>&1 | tee {log}"

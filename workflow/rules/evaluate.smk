@@ -16,8 +16,8 @@ rule evaluate:
         "../../envs/train.yaml"
     resources:
         gpu=gpus,
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=megabytes(8000),
+        runtime=minutes(30),
         # Not a parameter: another device is no reason to evaluate again.
         machine=device_options,
     shell:
@@ -39,8 +39,8 @@ rule predictions:
         "../../envs/train.yaml"
     resources:
         gpu=gpus,
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=megabytes(8000),
+        runtime=minutes(30),
         # Not a parameter: another device is no reason to evaluate again.
         machine=device_options,
     shell:

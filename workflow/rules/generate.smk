@@ -16,7 +16,7 @@ rule generate:
     conda:
         driver_environment
     resources:
-        mem_mb=4000,
+        mem_mb=megabytes(4000),
         runtime=trajectory_minutes,
         # Not a parameter: another interpreter, say, is no reason to make a trajectory again.
         conduct=driver_conduct,

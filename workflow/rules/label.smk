@@ -15,8 +15,8 @@ rule isolated_atoms:
     conda:
         source_environment
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
         # Not a parameter: another time limit, say, is no reason to label again.
         conduct=label_conduct,
     params:

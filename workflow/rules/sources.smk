@@ -14,7 +14,7 @@ rule check_source:
     conda:
         source_environment
     resources:
-        mem_mb=4000,
+        mem_mb=megabytes(4000),
         runtime=check_minutes,
     params:
         attempt=check_attempt,

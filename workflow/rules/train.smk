@@ -14,6 +14,7 @@ rule pretrain:
         f"<logs>/{PRETRAINING}.log",
     conda:
         "../../envs/train.yaml"
+    threads: training_threads
     resources:
         gpu=gpus,
         mem_mb=training_memory,
@@ -40,6 +41,7 @@ rule direct:
         f"<logs>/{DIRECT}.log",
     conda:
         "../../envs/train.yaml"
+    threads: training_threads
     resources:
         gpu=gpus,
         mem_mb=training_memory,
@@ -66,6 +68,7 @@ rule finetune:
         f"<logs>/{FINETUNING}.log",
     conda:
         "../../envs/train.yaml"
+    threads: training_threads
     resources:
         gpu=gpus,
         mem_mb=training_memory,

@@ -122,7 +122,7 @@ def trajectory_minutes(wildcards, attempt):
     in_lammps = config["sources"][generate["source"]]["calculator"] == protocol.LAMMPSLIB
     # Atoms times steps a second: half of what LCBOP in LAMMPS, and C-ACE from Python, do.
     pace = 30_000 if in_lammps and generate["engine"] != "ase" else 2_500
-    return min(math.ceil(10 + generate["atoms"] * steps / pace / 60), 1440) * attempt
+    return limited(math.ceil(10 + generate["atoms"] * steps / pace / 60) * attempt)
 
 
 def generated_trajectories(wildcards):

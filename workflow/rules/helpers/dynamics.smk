@@ -23,7 +23,7 @@ def dynamics_minutes(wildcards, attempt):
     steps = 1000 * robustness.duration_ps(test) / test["timestep_fs"]
     # Steps a second of the paper's network and 200 atoms on a GPU; less than one on a CPU.
     pace = 30 if config["training"]["device"] == "cuda" else 0.5
-    return min(math.ceil(10 + steps / pace / 60), 1440) * attempt
+    return limited(math.ceil(10 + steps / pace / 60) * attempt)
 
 
 def outcomes_of(name):

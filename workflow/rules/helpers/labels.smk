@@ -37,7 +37,7 @@ def label_memory(wildcards, threads, attempt):
 
 def label_minutes(wildcards, attempt):
     """Return the wall-time limit of a labelling job, by attempt."""
-    return 240 * attempt
+    return limited(240 * attempt)
 
 
 def labelled_chunks(wildcards):
@@ -91,9 +91,9 @@ def zero_option(wildcards):
 # --------------------------------------------------------------------------------- label sources
 
 
-def check_minutes(wildcards):
+def check_minutes(wildcards, attempt):
     """Return the wall-time limit of a source's check: that of the program, and ten minutes."""
-    return math.ceil(10 + 2 * config["check_sources"]["time_limit"] / 60)
+    return limited(math.ceil(10 + 2 * config["check_sources"]["time_limit"] / 60) * attempt)
 
 
 def check_attempt(wildcards):

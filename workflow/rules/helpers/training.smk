@@ -59,7 +59,13 @@ def training_minutes(wildcards, attempt):
     """Return a training's wall-time limit: twice what is expected and ten minutes, by attempt."""
     path = grids.run_path(run_of(wildcards), STAND_INS)
     seconds = GRID.loc[GRID["path"] == path, "seconds"].max()
-    return math.ceil(10 + 2 * seconds / 60) * attempt
+    return limited(math.ceil(10 + 2 * seconds / 60) * attempt)
+
+
+def training_threads(wildcards):
+    """Return the cores of a training: its threads on the CPU, and the processes that load data."""
+    training = config["training"]
+    return (training["threads"] if training["device"] != "cuda" else 1) + training["workers"]
 
 
 def training_memory(wildcards, attempt):

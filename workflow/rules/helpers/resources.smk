@@ -1,0 +1,37 @@
+# What jobs ask of a cluster. Numbers of one's own belong in a profile.
+
+
+def longest_runtime():
+    """Return the wall-time limit of the cluster, min, as the profile says it; None without one."""
+    resource = (workflow.resource_settings.default_resources or {}).get("max_runtime")
+    if resource is None:
+        return None
+    if not isinstance(resource.value, int) or resource.value < 1:
+        sys.exit("error: max_runtime of the profile: give a whole number of minutes, such as 1440")
+    return resource.value
+
+
+LONGEST_RUNTIME = longest_runtime()
+
+
+def limited(minutes):
+    """Return a wall-time limit that the cluster allows: what takes longer goes on in another job."""
+    return minutes if LONGEST_RUNTIME is None else min(minutes, LONGEST_RUNTIME)
+
+
+def minutes(first):
+    """Return a function with the wall-time limit of a job that takes about as long in any study."""
+
+    def runtime(wildcards, attempt):
+        return limited(first * attempt)
+
+    return runtime
+
+
+def megabytes(first):
+    """Return a function with the memory of a job that needs about as much in any study."""
+
+    def memory(wildcards, attempt):
+        return first * attempt
+
+    return memory
