@@ -3,8 +3,9 @@
 Both train the paper's network on the same 64-atom cells, with the same batches and validation, in
 processes of their own and in turn, this project's with compiled convolutions and without. Each is
 run for one epoch and for several: the difference gives the time of an epoch, what is left the start
-and the end. Compiling, once on a machine, comes before and is timed apart. Time is the processor's, which on an idle
-machine is the wall clock's (one thread), and on a busy one is hardly disturbed.
+and the end. Compiling, once on a machine, comes before and is timed apart. Time is the
+processor's, which on an idle machine is the wall clock's (one thread), and on a busy one is hardly
+disturbed.
 
     python benchmarks/training_cpu.py [--structures 40] [--epochs 4] [--repeats 1]
 """

@@ -20,6 +20,10 @@ from pretraining.kernels import Kernels, load_kernels
 
 # Measured with the paper's network on one core: 1.8 s a step of 10 cells of 64 atoms.
 SECONDS_A_TERM = 3.8e-8
+# Compiling a network's kernels takes minutes, once on a machine; a shorter run (s) cannot gain.
+WORTH_COMPILING = 10.0
+# Energies and forces take this share of a training's step on the same structures.
+EVALUATION = 0.25
 
 
 def fuse(
@@ -67,22 +71,46 @@ def fuse(
     return complete
 
 
-def plain_seconds(model: GraphModel, edges: float) -> float:
-    """Return the processor's time that training takes with NequIP's own convolutions, s.
+def choose_convolutions(
+    model: GraphModel,
+    device: torch.device,
+    edges: float,
+    kernels: str,
+    say: Callable[[str], None],
+) -> str:
+    """Replace a network's convolutions by compiled ones where these earn their making.
+
+    What has been compiled before is no reason: a run that goes on must do as it did.
 
     Parameters
     ----------
-    model
-        Network of NequIP's modules.
+    model, device, say
+        As of :func:`fuse`.
     edges
-        Edges in all steps of a training together.
+        Edges in all steps of a training together; evaluations count for a quarter.
+    kernels
+        As of :class:`pretraining.settings.Training`.
+
+    Returns
+    -------
+    str
+        Which they are, for a log.
     """
-    terms = 0
-    for module in model.modules():
-        if isinstance(module, TensorProductScatter):
-            contraction = Contraction.of(module.tp)
-            terms += contraction.n_terms if contraction else 0
-    return SECONDS_A_TERM * terms * edges
+    wanted = kernels == "always" or (
+        kernels == "auto"
+        and device.type == "cpu"
+        and SECONDS_A_TERM * _terms(model) * edges > WORTH_COMPILING
+    )
+    if not wanted:
+        return "NequIP's"
+    return "compiled" if fuse(model, device, say) else "partly compiled"
+
+
+def _terms(model: GraphModel) -> int:
+    """Return the terms an edge in all convolutions of a network."""
+    products = [m.tp for m in model.modules() if isinstance(m, TensorProductScatter)]
+    contractions = [Contraction.of(product) for product in products]
+    return sum(contraction.n_terms for contraction in contractions if contraction)
 
 
 def _compiled_on_use(contraction: Contraction) -> Kernels:

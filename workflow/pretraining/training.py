@@ -23,7 +23,7 @@ from pretraining.builders import count_parameters, network_config
 from pretraining.callbacks import Diverged, Recorder, write_curve
 from pretraining.data import EpochSampler, StructureDataset, make_loader, type_names_of
 from pretraining.errors import UserError
-from pretraining.fusion import fuse, plain_seconds
+from pretraining.fusion import EVALUATION, choose_convolutions
 from pretraining.interruption import (
     Interrupted,
     StopRequest,
@@ -53,8 +53,6 @@ from pretraining.weights import copy_parameters
 MONITOR = "val0_epoch/forces_rmse"
 # Of a large training set, the errors of this many structures tell as much as those of all.
 TRAIN_ERRORS_OF = 1000
-# Compiling a network's kernels takes minutes, once on a machine; a shorter run (s) cannot gain.
-WORTH_COMPILING = 10.0
 
 
 def train(request: Request, started: float | None = None) -> int:
@@ -193,7 +191,7 @@ class Run:
             weights = dict(self.parent.named_parameters())
             copy_parameters(weights, network_of(module), str(self.request.initial))
             set_weights(module, list(module.model.parameters()))
-        convolutions = self._choose_convolutions(module, train_set.n_pairs + val_set.n_pairs / 3)
+        convolutions = self._choose_convolutions(module, train_set, val_set)
         self.state.log(
             f"{self.request.kind} on {len(train_set)} structures ({train_set.n_atoms} atoms, "
             f"{train_set.n_pairs} pairs, {self.avg_num_neighbors:.2f} neighbours an atom; "
@@ -204,32 +202,17 @@ class Run:
         recorder, stopped = self._fit(module, train_set, val_set)
         self._finish(module, recorder, stopped, train_set)
 
-    def _choose_convolutions(self, module: EMALightningModule, edges: float) -> str:
-        """Replace NequIP's convolutions by compiled ones where these earn their making.
-
-        What has been compiled before is no reason: a run that goes on must do as it did.
-
-        Parameters
-        ----------
-        module
-            Training module.
-        edges
-            Edges in an epoch; validation takes a third of the time of a step.
-
-        Returns
-        -------
-        str
-            Which they are, for the log.
-        """
-        network, training = network_of(module), self.training
-        wanted = training.kernels == "always" or (
-            training.kernels == "auto"
-            and self.device.type == "cpu"
-            and plain_seconds(network, training.max_epochs * edges) > WORTH_COMPILING
-        )
-        if training.compile or not wanted:
+    def _choose_convolutions(
+        self, module: EMALightningModule, train_set: StructureDataset, val_set: StructureDataset
+    ) -> str:
+        """Replace NequIP's convolutions by compiled ones if that pays; say which they are."""
+        training = self.training
+        if training.compile:
             return "NequIP's"
-        return "compiled" if fuse(network, self.device, self.state.log) else "partly compiled"
+        edges = training.max_epochs * (train_set.n_pairs + EVALUATION * val_set.n_pairs)
+        return choose_convolutions(
+            network_of(module), self.device, edges, training.kernels, self.state.log
+        )
 
     def _fit(
         self, module: EMALightningModule, train_set: StructureDataset, val_set: StructureDataset
