@@ -17,7 +17,6 @@ from pretraining.dynamics import (
     Settings,
     engine_of,
     make_engine,
-    simulate,
     thermalise,
 )
 from pretraining.dynamics_ase import NoseHooverChain
@@ -27,6 +26,7 @@ from pretraining.interruption import Interrupted
 from pretraining.labels import make_calculator
 from pretraining.protocol import LAMMPSLIB, Stage
 from pretraining.recorder import Recorder
+from pretraining.simulation import Course, simulate
 from pretraining.sources import Source
 
 MPI = ["{prefix}/lib/libmpi.so.12"]
@@ -73,10 +73,17 @@ def start(source: Source, kelvin: float, seed: int = 1):
     return atoms
 
 
+def simulated(engine, stages, every, settings, recorder, monitor=lambda frame: None, stop=None):
+    """Run one course; return how it ended."""
+    course = Course(engine, stages, every, settings, recorder, monitor)
+    simulate([course], engine.advance, stop)
+    return course.ending
+
+
 def trajectory(folder, engine, stages, settings, every=50, **kwargs):
     """Run to the end; return how it ended, the frames and the log."""
     recorder = Recorder(folder / "state", {"seed": settings.seed}, "run")
-    ending = simulate(engine, stages, every, settings, recorder, **kwargs)
+    ending = simulated(engine, stages, every, settings, recorder, **kwargs)
     frames, log = folder / "frames.extxyz", folder / "log.csv"
     recorder.finish(frames, log)
     assert not (folder / "state").exists()
@@ -228,7 +235,7 @@ def test_a_resumed_trajectory_is_the_uninterrupted_one(tmp_path, capsys, engine,
         recorder = Recorder(folder / "state", {"seed": 4}, "run")
         stop = StopAt(time_ps)
         with pytest.raises(Interrupted, match=rf"SIGTERM after {time_ps:g} ps"):
-            simulate(moving(), stages, 25, settings, recorder, stop, stop)
+            simulated(moving(), stages, 25, settings, recorder, stop, stop)
         # What came after the last checkpoint is made again.
         with open(folder / "state/frames.extxyz", "a") as handle:
             handle.write("108\ngarbage")
@@ -256,7 +263,7 @@ def test_the_state_of_another_trajectory_is_not_used(tmp_path, capsys):
     recorder = Recorder(tmp_path / "state", {"density": 1.0}, "run")
     stop = StopAt(0.1)
     with pytest.raises(Interrupted):
-        simulate(make_engine("ase", start(ARGON, 60), settings), stages, 25, settings, recorder,
+        simulated(make_engine("ase", start(ARGON, 60), settings), stages, 25, settings, recorder,
                  stop, stop)  # fmt: skip
     assert Recorder(tmp_path / "state", {"density": 1.0}, "run").resumed
     assert not Recorder(tmp_path / "state", {"density": 1.1}, "run").resumed
@@ -269,7 +276,7 @@ def test_an_unusable_checkpoint_is_said_and_left(tmp_path, capsys):
         recorder = Recorder(tmp_path / "state", {}, "run")
         stop = StopAt(0.1)
         with pytest.raises(Interrupted):
-            simulate(make_engine("ase", start(ARGON, 60), settings), stages, 25, settings,
+            simulated(make_engine("ase", start(ARGON, 60), settings), stages, 25, settings,
                      recorder, stop, stop)  # fmt: skip
         (tmp_path / "state" / harm).write_bytes(b"not this")
         recorder = Recorder(tmp_path / "state", {}, "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from pretraining.inference import load_calculator, predict
 from pretraining.interruption import Interrupted
 from pretraining.modelfile import load_model
 from pretraining.protocol import Stage
-from pretraining.robustness_run import COORDINATION, OUTCOME, THERMODYNAMICS, Request, run
+from pretraining.robustness_files import COORDINATION, OUTCOME, THERMODYNAMICS
+from pretraining.robustness_run import Request, run
 from pretraining.training import Request as Training
 from pretraining.training import train
 from toy import rattled_cells, write_settings, write_store
@@ -32,6 +34,7 @@ PROTOCOL = {
     "timestep_fs": 0.5,
     "thermostat": "nose-hoover",
     "damping_fs": 50.0,
+    "engine": "ase",
     "compile": False,
     "frame_every_ps": 0.01,
     "log_every_ps": 0.005,
@@ -170,11 +173,11 @@ def test_each_criterion_by_itself(criterion, frame, said):
 
 
 class Engine:
-    """Atoms with forces, as an engine has them between frames."""
+    """What is asked of an engine between frames."""
 
-    def __init__(self, atoms: Atoms, force: float = 0.0) -> None:
-        self.atoms = atoms
-        atoms.get_forces = lambda: np.full((len(atoms), 3), force)
+    def __init__(self, atoms: Atoms, finite: bool = True) -> None:
+        self.n_atoms = len(atoms)
+        self.vital = lambda: (atoms.get_kinetic_energy(), finite)
 
 
 def test_between_frames_heat_and_forces_are_watched():
@@ -185,7 +188,7 @@ def test_between_frames_heat_and_forces_are_watched():
     assert monitor().watch(Engine(atoms)) is None
     atoms.set_momenta(1.001 * momenta)
     assert "beyond 9,000 K" in monitor().watch(Engine(atoms))
-    assert "forces are not finite" in monitor().watch(Engine(sound(), np.nan))
+    assert "forces are not finite" in monitor().watch(Engine(sound(), finite=False))
 
 
 # ---------------------------------------------------------------- a network's dynamics
@@ -213,8 +216,8 @@ def start(folder) -> Path:
     return folder / "start.extxyz"
 
 
-def request(model, start, out, **protocol) -> Request:
-    return Request(model, start, PROTOCOL | protocol, 1, out, device="cpu")
+def request(model, start, out, replicas=(1,), **protocol) -> Request:
+    return Request(model, start, PROTOCOL | protocol, replicas, out, device="cpu")
 
 
 def test_the_engine_has_the_forces_of_plain_inference(model, start):
@@ -226,25 +229,6 @@ def test_the_engine_has_the_forces_of_plain_inference(model, start):
     assert atoms.get_potential_energy() == pytest.approx(predicted.get_potential_energy())
 
 
-def test_torch_sim_has_the_same_energies_and_forces(model, start):
-    """Several structures in a batch of NequIP's interface to torch-sim."""
-    torch_sim = pytest.importorskip("torch_sim")
-    import torch
-    from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
-    from nequip.integrations.torchsim import NequIPTorchSimCalc
-
-    frames = [read(start), next(rattled_cells(1, seed=3))]
-    transforms = [ChemicalSpeciesToAtomTypeMapper(["C"]), NeighborListTransform(4.0)]
-    calculator = NequIPTorchSimCalc(load_model(model), transforms=transforms)
-    state = torch_sim.io.atoms_to_state(frames, torch.device("cpu"), torch.float64)
-    out = calculator(state)
-    ours = list(predict(load_model(model), frames))
-    energies = [atoms.get_potential_energy() for atoms in ours]
-    np.testing.assert_allclose(out["energy"].numpy(), energies, rtol=1e-6)
-    forces = np.concatenate([atoms.get_forces() for atoms in ours])
-    np.testing.assert_allclose(out["forces"].numpy(), forces, atol=1e-5)
-
-
 def test_constant_energy(tmp_path, model, start):
     """Without a thermostat the error falls with the square of the time step."""
     spread = []
@@ -252,7 +236,7 @@ def test_constant_energy(tmp_path, model, start):
         out = tmp_path / f"{timestep:g}"
         stages = [{"temperature": 300, "ps": 0.1}]
         run(request(model, start, out, stages=stages, thermostat="none", timestep_fs=timestep))
-        log = pd.read_csv(out / THERMODYNAMICS)
+        log = pd.read_csv(out / "replica~1" / THERMODYNAMICS)
         assert log["kinetic_ev"].std() > 0.05
         spread.append(log["total_ev"].std() / log["kinetic_ev"].std())
     assert spread[1] < 0.02
@@ -261,12 +245,12 @@ def test_constant_energy(tmp_path, model, start):
 
 def test_a_trajectory_and_its_files(tmp_path, model, start):
     out = tmp_path / "replica~1"
-    ending = run(request(model, start, out))
-    assert ending.reason is None
+    returned = run(request(model, start, out.parent))
     assert {p.name for p in out.iterdir()} == {
         "trajectory.extxyz", "thermodynamics.csv", "coordination.csv", "outcome.json"
     }  # fmt: skip
     outcome = json.loads((out / OUTCOME).read_text())
+    assert returned == {1: outcome}
     assert (outcome["status"], outcome["time_ps"], outcome["planned_ps"]) == (
         "survived",
         0.06,
@@ -288,12 +272,20 @@ def test_a_trajectory_and_its_files(tmp_path, model, start):
 
 def test_replicas_differ_in_their_velocities_and_models_do_not(tmp_path, model, start):
     stages = [{"temperature": 300, "ps": 0.01}]
-    energies = {}
-    for replica in (1, 2):
-        asked = request(model, start, tmp_path / f"{replica}", stages=stages)
-        run(Request(**{**vars(asked), "replica": replica}))
-        energies[replica] = pd.read_csv(tmp_path / f"{replica}" / THERMODYNAMICS)["kinetic_ev"][0]
+    run(request(model, start, tmp_path, (1, 2), stages=stages))
+    energies = {
+        replica: pd.read_csv(tmp_path / f"replica~{replica}" / THERMODYNAMICS)["kinetic_ev"][0]
+        for replica in (1, 2)
+    }
     assert energies[1] != energies[2]
+
+
+def test_torch_sim_where_it_is_not_installed(tmp_path, model, start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_sim", None)
+    for module in ("nequip.integrations.torchsim", "pretraining.dynamics_torchsim"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(UserError, match="pip install torch-sim-atomistic==.*set engine: ase"):
+        run(request(model, start, tmp_path, engine="torch-sim"))
 
 
 def test_a_compiled_model_gives_the_same_trajectory(tmp_path, start):
@@ -306,8 +298,8 @@ def test_a_compiled_model_gives_the_same_trajectory(tmp_path, start):
     for compiled in (False, True):
         out = tmp_path / f"{compiled}"
         run(request(model, start, out, stages=stages, compile=compiled))
-        last.append(read(out / "trajectory.extxyz", -1))
-        assert not (out / "state").exists()
+        last.append(read(out / "replica~1" / "trajectory.extxyz", -1))
+        assert not (out / "replica~1" / "state").exists()
     assert np.abs(last[0].positions - last[1].positions).max() < 1e-4
     assert last[0].info["potential_energy"] == pytest.approx(last[1].info["potential_energy"])
 
@@ -340,10 +332,12 @@ def test_a_resumed_trajectory_is_the_uninterrupted_one(tmp_path, model, start):
     for looks in (17, 60):  # within the first stage, and within the second
         with pytest.raises(Interrupted):
             run(request(model, start, parts), StopAt(looks))
-    assert not (parts / OUTCOME).exists()
+    assert not (parts / "replica~1" / OUTCOME).exists()
     run(request(model, start, parts))
     for name in ("trajectory.extxyz", THERMODYNAMICS, COORDINATION):
-        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+        assert (whole / "replica~1" / name).read_bytes() == (
+            parts / "replica~1" / name
+        ).read_bytes()
 
 
 def test_a_model_that_is_made_to_fail(tmp_path, model, start):
@@ -352,10 +346,11 @@ def test_a_model_that_is_made_to_fail(tmp_path, model, start):
     limits = PROTOCOL["limits"] | {"temperature_factor": 1.05}
     stages = [{"from": 300, "to": 20000, "ps": 0.5}]
     protocol = {"stages": stages, "limits": limits, "damping_fs": 5.0, "frame_every_ps": 0.1}
-    ending = run(request(model, start, out, **protocol))
+    run(request(model, start, out, **protocol))
+    out = out / "replica~1"
     outcome = json.loads((out / OUTCOME).read_text())
     assert outcome["status"] == "failed" and outcome["criterion"] in CRITERIA
-    assert outcome["reason"] == ending.reason and 0 < outcome["time_ps"] < 0.5
+    assert outcome["reason"] and 0 < outcome["time_ps"] < 0.5
     last = read(out / "trajectory.extxyz", -1)
     assert last.info["time"] == pytest.approx(outcome["time_ps"])
-    assert pd.read_csv(out / THERMODYNAMICS)["time_ps"].iloc[-1] == pytest.approx(ending.time_ps)
+    assert pd.read_csv(out / THERMODYNAMICS)["time_ps"].iloc[-1] == last.info["time"]

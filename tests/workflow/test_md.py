@@ -128,6 +128,12 @@ def test_table_and_figure(heated):
 def test_what_changes_runs_again_and_no_more(heated):
     assert "Nothing to be done" in run(heated, "md").stdout
     for change, expected in (
+        # Another engine, two replicas a job.
+        ({"engine": "torch-sim"}, {"dynamics": 0, "dynamics_heat_1": 2, "dynamics_start": 0}),
+        (
+            {"engine": "torch-sim", "replicas": 3, "batch": 2},
+            {"dynamics_heat_1": 2, "dynamics_heat_3": 2, "md_table": 1},
+        ),
         ({"replicas": 3}, {"dynamics": 2, "md_table": 1, "md_figure": 1}),
         ({"snapshots": [0.05]}, {"dynamics": 0, "md_table": 0, "md_figure": 1}),
         ({"seed": 1}, {"dynamics": 4, "md_table": 1, "dynamics_start": 0}),
@@ -147,15 +153,16 @@ def moving(heated, out, settings):
     model = heated.folder / "results/copper/runs" / done.parent.relative_to(heated.folder / TEST)
     command = [sys.executable, "workflow/scripts/dynamics.py", "--model", model / "model.ckpt"]
     command += ["--start", heated.folder / TEST / "start.extxyz", "--settings", settings]
-    command += ["--machine", "{device: cpu}", "--out", out, "--checkpoint-seconds", "0"]
+    command += ["--machine", "{device: cpu}", "--out", out.parent, "--checkpoint-seconds", "0"]
     return done, command
 
 
 def test_a_stopped_job_goes_on(heated, tmp_path):
     """SIGTERM ends the program with 75; started again it goes on to the same trajectory."""
-    done, command = moving(heated, tmp_path, SETTINGS)
+    out = tmp_path / "replica~1"
+    done, command = moving(heated, out, SETTINGS)
     process = subprocess.Popen(command, cwd=heated.folder, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "state/checkpoint.npz").exists() and process.poll() is None:
+    while not (out / "state/checkpoint.npz").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -163,7 +170,7 @@ def test_a_stopped_job_goes_on(heated, tmp_path):
     again = subprocess.run(command, cwd=heated.folder, capture_output=True, text=True)
     assert again.returncode == 0 and "going on after" in again.stderr
     for name in ("trajectory.extxyz", "thermodynamics.csv", "coordination.csv"):
-        assert (tmp_path / name).read_bytes() == (done / name).read_bytes()
+        assert (out / name).read_bytes() == (done / name).read_bytes()
 
 
 def test_a_failure_is_a_result(heated, tmp_path):
@@ -171,11 +178,37 @@ def test_a_failure_is_a_result(heated, tmp_path):
     protocol = yaml.safe_load((heated.folder / SETTINGS).read_text())
     protocol["dynamics"]["limits"]["eight_fold"] = 0.01
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(protocol))
-    _, command = moving(heated, tmp_path / "out", tmp_path / "settings.yaml")
+    out = tmp_path / "replica~1"
+    _, command = moving(heated, out, tmp_path / "settings.yaml")
     process = subprocess.run(command, cwd=heated.folder, capture_output=True, text=True)
     assert process.returncode == 0 and "8 of 8 atoms have 8 or more" in process.stderr
-    outcome = json.loads((tmp_path / "out/outcome.json").read_text())
+    outcome = json.loads((out / "outcome.json").read_text())
     assert (outcome["status"], outcome["time_ps"]) == ("failed", 0)
+
+
+def test_replicas_together(heated):
+    """One job a model: the trajectories of the engine ASE, until chaos magnifies the rounding."""
+    pytest.importorskip("torch_sim", reason="torch-sim is not installed")
+    other = copy.deepcopy(CONFIG)
+    other["dynamics"]["heat"]["engine"] = "torch-sim"
+    other["dynamics"]["together"] = other["dynamics"].pop("heat")
+    write(heated, other)
+    assert counts(heated)["dynamics_together_1"] == 2
+    run(heated, "md")
+    assert "Nothing to be done" in run(heated, "md").stdout
+    # Another division into batches is no reason to run again.
+    other["dynamics"]["together"]["batch"] = 1
+    write(heated, other)
+    assert "Nothing to be done" in run(heated, "md").stdout
+    write(heated, CONFIG)
+    outcomes = sorted((heated.folder / TEST).rglob("outcome.json"))
+    for path in outcomes:
+        folder = heated.folder / TEST.replace("heat", "together")
+        mine = folder / path.relative_to(heated.folder / TEST)
+        assert {p.name for p in mine.parent.iterdir()} == {p.name for p in path.parent.iterdir()}
+        assert json.loads(mine.read_text())["batch"] == 2
+        logs = [pd.read_csv(p.parent / "thermodynamics.csv") for p in (mine, path)]
+        np.testing.assert_allclose(*(log.to_numpy()[:8] for log in logs), rtol=1e-4)
 
 
 # ---------------------------------------------------------------- the shipped configurations

@@ -1,31 +1,24 @@
-"""Molecular dynamics by stages of temperature, with frames, a log, and a state to go on from.
+"""What molecular dynamics are made of: their settings, frames and engines.
 
 The integration itself is an engine's: :mod:`pretraining.dynamics_ase` drives any ASE calculator,
-:mod:`pretraining.dynamics_lammps` runs LAMMPS pair styles inside LAMMPS. Both integrate the same
-equations, with a thermostat that starts anew with each stage.
+:mod:`pretraining.dynamics_lammps` runs LAMMPS pair styles inside LAMMPS, and
+:mod:`pretraining.dynamics_torchsim` moves several systems together. All integrate the same
+equations, with a thermostat that starts anew with each stage of :mod:`pretraining.simulation`.
 
 This runs in the interpreters of label sources: it imports only the standard library, numpy and ASE.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 
 from pretraining.errors import UserError
-from pretraining.interruption import Interrupted, StopRequest
-from pretraining.labels import reason_of
-from pretraining.protocol import Stage
-from pretraining.recorder import Recorder
 from pretraining.sources import Source
 
 THERMOSTATS = ("nose-hoover", "langevin", "none")
-CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -139,128 +132,3 @@ def make_engine(name: str, atoms: Atoms, settings: Settings):
     from pretraining.dynamics_ase import AseEngine
 
     return AseEngine(atoms, settings)
-
-
-def simulate(
-    engine: Any,
-    stages: Sequence[Stage],
-    frame_every: int,
-    settings: Settings,
-    recorder: Recorder,
-    monitor: Callable[[Frame], str | None] = lambda frame: None,
-    stop: StopRequest | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    watch: Callable[[Any], str | None] = lambda engine: None,
-) -> Ending:
-    """Run the stages, or go on with them.
-
-    Parameters
-    ----------
-    engine
-        An engine in the state of the first frame.
-    frame_every
-        Steps from frame to frame.
-    recorder
-        Takes the frames, and may have the state of an earlier process.
-    monitor
-        Looks at every frame and may return the reason to end the dynamics there.
-    stop
-        Whether the process has been asked to stop.
-    checkpoint_seconds
-        How often the state is saved.
-    watch
-        Looks at the engine when it has advanced between frames, and may return the reason to end
-        the dynamics there; what it saw becomes the last frame.
-
-    Returns
-    -------
-    Ending
-        With a reason if the monitor had one, the energy is not finite or the engine failed.
-
-    Raises
-    ------
-    Interrupted
-        When the process was asked to stop; the state has been saved.
-    """
-    step = recorder.restore(engine)
-    saved = time.monotonic()
-    if stop is not None:
-        # Libraries may have put their own handlers before; here a signal waits for a chunk's end.
-        stop.listen()
-        stop.deferred = True
-
-    def look(target: float) -> Frame:
-        frame = _frame(engine, step, target, settings)
-        recorder.add(frame)
-        return frame
-
-    def ended(reason: str | None, raised: bool = False) -> Ending:
-        return Ending(step * settings.timestep_fs / 1000, reason, raised)
-
-    if step == 0:
-        reason = _fault(look(stages[0].first), monitor)
-        if reason:
-            return ended(reason)
-    offset = 0
-    for number, stage in enumerate(stages):
-        begin, offset = offset, offset + stage.steps
-        if step >= offset:
-            continue
-        engine.start(number, stage, step - begin)
-        while step < offset:
-            ahead = min(engine.chunk, offset - step, frame_every - step % frame_every)
-            try:
-                engine.advance(ahead)
-                step += ahead
-                target = stage.temperature(step - begin)
-                if step % frame_every == 0:
-                    reason = _fault(look(target), monitor)
-                else:
-                    reason = _unfit(engine.energy())
-                    if reason is None and (reason := watch(engine)):
-                        look(target)
-            except (UserError, OSError):
-                raise
-            except Exception as error:
-                return ended(reason_of(error), raised=True)
-            if reason:
-                return ended(reason)
-            if stop or time.monotonic() - saved >= checkpoint_seconds:
-                recorder.save(engine, step)
-                saved = time.monotonic()
-            if stop:
-                raise Interrupted(
-                    f"stopped by {stop.signal} after {step * settings.timestep_fs / 1000:g} ps; "
-                    "run the same command again to go on"
-                )
-    return ended(None)
-
-
-def _frame(engine: Any, step: int, target: float, settings: Settings) -> Frame:
-    atoms, forces = engine.read()
-    kinetic = float(atoms.get_kinetic_energy())
-    freedom = settings.degrees_of_freedom(len(atoms))
-    return Frame(
-        step=step,
-        time_ps=round(step * settings.timestep_fs / 1000, 9),
-        atoms=atoms,
-        forces=forces,
-        potential=engine.energy(),
-        kinetic=kinetic,
-        temperature=2 * kinetic / (freedom * units.kB),
-        target=target,
-    )
-
-
-def _unfit(energy: float) -> str | None:
-    return None if np.isfinite(energy) else f"the potential energy is {energy}"
-
-
-def _fault(frame: Frame, monitor: Callable[[Frame], str | None]) -> str | None:
-    """What is wrong with a frame, by its numbers or in the monitor's eyes."""
-    reason = _unfit(frame.potential)
-    if reason is None and not (
-        np.isfinite(frame.forces).all() and np.isfinite(frame.atoms.positions).all()
-    ):
-        reason = "positions or forces are not finite"
-    return reason or monitor(frame)

@@ -135,6 +135,17 @@ class AseEngine:
         free = self.atoms.calc.results.get("free_energy")
         return energy if free is None else float(free)
 
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.atoms)
+
+    def vital(self) -> tuple[float, bool]:
+        """Kinetic energy (eV), and whether the forces are finite."""
+        return float(self.atoms.get_kinetic_energy()), bool(
+            np.isfinite(self.atoms.get_forces()).all()
+        )
+
     def read(self) -> tuple[Atoms, np.ndarray]:
         """The structure, with momenta and its atoms in the cell, and the forces (eV/Å)."""
         atoms = self.atoms.copy()

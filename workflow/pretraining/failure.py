@@ -90,11 +90,11 @@ class FailureMonitor:
 
     def watch(self, engine: Any) -> str | None:
         """Return what is wrong with an engine's atoms between frames: their heat, their forces."""
-        atoms = engine.atoms
-        if not np.isfinite(atoms.get_forces()).all():
+        kinetic, finite = engine.vital()
+        if not finite:
             return self._met("not finite", "the forces are not finite")
-        freedom = self.settings.degrees_of_freedom(len(atoms))
-        return self._too_hot(2 * atoms.get_kinetic_energy() / (freedom * units.kB))
+        freedom = self.settings.degrees_of_freedom(engine.n_atoms)
+        return self._too_hot(2 * kinetic / (freedom * units.kB))
 
     def __call__(self, frame: Frame) -> str | None:
         """Return what is wrong with a frame."""

@@ -24,12 +24,10 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import LBFGS
 
 from pretraining.dynamics import (
-    CHECKPOINT_SECONDS,
     Frame,
     Settings,
     engine_of,
     make_engine,
-    simulate,
     thermalise,
 )
 from pretraining.dynamics_lammps import ARGUMENTS
@@ -38,6 +36,7 @@ from pretraining.interruption import StopRequest, say
 from pretraining.labels import make_calculator, reason_of
 from pretraining.protocol import Stage, Trajectory, stages, steps_of
 from pretraining.recorder import Recorder
+from pretraining.simulation import CHECKPOINT_SECONDS, Course, simulate
 from pretraining.sources import Source
 
 GRAM_PER_CM3 = units._Nav * 1e-24  # 1 g/cm³ in u/Å³
@@ -199,16 +198,16 @@ def generate(
             f"{run.name}: {len(atoms)} atoms, engine {engine_name}; overlaps relaxed in {taken} "
             "steps"
         )
-    ending = simulate(
+    course = Course(
         engine,
         steps,
         steps_of(protocol["frame_every_ps"], protocol["timestep_fs"]),
         settings,
         recorder,
         monitor=failure_of(protocol, steps),
-        stop=stop,
-        checkpoint_seconds=checkpoint_seconds,
     )
+    simulate([course], engine.advance, stop, checkpoint_seconds)
+    ending = course.ending
     if ending.raised:
         raise UserError(
             f"{run.name}: source '{source.name}' failed at {ending.time_ps:g} ps "

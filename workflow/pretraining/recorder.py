@@ -10,6 +10,7 @@ Like :mod:`pretraining.dynamics`, this imports only the standard library, numpy 
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -46,6 +47,13 @@ class Recorder:
         Further numbers of the log by the name of their column; without a frame, any values.
     keeps
         Whether the structure of a frame is written; every frame has a line in the log.
+
+    Attributes
+    ----------
+    last
+        The last frame that this process has added.
+    outcome
+        What came of the trajectory, if it has been saved; it is then at its end.
     """
 
     def __init__(
@@ -74,6 +82,9 @@ class Recorder:
         if not file.is_file():
             write_json(file, identity)
         self._state = self._read()
+        self.outcome: dict[str, Any] | None = None
+        if self._state is not None and "outcome" in self._state:
+            self.outcome = json.loads(str(self._state["outcome"]))
         if self._state is None:
             self._frames.write_bytes(b"")
             header = ",".join([*LOG_COLUMNS, *measure(None)])
@@ -139,10 +150,13 @@ class Recorder:
         with room_for(self._frames), open(self._frames, "a", encoding="utf-8") as handle:
             handle.write(text.getvalue())
 
-    def save(self, engine: Any, step: int) -> None:
-        """Save what the trajectory goes on from."""
+    def save(self, engine: Any, step: int, outcome: dict[str, Any] | None = None) -> None:
+        """Save what the trajectory goes on from, and at its end what came of it."""
         sizes = {"frames": self._frames.stat().st_size, "log": self._log.stat().st_size}
         state = {**engine.state(), "step": step, **sizes}
+        if outcome is not None:
+            state["outcome"] = np.array(json.dumps(outcome))
+            self.outcome = outcome
         content = io.BytesIO()
         np.savez(content, **state)
         write_atomically(self._checkpoint, lambda path: path.write_bytes(content.getvalue()))

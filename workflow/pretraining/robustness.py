@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What is looked up for the list of trajectories, for their start, and for the figure.
-APART = ("title", "models", "replicas", "start", "snapshots")
+APART = ("title", "models", "replicas", "batch", "start", "snapshots")
+TORCH_SIM = "torch-sim"  # the engine that moves several replicas together
 
 
 def test_stages(test: Mapping[str, Any]) -> list[Stage]:
@@ -64,6 +65,12 @@ def models(config: Mapping[str, Any], grid: pd.DataFrame, name: str) -> list[str
             raise UserError(f"{where}: selects no run of experiment '{entry['experiment']}'")
         chosen |= dict.fromkeys(path.removeprefix("runs/") for path in rows["path"])
     return list(chosen)
+
+
+def batches(test: Mapping[str, Any]) -> list[list[int]]:
+    """Return the replicas of a test that torch-sim moves together, a job for each list."""
+    numbers, size = list(range(1, test["replicas"] + 1)), test["batch"]
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
 
 
 def protocol_part(config: Mapping[str, Any], name: str) -> dict[str, Any]:

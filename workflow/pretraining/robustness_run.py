@@ -1,12 +1,11 @@
-"""One trajectory of a robustness test: a trained model, a start, and how long it lasts."""
+"""Trajectories of a robustness test: a trained model, a start, and how long each replica lasts."""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,26 @@ from ase import Atoms
 from ase.io import read
 
 from pretraining.compiled import SUFFIX, compile_model
-from pretraining.coordination import FOLDS, LAYERING, fold_counts, layering, neighbours
-from pretraining.dynamics import CHECKPOINT_SECONDS, Ending, Frame, Settings, simulate, thermalise
+from pretraining.dynamics import Settings, thermalise
 from pretraining.dynamics_ase import AseEngine
 from pretraining.errors import UserError
 from pretraining.failure import FailureMonitor, Limits
 from pretraining.inference import load_calculator
-from pretraining.interruption import StopRequest, say, write_atomically, write_json
+from pretraining.interruption import StopRequest, say
 from pretraining.machine import device_name, resolve_device, versions
 from pretraining.protocol import steps_of
-from pretraining.recorder import LOG_COLUMNS, Recorder
+from pretraining.recorder import Recorder
 from pretraining.remote import file_sha256
-from pretraining.robustness import duration_ps, test_stages
+from pretraining.robustness import TORCH_SIM, duration_ps, test_stages
+from pretraining.robustness_files import bare, finish, measures
+from pretraining.simulation import CHECKPOINT_SECONDS, Course, simulate
 
-TRAJECTORY = "trajectory.extxyz"
-THERMODYNAMICS = "thermodynamics.csv"
-COORDINATION = "coordination.csv"
-OUTCOME = "outcome.json"
 STATE = "state"  # the folder of what a trajectory goes on from
-MEASURED = (*FOLDS, LAYERING)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One trajectory.
+    """Trajectories of one model, which differ in their initial velocities.
 
     Attributes
     ----------
@@ -49,10 +44,11 @@ class Request:
         Structure to start from.
     protocol
         A test of the configuration, without what :data:`pretraining.robustness.APART` names.
-    replica
-        Number from 1; it decides the initial velocities, together with the protocol's seed.
+    replicas
+        Numbers from 1; each decides the initial velocities, together with the protocol's seed.
+        With ``engine: torch-sim`` all of them move in one batch.
     out
-        Folder to write.
+        Folder to write; each replica has a folder of its own in it, ``replica~1``.
     device, allow_cpu
         As of :class:`pretraining.settings.Training`.
     """
@@ -60,26 +56,41 @@ class Request:
     model: Path
     start: Path
     protocol: Mapping[str, Any]
-    replica: int
+    replicas: Sequence[int]
     out: Path
     device: str = "auto"
     allow_cpu: bool = False
 
+    def folder(self, replica: int) -> Path:
+        """Where the files of a replica belong."""
+        return self.out / f"replica~{replica}"
+
     @property
-    def name(self) -> str:
-        """What it is called in messages."""
-        return f"{self.model.parent.name}, replica {self.replica}"
+    def settings(self) -> Settings:
+        """How the equations of motion are integrated."""
+        protocol = self.protocol
+        return Settings(protocol["timestep_fs"], protocol["thermostat"], protocol["damping_fs"])
+
+    def steps_of(self, key: str) -> int:
+        """Return a time of the protocol in steps."""
+        return steps_of(self.protocol[key], self.protocol["timestep_fs"])
 
 
 def run(
     request: Request,
     stop: StopRequest | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> Ending:
-    """Run a trajectory to its end or its failure, or go on with it, and write what came of it.
+) -> dict[int, dict[str, Any]]:
+    """Run trajectories to their ends or failures, or go on with them, and write what came of them.
 
     Every model of a test starts from the same positions and, in the same replica, with the same
-    velocities.
+    velocities. Files are moved to where they belong when the last replica has ended: of a job that
+    is stopped before, Snakemake would remove those that are in place.
+
+    Returns
+    -------
+    dict
+        What came of each replica.
 
     Raises
     ------
@@ -90,132 +101,136 @@ def run(
     for what, path in (("model", request.model), ("structure to start from", request.start)):
         if not path.is_file():
             raise UserError(f"no {what} at {path}")
-    protocol = request.protocol
-    settings = Settings(protocol["timestep_fs"], protocol["thermostat"], protocol["damping_fs"])
-    stages = test_stages(protocol)
-    every = steps_of(protocol["log_every_ps"], protocol["timestep_fs"])
-    kept = steps_of(protocol["frame_every_ps"], protocol["timestep_fs"])
     device = resolve_device(request.device, request.allow_cpu)
-    atoms = read(request.start)
-    recorder = Recorder(
-        request.out / STATE,
+    recorders = {replica: _recorder(request, replica) for replica in request.replicas}
+    left = [replica for replica, recorder in recorders.items() if recorder.outcome is None]
+    together = [left] if request.protocol["engine"] == TORCH_SIM else [[one] for one in left]
+    for replicas in filter(None, together):
+        batch = {replica: recorders[replica] for replica in replicas}
+        _move(request, batch, device, stop, checkpoint_seconds)
+    outcomes = {replica: recorder.outcome for replica, recorder in recorders.items()}
+    for replica, recorder in recorders.items():
+        finish(recorder, request.folder(replica), outcomes[replica])
+    return outcomes
+
+
+def _recorder(request: Request, replica: int) -> Recorder:
+    radius, kept = request.protocol["radius"], request.steps_of("frame_every_ps")
+    return Recorder(
+        request.folder(replica) / STATE,
         {
-            "protocol": dict(protocol),
-            "replica": request.replica,
+            "protocol": dict(request.protocol),
+            "replica": replica,
             "model": file_sha256(request.model),
             "start": file_sha256(request.start),
         },
-        request.name,
+        f"{request.model.parent.name}, replica {replica}",
         describe=bare,
-        measure=lambda frame: measures(frame, protocol["radius"]),
+        measure=lambda frame: measures(frame, radius),
         keeps=lambda frame: frame.step % kept == 0,
     )
-    atoms.calc = load_calculator(_program(request, recorder.folder, device), device=device)
-    rng = np.random.default_rng([protocol["seed"], request.replica])
-    thermalise(atoms, stages[0].first, rng)
-    monitor = FailureMonitor(
-        Limits(**protocol["limits"]),
-        stages,
-        protocol["radius"],
-        settings,
-        _start_energy(request, atoms),
-    )
-    begun = time.monotonic()
-    first = recorder.step
-    ending = simulate(
-        AseEngine(atoms, settings),
-        stages,
-        every,
-        settings,
-        recorder,
-        monitor,
-        stop,
-        checkpoint_seconds,
-        watch=monitor.watch,
-    )
-    if ending.raised:
-        raise UserError(
-            f"{request.name}: the program failed at {ending.time_ps:g} ps ({ending.reason}); this "
-            "says nothing about the model: run it again to go on from the last checkpoint"
-        )
-    last = recorder.last
-    if ending.reason and last and last.step % kept and np.isfinite(last.atoms.positions).all():
-        recorder.keep(last)
-    steps = round(1000 * ending.time_ps / settings.timestep_fs) - first
-    outcome = {
-        "status": "failed" if ending.reason else "survived",
-        "time_ps": round(ending.time_ps, 9),
+
+
+def _move(
+    request: Request,
+    recorders: Mapping[int, Recorder],
+    device: torch.device,
+    stop: StopRequest | None,
+    checkpoint_seconds: float,
+) -> None:
+    """Move replicas together until each has ended, and leave with its recorder what came of it."""
+    protocol, settings = request.protocol, request.settings
+    stages = test_stages(protocol)
+    start = read(request.start)
+    structures = []
+    for replica in recorders:
+        structures.append(start.copy())
+        rng = np.random.default_rng([protocol["seed"], replica])
+        thermalise(structures[-1], stages[0].first, rng)
+    folder = next(iter(recorders.values())).folder
+    engines, advance, drop = _engines(request, structures, folder, device)
+    energy = engines[0].energy()
+    if not np.isfinite(energy):
+        raise UserError(f"{request.model}: the energy of {request.start} is {energy}")
+    courses = {}
+    for engine, replica in zip(engines, recorders, strict=True):
+        limits = Limits(**protocol["limits"])
+        monitor = FailureMonitor(limits, stages, protocol["radius"], settings, energy)
+        every = request.steps_of("log_every_ps")
+        recorder = recorders[replica]
+        course = Course(engine, stages, every, settings, recorder, monitor, monitor.watch)
+        courses[course] = replica, course.step
+    facts = {
         "planned_ps": duration_ps(protocol),
-        "criterion": (monitor.criterion or "not finite") if ending.reason else None,
-        "reason": ending.reason,
-        "replica": request.replica,
-        "n_atoms": len(atoms),
-        "steps_per_second": steps / (time.monotonic() - begun),
+        "n_atoms": len(start),
+        "engine": protocol["engine"],
+        "batch": len(engines),
         "device": device_name(device),
         "model_sha256": file_sha256(request.model),
-        "versions": versions(),
+        "versions": _versions(protocol["engine"]),
     }
-    finish(recorder, request.out, outcome)
-    said = f"failed: {ending.reason}" if ending.reason else "survived"
-    say(f"{request.name}: {said} ({ending.time_ps:g} ps)")
-    return ending
+    kept = request.steps_of("frame_every_ps")
+    begun = time.monotonic()
+
+    def ended(course: Course) -> None:
+        ending, recorder, last = course.ending, course.recorder, course.recorder.last
+        if ending.raised:
+            raise UserError(
+                f"{recorder.name}: the program failed at {ending.time_ps:g} ps ({ending.reason}); "
+                "this says nothing about the model: run it again to go on from the last checkpoint"
+                + ("; if it ran out of memory, lower batch" if len(engines) > 1 else "")
+            )
+        if ending.reason and last and last.step % kept and np.isfinite(last.atoms.positions).all():
+            recorder.keep(last)
+        replica, first = courses[course]
+        outcome = {
+            "status": "failed" if ending.reason else "survived",
+            "time_ps": round(ending.time_ps, 9),
+            "criterion": (course.monitor.criterion or "not finite") if ending.reason else None,
+            "reason": ending.reason,
+            "replica": replica,
+            "steps_per_second": (course.step - first) / (time.monotonic() - begun),
+        }
+        recorder.save(course.engine, course.step, outcome | facts)
+        drop(course.engine)
+        said = f"failed: {ending.reason}" if ending.reason else "survived"
+        say(f"{recorder.name}: {said} ({ending.time_ps:g} ps)")
+
+    simulate(list(courses), advance, stop, checkpoint_seconds, ended)
 
 
-def bare(frame: Frame) -> Atoms:
-    """The structure of a frame, without momenta, with its time, temperature and energy."""
-    atoms = frame.atoms
-    structure = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    structure.info = {
-        "time": frame.time_ps,
-        "temperature": frame.temperature,
-        "potential_energy": frame.potential,
-    }
-    return structure
-
-
-def measures(frame: Frame | None, radius: float) -> dict[str, float]:
-    """Count the atoms of a frame by number of neighbours, and measure its layering."""
-    if frame is None or not np.isfinite(frame.atoms.positions).all():
-        return dict.fromkeys(MEASURED, np.nan)
-    counts = fold_counts(neighbours(frame.atoms, radius))
-    return dict(zip(FOLDS, counts, strict=True)) | {LAYERING: layering(frame.atoms)}
-
-
-def _program(request: Request, folder: Path, device: torch.device) -> Path:
-    """The model as it is, or compiled; a trajectory goes on with the program that it began with."""
-    if not request.protocol["compile"]:
-        return request.model
-    program = folder / f"model{SUFFIX}"
-    if not program.exists():
-        say(f"{request.name}: compiling the model")
-        compile_model(request.model, program, device)
-    return program
-
-
-def _start_energy(request: Request, atoms: Atoms) -> float:
-    """Potential energy of the start, eV; the first call of the model."""
+def _engines(
+    request: Request, structures: Sequence[Atoms], folder: Path, device: torch.device
+) -> tuple[Sequence[Any], Callable[[int], None], Callable[[Any], None]]:
+    """Engines of structures, what advances them, and what takes one out."""
+    batched = request.protocol["engine"] == TORCH_SIM
+    if batched:
+        # Optional: it cannot be imported where torch-sim is not installed.
+        from pretraining.dynamics_torchsim import Batch, load_batch_model
+    program = request.model
+    if request.protocol["compile"]:
+        # A trajectory goes on with the program that it began with.
+        program = folder / f"model{SUFFIX}"
+        if not program.exists():
+            say(f"{request.model.parent.name}: compiling the model")
+            compile_model(request.model, program, device, "batch" if batched else "ase")
     try:
-        energy = float(atoms.get_potential_energy())
+        if batched:
+            batch = Batch(load_batch_model(program, device), structures, request.settings)
+            return batch.systems, batch.advance, batch.drop
+        (atoms,) = structures
+        atoms.calc = load_calculator(program, device=device)
+        engine = AseEngine(atoms, request.settings)
+        engine.energy()
+        return [engine], engine.advance, lambda engine: None
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"{request.model} cannot evaluate {request.start} ({type(error).__name__}: {error})"
         ) from error
-    if not np.isfinite(energy):
-        raise UserError(f"{request.model}: the energy of {request.start} is {energy}")
-    return energy
 
 
-def finish(recorder: Recorder, out: Path, outcome: dict[str, Any]) -> None:
-    """Write the two tables and the outcome, then move the trajectory to where it belongs."""
-    with open(recorder.log, encoding="utf-8", newline="") as handle:
-        rows = list(csv.reader(handle))
-    n = len(LOG_COLUMNS)
-    for file, pick in (
-        (THERMODYNAMICS, lambda row: row[:n]),
-        (COORDINATION, lambda row: [row[0], *row[n:]]),
-    ):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(map(pick, rows))
-        write_atomically(out / file, lambda path, text=text: path.write_text(text.getvalue()))
-    write_json(out / OUTCOME, outcome)
-    recorder.finish(out / TRAJECTORY, recorder.folder / "both.csv")
+def _versions(engine: str) -> dict[str, str]:
+    more = {"torch-sim-atomistic": version("torch-sim-atomistic")} if engine == TORCH_SIM else {}
+    return versions() | more

@@ -37,6 +37,8 @@ rule dynamics:
         outcome="<results>/dynamics/{moved}/{model}/replica~{replica}/outcome.json",
     log:
         "<logs>/dynamics/{moved}/{model}/replica~{replica}.log",
+    wildcard_constraints:
+        moved=one_of(MOVED_SINGLY),
     conda:
         "../../envs/train.yaml"
     resources:
@@ -47,8 +49,44 @@ rule dynamics:
         machine=device_options,
     shell:
         "python {input.script} --model {input.model} --start {input.start} "
-        "--settings {input.settings} --replica {wildcards.replica} --machine {resources.machine:q} "
-        "--out $(dirname {output.outcome}) 2>&1 | tee {log}"
+        "--settings {input.settings} --replicas {wildcards.replica} "
+        "--machine {resources.machine:q} --out $(dirname $(dirname {output.outcome})) "
+        "2>&1 | tee {log}"
+
+
+# Replicas that torch-sim moves together. The number of files differs from batch to batch, so each
+# has a rule of its own.
+for moved, replicas in MOVED_TOGETHER:
+
+    rule:
+        name:
+            f"dynamics_{moved}_{replicas[0]}"
+        input:
+            script="workflow/scripts/dynamics.py",
+            settings=f"<results>/settings/dynamics~{moved}.yaml",
+            start=f"<results>/dynamics/{moved}/start.extxyz",
+            model="<results>/runs/{model}/model.ckpt",
+        output:
+            trajectory=replica_files(moved, replicas, "trajectory.extxyz"),
+            thermodynamics=replica_files(moved, replicas, "thermodynamics.csv"),
+            coordination=replica_files(moved, replicas, "coordination.csv"),
+            outcome=replica_files(moved, replicas, "outcome.json"),
+        log:
+            f"<logs>/dynamics/{moved}/{{model}}/replica~{replicas[0]}-{replicas[-1]}.log",
+        conda:
+            "../../envs/dynamics.yaml"
+        resources:
+            gpu=gpus,
+            mem_mb=8000,
+            runtime=batch_minutes(moved, len(replicas)),
+            machine=device_options,
+            # Not a parameter: another division into batches is no reason to run again.
+            replicas=" ".join(map(str, replicas)),
+        shell:
+            "python {input.script} --model {input.model} --start {input.start} "
+            "--settings {input.settings} --replicas {resources.replicas} "
+            "--machine {resources.machine:q} --out $(dirname $(dirname {output.outcome[0]})) "
+            "2>&1 | tee {log}"
 
 
 rule md_table:

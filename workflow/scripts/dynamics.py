@@ -1,4 +1,4 @@
-"""Run one trajectory of a robustness test: a trained model, heated until its end or failure."""
+"""Run trajectories of a robustness test: a trained model, heated until its end or failure."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True, help="model.ckpt of a run")
     parser.add_argument("--start", type=Path, required=True, help="structure to start from")
     parser.add_argument("--settings", type=Path, required=True, help="YAML with 'dynamics'")
-    parser.add_argument("--replica", type=int, default=1, help="decides the initial velocities")
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        nargs="+",
+        default=[1],
+        help="numbers from 1, which decide the initial velocities",
+    )
     parser.add_argument(
         "--machine",
         type=yaml.safe_load,
         default={},
         help="YAML, such as '{device: cpu}': where to run it",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder of replica~1, …")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
     arguments = parser.parse_args()
     protocol = read_yaml(arguments.settings, "dynamics")["dynamics"]
@@ -41,7 +47,7 @@ def main() -> int:
                 model=arguments.model,
                 start=arguments.start,
                 protocol=protocol,
-                replica=arguments.replica,
+                replicas=arguments.replicas,
                 out=arguments.out,
                 **arguments.machine,
             )

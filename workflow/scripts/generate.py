@@ -11,13 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import yaml
 
 from pretraining.cli import run
-from pretraining.dynamics import CHECKPOINT_SECONDS
 from pretraining.generation import Request, generate
 from pretraining.handover import hand_over
 from pretraining.interruption import Interrupted, StopRequest
 from pretraining.labelling import read_reference
 from pretraining.lease import Lease, running
 from pretraining.protocol import Trajectory
+from pretraining.simulation import CHECKPOINT_SECONDS
 from pretraining.sources import load_source, read_yaml
 
 

@@ -1,4 +1,14 @@
 # What the rules of molecular dynamics look up.
+MOVED_SINGLY = [
+    name for name, test in config["dynamics"].items() if test["engine"] != robustness.TORCH_SIM
+]
+# Batches of replicas by test, which torch-sim moves together.
+MOVED_TOGETHER = [
+    (name, replicas)
+    for name, test in config["dynamics"].items()
+    if test["engine"] == robustness.TORCH_SIM
+    for replicas in robustness.batches(test)
+]
 
 
 def start_data(wildcards):
@@ -17,10 +27,30 @@ def start_option(wildcards, input):
     return f"--data {input.data}" if input.data else ""
 
 
+def replica_files(name, replicas, file):
+    """Return a file of each replica of a batch, for any model."""
+    folder = f"<results>/dynamics/{name}/{{{{model}}}}"
+    return expand(f"{folder}/replica~{{replica}}/{file}", replica=replicas)
+
+
 def dynamics_minutes(wildcards, attempt):
     """Return a trajectory's wall-time limit, by attempt: the next one goes on."""
-    test = config["dynamics"][wildcards.moved]
-    steps = 1000 * robustness.duration_ps(test) / test["timestep_fs"]
+    return minutes_of(wildcards.moved, 1, attempt)
+
+
+def batch_minutes(name, replicas):
+    """Return the function that gives the wall-time limit of a batch, by attempt."""
+
+    def minutes(wildcards, attempt):
+        return minutes_of(name, replicas, attempt)
+
+    return minutes
+
+
+def minutes_of(name, replicas, attempt):
+    """Return the wall-time limit of trajectories that one job moves: no longer than in turn."""
+    test = config["dynamics"][name]
+    steps = 1000 * robustness.duration_ps(test) / test["timestep_fs"] * replicas
     # Steps a second of the paper's network and 200 atoms on a GPU; less than one on a CPU.
     pace = 30 if config["training"]["device"] == "cuda" else 0.5
     return limited(math.ceil(10 + steps / pace / 60) * attempt)
