@@ -1,0 +1,136 @@
+"""Speed of molecular dynamics by engine and number of replicas, on a CPU or GPU.
+
+Untrained networks of the paper's and the demo's size move carbon at constant energy, as in a
+robustness test: with ASE a replica at a time, with torch-sim several in one batch. Rounds of all
+alternate in one process, and the best of each counts, so that other work on the machine disturbs
+the ratios little. On a CPU it is one thread, and its processor time.
+
+    python benchmarks/dynamics.py [--networks paper demo] [--batches 1 2 4 8] [--compile]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow"))
+
+from pretraining.builders import network_config  # noqa: E402
+from pretraining.compiled import SUFFIX, compile_model  # noqa: E402
+from pretraining.dynamics import Settings, thermalise  # noqa: E402
+from pretraining.dynamics_ase import AseEngine  # noqa: E402
+from pretraining.dynamics_torchsim import Batch, load_batch_model  # noqa: E402
+from pretraining.inference import load_calculator  # noqa: E402
+from pretraining.machine import device_name, resolve_device  # noqa: E402
+from pretraining.modelfile import make_module, save_model  # noqa: E402
+from pretraining.protocol import Stage  # noqa: E402
+from pretraining.settings import Training  # noqa: E402
+
+# Layers and features of the network, and the cell: 200 and 64 atoms.
+NETWORKS = {"paper": (4, 32, (5, 5, 8)), "demo": (2, 16, (4, 4, 4))}
+SETTINGS = Settings(timestep_fs=0.5)
+STAGE = Stage(300, 300, 10**9)
+SPACING = 2.37  # Å, of a simple cubic lattice of 1.5 g/cm³
+
+
+def structure(repeat: tuple[int, int, int], replica: int) -> Atoms:
+    """A rattled lattice, with velocities."""
+    atoms = bulk("C", "sc", a=SPACING) * repeat
+    rng = np.random.default_rng(replica)
+    atoms.positions += rng.normal(0, 0.15, atoms.positions.shape)
+    thermalise(atoms, 300, rng)
+    return atoms
+
+
+def write_model(path: Path, layers: int, features: int) -> None:
+    """Write a network as a run does."""
+    network = {"num_layers": layers, "num_features": features}
+    config = network_config(network, type_names=["C"], avg_num_neighbors=20.0, seed=1)
+    save_model(make_module(config, Training(), about={}), path)
+
+
+def runners(
+    model: Path, repeat: tuple[int, int, int], batches: list[int], device: torch.device, aot: bool
+) -> dict[str, tuple[int, Callable[[int], None]]]:
+    """Return the number of replicas and what advances them, by the name of the row."""
+    programs = {"ase": model, "batch": model}
+    if aot:
+        for target in programs:
+            programs[target] = model.with_name(f"{model.stem}-{target}{SUFFIX}")
+            compile_model(model, programs[target], device, target)
+    atoms = structure(repeat, 0)
+    atoms.calc = load_calculator(programs["ase"], device=device)
+    engine = AseEngine(atoms, SETTINGS)
+    engine.start(0, STAGE, 0)
+    found = {"ase": (1, engine.advance)}
+    batched = load_batch_model(programs["batch"], device)
+    for n in batches:
+        batch = Batch(batched, [structure(repeat, k) for k in range(n)], SETTINGS)
+        for system in batch.systems:
+            system.start(0, STAGE, 0)
+        found[f"torch-sim, {n}"] = n, batch.advance
+    return found
+
+
+def measure(
+    rows: dict[str, tuple[int, Callable[[int], None]]], rounds: int, device: torch.device
+) -> dict[str, float]:
+    """Return the seconds of a step of all replicas of a row, by its name."""
+    on_gpu = device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    best: dict[str, float] = {}
+    for number in range(rounds + 1):
+        for name, (replicas, advance) in rows.items():
+            # Rounds of the same work; the first only warms up, most of all on a GPU.
+            steps = max(2, 40 // replicas) if on_gpu else max(1, 8 // replicas)
+            begun = clock()
+            advance(steps)
+            if on_gpu:
+                torch.cuda.synchronize()
+            seconds = (clock() - begun) / steps
+            if number:
+                best[name] = min(seconds, best.get(name, seconds))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--compile", action="store_true", help="the networks, by nequip-compile")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    torch.set_num_threads(1)
+    kind = "compiled" if arguments.compile else "as trained"
+    print(f"{device_name(device)}, {kind}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.networks:
+            layers, features, repeat = NETWORKS[name]
+            model = Path(folder) / f"{name}.ckpt"
+            write_model(model, layers, features)
+            rows = runners(model, repeat, arguments.batches, device, arguments.compile)
+            seconds = measure(rows, arguments.rounds, device)
+            n_atoms = int(np.prod(repeat))
+            print(f"{name}'s network, {n_atoms} atoms a replica")
+            for row, (replicas, _) in rows.items():
+                speed = n_atoms * replicas / seconds[row]
+                ratio = speed * seconds["ase"] / n_atoms
+                print(
+                    f"  {row:14} {1000 * seconds[row]:8.1f} ms a step {speed:9.0f} atom-steps/s "
+                    f"{ratio:6.2f} times ase"
+                )
+
+
+if __name__ == "__main__":
+    main()
