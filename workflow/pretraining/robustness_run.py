@@ -65,6 +65,10 @@ class Request:
         """Where the files of a replica belong."""
         return self.out / f"replica~{replica}"
 
+    def name(self, replica: int) -> str:
+        """What a replica is called in messages."""
+        return f"{self.model.parent.name}, replica {replica}"
+
     @property
     def settings(self) -> Settings:
         """How the equations of motion are integrated."""
@@ -124,7 +128,7 @@ def _recorder(request: Request, replica: int) -> Recorder:
             "model": file_sha256(request.model),
             "start": file_sha256(request.start),
         },
-        f"{request.model.parent.name}, replica {replica}",
+        request.name(replica),
         describe=bare,
         measure=lambda frame: measures(frame, radius),
         keeps=lambda frame: frame.step % kept == 0,

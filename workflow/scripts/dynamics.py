@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -51,7 +52,10 @@ def main() -> int:
                 out=arguments.out,
                 **arguments.machine,
             )
-            with Lease(arguments.out / "running.json", request.name):
+            with ExitStack() as leases:
+                for replica in sorted(request.replicas):
+                    path = request.folder(replica) / "running.json"
+                    leases.enter_context(Lease(path, request.name(replica)))
                 run(request, stop, arguments.checkpoint_seconds)
         except Interrupted as interruption:
             return stop.leave(f"{arguments.out}: {interruption}")
