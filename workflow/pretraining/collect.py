@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pretraining.errors import UserError
+from pretraining.errors import REMAKE, UserError, whole
 from pretraining.results import (
     COLUMNS,
     IDENTITY,
@@ -49,15 +49,13 @@ def read_metrics(path: Path) -> dict:
     UserError
         If it is not JSON, or has no test errors under the key ``test``.
     """
-    try:
+    with whole(path):
         metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a JSON file ({error}); delete it and run it again") from None
     if not isinstance(metrics, dict):
-        raise UserError(f"{path}: not a metrics file (no JSON object)")
+        raise UserError(f"{path}: not a metrics file (no JSON object): {REMAKE}")
     for key in (ENERGY, FORCE):
         if _error_of(metrics, "test", key) is None:
-            raise UserError(f"{path}: no number test.{key}")
+            raise UserError(f"{path}: no number test.{key}: {REMAKE}")
     return metrics
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from pretraining.entries import dataset_part
-from pretraining.errors import UserError
+from pretraining.errors import UserError, whole
 
 KINDS = ("pretrain", "direct", "finetune")
 
@@ -212,14 +212,17 @@ def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
         settings = Path(config["results"]) / "settings" / f"dataset~{dataset}.yaml"
         if not path.exists() or not settings.exists():
             continue
-        if yaml.safe_load(settings.read_text(encoding="utf-8"))["datasets"][dataset] != entry:
+        with whole(settings):
+            made_with = yaml.safe_load(settings.read_text(encoding="utf-8"))["datasets"][dataset]
+        if made_with != entry:
             continue
         files = entry.get("path", [])
         files = [Path(file) for file in ([files] if isinstance(files, str) else files)]
         made = path.stat().st_mtime
         if any(file.exists() and file.stat().st_mtime > made for file in files):
             continue
-        pool = json.loads(path.read_text(encoding="utf-8"))["counts"]["train"]
+        with whole(path):
+            pool = json.loads(path.read_text(encoding="utf-8"))["counts"]["train"]
         needed = largest_size(grid, dataset)
         if needed > pool:
             raise UserError(

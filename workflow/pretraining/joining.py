@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pretraining.chunks import read_labelled
-from pretraining.errors import UserError
+from pretraining.errors import UserError, whole
 from pretraining.references import Reference, make_reference
 from pretraining.store import Store, StoreWriter
 
@@ -138,7 +138,8 @@ def read_provenance(files: Sequence[Path]) -> list[dict[str, Any]]:
     """
     ways: list[dict[str, Any]] = []
     for path in files:
-        how = json.loads(path.read_text(encoding="utf-8"))
+        with whole(path):
+            how = json.loads(path.read_text(encoding="utf-8"))
         if "code" not in how:  # all its structures are in earlier chunks, too
             continue
         chunk = path.name.split(".")[0]

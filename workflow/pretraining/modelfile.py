@@ -25,7 +25,7 @@ from nequip.utils.global_state import get_latest_global_state, set_global_state
 
 from pretraining.builders import check_network_config, faults_named
 from pretraining.data import add_neighbours, to_data
-from pretraining.errors import UserError
+from pretraining.errors import REMAKE, UserError
 from pretraining.interruption import write_atomically
 from pretraining.settings import Training
 from pretraining.weights import PUBLISHED_SUFFIX, load_published
@@ -182,8 +182,8 @@ def load_model(
                 model = load_saved_model(str(path))
         except Exception as error:
             raise UserError(
-                f"{path} cannot be opened as a NequIP model ({type(error).__name__}: {error}); "
-                "give a run's model.ckpt or published weights (.pth)"
+                f"{path} cannot be opened as a NequIP model ({type(error).__name__}: {error}): "
+                f"if it is a run's model.ckpt, {REMAKE}; else give one or published weights (.pth)"
             ) from error
     return model.eval().to(device)
 

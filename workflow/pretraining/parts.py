@@ -27,8 +27,8 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
     config
         A validated configuration.
     part
-        ``study`` (what decides which runs and results there are), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
-        ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (what decides its labels),
+        ``study`` (what decides which runs and results there are), ``pretrain~TRANSFORM``,
+        ``direct``, ``finetune``, ``styles``, ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (what decides its labels),
         ``files~NAME`` (what it retrieves), ``check~NAME`` or ``weights~FILE``.
     """
     section, _, name = part.partition("~")

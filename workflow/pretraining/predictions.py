@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pretraining.errors import UserError
+from pretraining.errors import REMAKE, UserError
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ class Predictions:
         except FileNotFoundError:
             raise UserError(f"{path}: no such file (predictions of a model)") from None
         except Exception as error:
-            raise UserError(
-                f"{path}: not predictions of a model ({error}); make it again"
-            ) from None
+            raise UserError(f"{path}: not predictions of a model ({error}): {REMAKE}") from None
 
 
 def _rms(values: np.ndarray) -> float:

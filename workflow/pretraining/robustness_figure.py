@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pretraining.coordination import FOLDS, LAYERING
+from pretraining.errors import whole
 from pretraining.rendering import CLASSES, draw_structure
 from pretraining.style import CYCLE, DIRECT_COLOUR, TEXT_WIDTH, house_style
 from pretraining.survival import read_counts, survival_curves
@@ -124,8 +125,10 @@ def snapshots(row: pd.Series, times: Sequence[float]) -> list[tuple[str, Atoms |
 
     The first time after a failure shows the failed structure, the others nothing.
     """
-    frames = read(Path(row["folder"]) / "trajectory.extxyz", ":")
-    moments = np.array([atoms.info["time"] for atoms in frames])
+    path = Path(row["folder"]) / "trajectory.extxyz"
+    with whole(path):
+        frames = read(path, ":")
+        moments = np.array([atoms.info["time"] for atoms in frames])
     pictures: list[tuple[str, Atoms | None]] = []
     over = False
     for time in times:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pretraining.coordination import FOLDS, LAYERING, SPACINGS
-from pretraining.errors import UserError
+from pretraining.errors import UserError, whole
 from pretraining.results import markdown_table
 
 KINDS = {"direct": "direct", "finetune": "fine-tuned", "pretrain": "pre-trained"}
@@ -90,7 +90,8 @@ def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
         raise UserError("no trajectory of this test has ended yet")
     rows = []
     for path in outcomes:
-        outcome = json.loads(path.read_text(encoding="utf-8"))
+        with whole(path):
+            outcome = json.loads(path.read_text(encoding="utf-8"))
         counts = read_counts(path.parent)
         over = counts[list(FOLDS[5:])].sum(axis=1) > 0
         end = counts[counts["time_ps"] >= (1 - LAST) * counts["time_ps"].iloc[-1]]
@@ -118,7 +119,10 @@ def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
 
 def read_counts(folder: str | Path) -> pd.DataFrame:
     """Read the atoms by number of neighbours, and the layering, of a trajectory."""
-    return pd.read_csv(Path(folder) / "coordination.csv")
+    path = Path(folder) / "coordination.csv"
+    with whole(path):
+        table = pd.read_csv(path)
+        return table[["time_ps", *FOLDS, LAYERING]]
 
 
 def groups_of(table: pd.DataFrame) -> pd.Series:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pretraining.coordination import neighbours
-from pretraining.errors import UserError
+from pretraining.errors import UserError, whole
 from pretraining.results import markdown_table
 from pretraining.style import COLUMN_WIDTH, CYCLE, MARKERS, TEXT_WIDTH, house_style, shades
 
@@ -62,8 +62,10 @@ def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame
     """
     rows = []
     for path in paths:
-        last = read(path, index=-1)
-        log = pd.read_csv(path.with_suffix(".csv"))
+        with whole(path):
+            last = read(path, index=-1)
+        with whole(path.with_suffix(".csv")):
+            log = pd.read_csv(path.with_suffix(".csv"))
         energy = last.info.get(f"{source}_energy")
         if energy is None:
             raise UserError(f"{path}: no {source}_energy; delete it, and it is made again")
