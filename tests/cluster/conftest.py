@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slurmcluster import Cluster, unavailable
@@ -51,13 +52,13 @@ def new_checkout(cluster, root, tmp_path, monkeypatch) -> Iterator[Callable[...,
     Heads that are still running at the test's end are killed.
     """
     heads: list[Head] = []
-    start = Checkout.head
+    begin = Head.__init__
 
-    def head(self: Checkout, *arguments: str, **keywords: str) -> Head:
-        heads.append(start(self, *arguments, **keywords))
-        return heads[-1]
+    def remembered(self: Head, *arguments: Any) -> None:
+        begin(self, *arguments)
+        heads.append(self)
 
-    monkeypatch.setattr(Checkout, "head", head)
+    monkeypatch.setattr(Head, "__init__", remembered)
     count = 0
 
     def make(study: dict | None = None) -> Checkout:

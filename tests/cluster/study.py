@@ -141,6 +141,11 @@ class Checkout:
         words = ["--profile", "slurm", "--configfile", CONFIG, *waits, *arguments]
         return Head(words, self.folder, self.folder / log, environment)
 
+    def start(self, *arguments: str, log: str = "local.log", **environment: str) -> Head:
+        """Start Snakemake on the small study without Slurm; it runs beside the test."""
+        words = ["--configfile", CONFIG, *arguments]
+        return Head(words, self.folder, self.folder / log, environment)
+
     def snakemake(
         self, *arguments: str, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess:

@@ -1,0 +1,108 @@
+"""What programs do at the end of their Slurm allocation, and a training that needs several."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from slurmcluster import wait_for
+from study import DIRECT, long_training
+
+# A program that works until it is interrupted.
+PROGRAM = """
+import sys, time
+sys.path.insert(0, {workflow!r})
+from pretraining.allocation import progress
+from pretraining.errors import UserError
+from pretraining.interruption import Interrupted, StopRequest
+with StopRequest() as stop:
+    try:
+        if {saves}:
+            progress()
+        time.sleep(600)
+    except Interrupted as interruption:
+        try:
+            sys.exit(stop.leave(interruption))
+        except UserError as error:
+            sys.exit(f"error: {{error}}")
+"""
+SNAKEMAKE = "--comment=rule_any"
+TARGET = f"results/small/{DIRECT}/metrics.json"
+
+
+@pytest.fixture
+def submit(cluster, root, tmp_path):
+    """A function that submits the program with a limit of a minute; returns job and output file."""
+
+    def submit(name, *options, saves=True):
+        script, out = tmp_path / f"{name}.py", tmp_path / f"{name}.log"
+        script.write_text(PROGRAM.format(workflow=str(root / "workflow"), saves=saves))
+        options = ("--time=1", f"--output={out}", "--open-mode=append", *options)
+        return cluster.submit(f"exec {sys.executable} {script}", *options), out
+
+    return submit
+
+
+def test_the_end_of_an_allocation(cluster, submit):
+    saved, saved_out = submit("saved", SNAKEMAKE)
+    stuck, stuck_out = submit("stuck", SNAKEMAKE, saves=False)
+    fixed, fixed_out = submit("fixed", SNAKEMAKE, "--no-requeue")
+    cancelled, cancelled_out = submit("cancelled", SNAKEMAKE)
+    foreign, foreign_out = submit("foreign")
+    array, array_out = submit("array", SNAKEMAKE, "--array=1-2")
+    wait_for(lambda: cluster.processes_of(cancelled, "cancelled.py"), what="the jobs")
+    wait_for(lambda: len(cluster.jobs(JobState="RUNNING")) == 7, what="all jobs")
+    # Python needs a moment to set up its handlers.
+    wait_for(lambda: cluster.job(cancelled)["RunTime"] > "00:00:10", what="the program")
+    cluster.cancel(cancelled)
+
+    # What has saved its state goes on; the job stays the same.
+    wait_for(lambda: cluster.job(saved)["Restarts"] == "1", 90, "the requeue")
+    assert "goes back into the queue" in saved_out.read_text()
+    wait_for(lambda: cluster.job(saved)["JobState"] == "RUNNING", 60, "the second allocation")
+    # Each task of an array does so for itself.
+    wait_for(lambda: [j["Restarts"] for j in cluster.jobs(ArrayJobId=array)] == ["1", "1"], 30)
+    # What has not saved anything would not in the next one.
+    wait_for(lambda: cluster.job(stuck)["JobState"] == "FAILED", 30, "the guard")
+    assert "error: nothing could be saved in this allocation" in stuck_out.read_text()
+    assert "max_runtime" in stuck_out.read_text()
+    # Where Slurm does not requeue, Snakemake tries again.
+    wait_for(lambda: cluster.job(fixed)["JobState"] == "FAILED", 30, "the end")
+    assert cluster.job(fixed)["ExitCode"] == "75:0"
+    assert "was not put back" in fixed_out.read_text() and "--retries" in fixed_out.read_text()
+    # Cancelled is cancelled.
+    assert cluster.job(cancelled)["JobState"] == "CANCELLED"
+    assert "stopped by SIGTERM" in cancelled_out.read_text()
+    assert cluster.job(cancelled)["Restarts"] == "0"
+    # Somebody's own script is left alone.
+    assert cluster.job(foreign)["Restarts"] == "0"
+    assert "allocation" not in foreign_out.read_text()
+
+
+def seconds_an_epoch(new_checkout):
+    """Return how long an epoch takes here."""
+    checkout = new_checkout(long_training(epochs=60))
+    checkout.snakemake("--cores", "2", "--", TARGET)
+    metrics = json.loads((checkout.folder / TARGET).read_text())
+    return metrics["train_time_s"] / metrics["epochs"]
+
+
+def test_a_training_over_several_allocations(cluster, new_checkout):
+    """Longer than its limit, it ends as one that was not interrupted, and no retry is spent."""
+    study = long_training(epochs=int(90 / seconds_an_epoch(new_checkout)))
+    alone = new_checkout(study)
+    uninterrupted = alone.start("--cores", "1", "--", TARGET)
+    checkout = new_checkout(study)
+    options = ("--retries", "0", "--set-resources", "direct:runtime=1")
+    checkout.head(*options, "--", TARGET).finish(480)
+    uninterrupted.finish(120)
+
+    (job,) = cluster.jobs_of("direct")
+    assert job["TimeLimit"] == "00:01:00" and job["JobState"] == "COMPLETED"
+    assert int(job["Restarts"]) >= 2
+    log = (checkout.results / DIRECT / "train.log").read_text()
+    assert log.count("going on from") == int(job["Restarts"])
+    here, there = (json.loads((c.folder / TARGET).read_text()) for c in (checkout, alone))
+    for part in ("test", "val", "train", "epochs", "best_epoch", "steps"):
+        assert here[part] == there[part], part
