@@ -18,6 +18,26 @@ from pretraining.store import Store
 NETWORK = {"num_layers": 2, "num_features": 4, "num_bessels": 4}
 # Few steps, so large ones; a state after each.
 TRAINING = {"device": "cpu", "learning_rate": 0.03, "max_epochs": 8, "checkpoint_seconds": 0}
+# A robustness test of 120 steps.
+MD_TEST = {
+    "seed": 42,
+    "stages": [{"from": 100, "to": 300, "ps": 0.03}, {"temperature": 300, "ps": 0.03}],
+    "timestep_fs": 0.5,
+    "thermostat": "nose-hoover",
+    "damping_fs": 50.0,
+    "engine": "ase",
+    "compile": False,
+    "frame_every_ps": 0.01,
+    "log_every_ps": 0.005,
+    "radius": 1.85,
+    "limits": {
+        "temperature_factor": 20.0,
+        "energy_per_atom": 50.0,
+        "min_distance": 0.2,
+        "zero_fold": 1.0,
+        "eight_fold": 1.0,
+    },
+}
 
 
 def rattled_cells(n: int, seed: int = 0, symbol: str = "C") -> Iterator[Atoms]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from ase.io import read, write
 from e3nn.o3 import Irreps
 from nequip.data import AtomicDataDict as Key
 from nequip.nn._tp_scatter_base import TensorProductScatter
@@ -19,11 +21,13 @@ from pretraining.fusion import Convolution, FusedConvolution, fuse
 from pretraining.inference import evaluate
 from pretraining.kernels import Kernels
 from pretraining.modelfile import load_model, make_module, network_of
+from pretraining.robustness_run import Request as Dynamics
+from pretraining.robustness_run import run
 from pretraining.settings import Training
 from pretraining.store import Store
 from pretraining.training import Request, train
 from pretraining.transforms import Transform
-from toy import write_settings, write_store
+from toy import MD_TEST, rattled_cells, write_settings, write_store
 
 N_ATOMS, N_EDGES = 5, 17
 CPU = torch.device("cpu")
@@ -195,6 +199,23 @@ def test_a_training_with_compiled_kernels_ends_as_one_without(data, folder):
     plain_run, compiled_run = results["never"], results["always"]
     for key, value in plain_run.items():
         assert compiled_run[key] == pytest.approx(value, rel=1e-3), key
+
+
+@compiler
+def test_dynamics_with_compiled_kernels_are_those_without(data, folder):
+    """The kernels of the training before serve the dynamics of its model."""
+    settings = write_settings(folder / "md.yaml", {"num_layers": 1, "num_features": 2})
+    train(Request("direct", data, 16, 1, settings, folder / "md"))
+    atoms = next(rattled_cells(1, seed=9)).repeat((2, 1, 1))
+    atoms.calc = None
+    write(folder / "start.extxyz", atoms)
+    last = []
+    for choice in ("never", "always"):
+        out = folder / f"md-{choice}"
+        model, start = folder / "md" / "model.ckpt", folder / "start.extxyz"
+        run(Dynamics(model, start, MD_TEST, (1,), out, device="cpu", kernels=choice))
+        last.append(read(out / "replica~1" / "trajectory.extxyz", -1))
+    np.testing.assert_allclose(last[1].positions, last[0].positions, atol=1e-5)
 
 
 def test_without_a_compiler_the_network_stays_and_says_so(data, monkeypatch, tmp_path):

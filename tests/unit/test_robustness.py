@@ -26,28 +26,8 @@ from pretraining.robustness_files import COORDINATION, OUTCOME, THERMODYNAMICS
 from pretraining.robustness_run import Request, run
 from pretraining.training import Request as Training
 from pretraining.training import train
+from toy import MD_TEST as PROTOCOL
 from toy import rattled_cells, write_settings, write_store
-
-PROTOCOL = {
-    "seed": 42,
-    "stages": [{"from": 100, "to": 300, "ps": 0.03}, {"temperature": 300, "ps": 0.03}],
-    "timestep_fs": 0.5,
-    "thermostat": "nose-hoover",
-    "damping_fs": 50.0,
-    "engine": "ase",
-    "compile": False,
-    "frame_every_ps": 0.01,
-    "log_every_ps": 0.005,
-    "radius": 1.85,
-    "limits": {
-        "temperature_factor": 20.0,
-        "energy_per_atom": 50.0,
-        "min_distance": 0.2,
-        "zero_fold": 1.0,
-        "eight_fold": 1.0,
-    },
-}
-
 
 # ---------------------------------------------------------------- coordination and layers
 

@@ -13,15 +13,18 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.io import read
+from ase.neighborlist import neighbor_list
 
 from pretraining.compiled import SUFFIX, compile_model
 from pretraining.dynamics import Settings, thermalise
 from pretraining.dynamics_ase import AseEngine
 from pretraining.errors import UserError
 from pretraining.failure import FailureMonitor, Limits
+from pretraining.fusion import EVALUATION, choose_convolutions
 from pretraining.inference import load_calculator
 from pretraining.interruption import StopRequest, say
 from pretraining.machine import device_name, resolve_device, versions
+from pretraining.modelfile import cutoff_of
 from pretraining.protocol import steps_of
 from pretraining.recorder import Recorder
 from pretraining.remote import file_sha256
@@ -49,7 +52,7 @@ class Request:
         With ``engine: torch-sim`` all of them move in one batch.
     out
         Folder to write; each replica has a folder of its own in it, ``replica~1``.
-    device, allow_cpu
+    device, allow_cpu, kernels
         As of :class:`pretraining.settings.Training`.
     """
 
@@ -60,6 +63,7 @@ class Request:
     out: Path
     device: str = "auto"
     allow_cpu: bool = False
+    kernels: str = "auto"
 
     def folder(self, replica: int) -> Path:
         """Where the files of a replica belong."""
@@ -220,10 +224,13 @@ def _engines(
             compile_model(request.model, program, device, "batch" if batched else "ase")
     try:
         if batched:
-            batch = Batch(load_batch_model(program, device), structures, request.settings)
+            model = load_batch_model(program, device)
+            _choose_convolutions(model.model, request, structures, device)
+            batch = Batch(model, structures, request.settings)
             return batch.systems, batch.advance, batch.drop
         (atoms,) = structures
         atoms.calc = load_calculator(program, device=device)
+        _choose_convolutions(atoms.calc.model, request, structures, device)
         engine = AseEngine(atoms, request.settings)
         engine.energy()
         return [engine], engine.advance, lambda engine: None
@@ -233,6 +240,18 @@ def _engines(
         raise UserError(
             f"{request.model} cannot evaluate {request.start} ({type(error).__name__}: {error})"
         ) from error
+
+
+def _choose_convolutions(
+    model: torch.nn.Module, request: Request, structures: Sequence[Atoms], device: torch.device
+) -> None:
+    """Replace the network's convolutions by compiled ones if that pays."""
+    if request.protocol["compile"]:
+        return
+    start = structures[0]
+    edges = len(neighbor_list("i", start, cutoff_of(model))) * len(structures)
+    steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
+    choose_convolutions(model, device, EVALUATION * steps * edges, request.kernels, say)
 
 
 def _versions(engine: str) -> dict[str, str]:

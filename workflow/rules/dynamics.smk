@@ -46,7 +46,7 @@ rule dynamics:
         mem_mb=megabytes(8000),
         runtime=dynamics_minutes,
         # Not a parameter: another device is no reason to run again.
-        machine=device_options,
+        machine=dynamics_machine,
     shell:
         "python {input.script} --model {input.model} --start {input.start} "
         "--settings {input.settings} --replicas {wildcards.replica} "
@@ -79,7 +79,7 @@ for moved, replicas in MOVED_TOGETHER:
             gpu=gpus,
             mem_mb=8000,
             runtime=batch_minutes(moved, len(replicas)),
-            machine=device_options,
+            machine=dynamics_machine,
             # Not a parameter: another division into batches is no reason to run again.
             replicas=" ".join(map(str, replicas)),
         shell:

@@ -55,6 +55,12 @@ def device_options(wildcards):
     return json.dumps({key: config["training"][key] for key in ("device", "allow_cpu")})
 
 
+def dynamics_machine(wildcards=None):
+    """Return where and how the dynamics of a trained model run, as JSON."""
+    keys = ("device", "allow_cpu", "kernels")
+    return json.dumps({key: config["training"][key] for key in keys})
+
+
 def training_minutes(wildcards, attempt):
     """Return a training's wall-time limit: twice what is expected and ten minutes, by attempt."""
     path = grids.run_path(run_of(wildcards), STAND_INS)
