@@ -77,7 +77,7 @@ for moved, replicas in MOVED_TOGETHER:
             "../../envs/dynamics.yaml"
         resources:
             gpu=gpus,
-            mem_mb=8000,
+            mem_mb=megabytes(8000),
             runtime=batch_minutes(moved, len(replicas)),
             machine=dynamics_machine,
             # Not a parameter: another division into batches is no reason to run again.
