@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from ase.io import read, write
 
 pytest.importorskip("torch_sim", reason="torch-sim is not installed")
+
+from nequip.integrations.torchsim import NequIPTorchSimCalc
 
 from pretraining.dynamics import Settings, thermalise
 from pretraining.dynamics_ase import AseEngine
@@ -237,6 +240,23 @@ def test_resumed_trajectories_are_the_uninterrupted_ones(tmp_path, model, start)
             assert (whole / path).read_bytes() == (parts / path).read_bytes(), path
 
 
+def test_replicas_may_go_on_from_different_steps(tmp_path, model, start):
+    """A process that is killed while it saves leaves some states older than others."""
+    run(request(model, start, tmp_path / "whole"))
+    parts = tmp_path / "parts"
+    state = parts / "replica~2" / "state"
+    for looks in (17, 30):
+        with pytest.raises(Interrupted):
+            run(request(model, start, parts), StopAt(looks))
+        if looks == 17:
+            shutil.copytree(state, tmp_path / "older")
+    shutil.rmtree(state)
+    shutil.move(tmp_path / "older", state)
+    run(request(model, start, parts))
+    for ours, theirs in zip(logs(parts), logs(tmp_path / "whole"), strict=True):
+        np.testing.assert_allclose(ours.to_numpy(), theirs.to_numpy(), rtol=1e-5)
+
+
 def test_one_that_fails_does_not_cost_the_others(tmp_path, model, start):
     """Its files hold its time and reason; the others are as they would have been without it."""
     stages = [{"temperature": 300, "ps": 0.04}]
@@ -269,6 +289,28 @@ def test_one_that_fails_does_not_cost_the_others(tmp_path, model, start):
         mine, theirs = ours[replica], sound[replica - 1]
         assert len(mine) == len(theirs) == 9
         np.testing.assert_allclose(mine["potential_ev"], theirs["potential_ev"], rtol=1e-5)
+
+
+def test_forces_that_are_not_finite_end_one_alone(tmp_path, model, start, monkeypatch):
+    forward = NequIPTorchSimCalc.forward
+    calls = []
+
+    def poisoned(self, state):
+        out = forward(self, state)
+        calls.append(len(out["energy"]))
+        if len(calls) == 30:
+            out["forces"][20] = np.nan  # an atom of the second of three
+        return out
+
+    monkeypatch.setattr(NequIPTorchSimCalc, "forward", poisoned)
+    run(request(model, start, tmp_path))
+    first, second, third = outcomes(tmp_path)
+    assert (second["status"], second["criterion"]) == ("failed", "not finite")
+    assert second["time_ps"] == pytest.approx(29 * 0.0005)
+    assert (first["status"], third["status"]) == ("survived", "survived")
+    assert set(calls[:30]) == {3} and set(calls[30:]) == {2}
+    for log in logs(tmp_path, (1, 3)):
+        assert len(log) == 9 and np.isfinite(log.to_numpy()).all()
 
 
 def test_all_may_fail_at_the_start(tmp_path, model, start):
