@@ -365,15 +365,32 @@ def test_a_signal_alone_makes_a_run_save_its_state(folder, data, finished):
     assert_same_run(out, finished)
 
 
+def flip_a_bit(content):
+    """Change one bit in the middle of a file, where weights are: PyTorch itself loads them."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("how", "damage"),
+    [
+        ("cut", lambda content: content[:5000]),
+        ("end-missing", lambda content: content[:-1]),
+        ("empty", lambda content: b""),
+        ("garbage", lambda content: b"\x80" * len(content)),
+        ("bit", flip_a_bit),
+    ],
+)
 def test_a_broken_checkpoint_is_set_aside_and_the_one_before_used(
-    folder, data, settings, stopped, finished
+    folder, data, settings, stopped, finished, how, damage
 ):
-    out = shutil.copytree(stopped, folder / "broken")
+    out = shutil.copytree(stopped, folder / f"broken-{how}")
     last = out / "state" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:5000])
+    last.write_bytes(damage(last.read_bytes()))
     assert train(request(out, data, settings)) == 0
     log = (out / "train.log").read_text()
-    assert "last.ckpt cannot be read" in log and "going on from" in log
+    assert "last.ckpt cannot be read" in log and "set aside as" in log
+    assert "going on from" in log and "previous.ckpt" in log and "afresh" not in log
     assert_same_run(out, finished)
 
 
@@ -386,6 +403,7 @@ def test_without_a_readable_checkpoint_the_run_starts_again(
     assert train(request(out, data, settings)) == 0
     log = (out / "train.log").read_text()
     assert log.count("cannot be read") == 2 and "going on from" not in log
+    assert "starting afresh: no saved state can be read" in log
     assert_same_run(out, finished)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,20 @@ def save_model(module: EMALightningModule, path: Path) -> None:
     write_atomically(path, lambda tmp: trainer.save_checkpoint(tmp, weights_only=True))
 
 
+def check_sums(path: str | Path) -> None:
+    """Raise an error if a file that PyTorch has written is not as it was: PyTorch does not look.
+
+    Raises
+    ------
+    zipfile.BadZipFile
+        If it is cut short, or a checksum within is not that of the content.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+
+
 def load_model(
     path: str | Path,
     *,
@@ -179,6 +194,7 @@ def load_model(
             with warnings.catch_warnings():
                 # Versions that differ: the file says which it was made with.
                 warnings.filterwarnings("ignore", message=".*versions differ between.*")
+                check_sums(path)
                 model = load_saved_model(str(path))
         except Exception as error:
             raise UserError(

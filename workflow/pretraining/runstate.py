@@ -18,6 +18,7 @@ import torch
 from pretraining.allocation import progress
 from pretraining.interruption import difference, room_for, say, write_atomically, write_json
 from pretraining.lease import Lease
+from pretraining.modelfile import check_sums
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 ROUTINE_SECONDS = 10.0
@@ -71,6 +72,7 @@ class RunState:
             if not path.is_file():
                 continue
             try:
+                check_sums(path)
                 # The run's own file, holding more than tensors.
                 content = torch.load(path, map_location="cpu", weights_only=False)
                 content["state_dict"], content["loops"], content["callbacks"]
