@@ -29,7 +29,8 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
     part
         ``study`` (what decides which runs and results there are), ``pretrain~TRANSFORM``,
         ``direct``, ``finetune``, ``styles``, ``dataset~NAME``, ``generate~NAME``,
-        ``source~NAME`` (what decides its labels), ``files~NAME`` (what it retrieves), ``check~NAME`` or ``weights~FILE``.
+        ``source~NAME`` (what decides its labels), ``files~NAME`` (what it retrieves),
+        ``check~NAME`` or ``weights~FILE``.
     """
     section, _, name = part.partition("~")
     match section:
