@@ -130,6 +130,7 @@ class Cluster:
     def __init__(self) -> None:
         self.configuration = CONFIGURATION
         self.folder = FOLDER
+        self._forgotten = 0
         # By this the cluster's processes are known, also those of a run that was killed.
         self.environment = os.environ | {"SLURM_CONF": str(self.configuration)}
 
@@ -138,6 +139,7 @@ class Cluster:
     def start(self) -> None:
         """Write the configuration and start everything; what an earlier run left is ended first."""
         self.stop()
+        self._forgotten = 0
         for name in ("", "state", "spool"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         key = self.folder / "munge.key"
@@ -240,7 +242,7 @@ class Cluster:
     # -- jobs ---------------------------------------------------------------------------------
 
     def jobs(self, **wanted: str) -> list[dict[str, str]]:
-        """Return all jobs since the controller's start, finished ones included, oldest first.
+        """Return all jobs since :meth:`clear`, finished ones included, oldest first.
 
         They have the names of ``scontrol show job``: ``JobId``, ``JobState``, ``Partition``,
         ``TimeLimit``, ``NumCPUs``, ``MinMemoryNode``, ``TresPerJob``, ``Restarts``, ``Comment`` …
@@ -259,6 +261,7 @@ class Cluster:
             if pairs and pairs[0][0] == "JobId":
                 found.append(dict(reversed(pairs)))
         found = [j for j in found if all(j.get(k) == value for k, value in wanted.items())]
+        found = [j for j in found if int(j["JobId"]) > self._forgotten]
         return sorted(found, key=lambda job: int(job["JobId"]))
 
     def job(self, identifier: str | int) -> dict[str, str]:
@@ -291,7 +294,10 @@ class Cluster:
         return self._run("scontrol", *arguments).stdout
 
     def clear(self) -> None:
-        """Cancel every job and wait until all have ended; the node is up and takes jobs again."""
+        """Cancel every job and wait until all have ended; the node is up and takes jobs again.
+
+        :meth:`jobs` knows none of them any more.
+        """
         if not self._pid("slurmctld"):
             self.start_controller()
         for job in self.squeue():
@@ -301,6 +307,7 @@ class Cluster:
         if "DRAIN" in self.node_state() or "DOWN" in self.node_state():
             self.resume()
         wait_for(lambda: not self.squeue(), 60, "the end of all jobs")
+        self._forgotten = max((int(job["JobId"]) for job in self.jobs()), default=self._forgotten)
 
     def processes_of(self, job: str | int, name: str = "") -> list[int]:
         """Return the ids of a job's processes whose command line contains `name`."""

@@ -6,9 +6,9 @@ def longest_runtime():
     resource = (workflow.resource_settings.default_resources or {}).get("max_runtime")
     if resource is None:
         return None
-    if not isinstance(resource.value, int) or resource.value < 1:
+    if not isinstance(resource.raw, int) or resource.raw < 1:
         sys.exit("error: max_runtime of the profile: give a whole number of minutes, such as 1440")
-    return resource.value
+    return resource.raw
 
 
 LONGEST_RUNTIME = longest_runtime()
