@@ -21,7 +21,7 @@ from pretraining.kernels import Kernels, load_kernels
 # Measured with the paper's network on one core: 1.8 s a step of 10 cells of 64 atoms.
 SECONDS_A_TERM = 3.8e-8
 # Compiling a network's kernels takes minutes, once on a machine; a shorter run (s) cannot gain.
-WORTH_COMPILING = 10.0
+WORTH_COMPILING = 60.0
 # Energies and forces take this share of a training's step on the same structures.
 EVALUATION = 0.25
 
