@@ -5,7 +5,7 @@ robustness test: with ASE a replica at a time, with torch-sim several in one bat
 alternate in one process, and the best of each counts, so that other work on the machine disturbs
 the ratios little. On a CPU it is one thread, and its processor time.
 
-    python benchmarks/dynamics.py [--networks paper demo] [--batches 1 2 4 8] [--compile]
+    python benchmarks/dynamics.py [--networks paper demo] [--batches 1 2 4 8] [--form kernels]
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pretraining.compiled import SUFFIX, compile_model  # noqa: E402
 from pretraining.dynamics import Settings, thermalise  # noqa: E402
 from pretraining.dynamics_ase import AseEngine  # noqa: E402
 from pretraining.dynamics_torchsim import Batch, load_batch_model  # noqa: E402
+from pretraining.fusion import fuse  # noqa: E402
 from pretraining.inference import load_calculator  # noqa: E402
 from pretraining.machine import device_name, resolve_device  # noqa: E402
 from pretraining.modelfile import make_module, save_model  # noqa: E402
@@ -36,6 +37,11 @@ from pretraining.protocol import Stage  # noqa: E402
 from pretraining.settings import Training  # noqa: E402
 
 # Layers and features of the network, and the cell: 200 and 64 atoms.
+FORMS = {
+    "trained": "as trained",
+    "kernels": "with this project's compiled convolutions",
+    "program": "compiled by nequip-compile",
+}
 NETWORKS = {"paper": (4, 32, (5, 5, 8)), "demo": (2, 16, (4, 4, 4))}
 SETTINGS = Settings(timestep_fs=0.5)
 STAGE = Stage(300, 300, 10**9)
@@ -59,20 +65,23 @@ def write_model(path: Path, layers: int, features: int) -> None:
 
 
 def runners(
-    model: Path, repeat: tuple[int, int, int], batches: list[int], device: torch.device, aot: bool
+    model: Path, repeat: tuple[int, int, int], batches: list[int], device: torch.device, form: str
 ) -> dict[str, tuple[int, Callable[[int], None]]]:
     """Return the number of replicas and what advances them, by the name of the row."""
     programs = {"ase": model, "batch": model}
-    if aot:
+    if form == "program":
         for target in programs:
             programs[target] = model.with_name(f"{model.stem}-{target}{SUFFIX}")
             compile_model(model, programs[target], device, target)
     atoms = structure(repeat, 0)
     atoms.calc = load_calculator(programs["ase"], device=device)
+    batched = load_batch_model(programs["batch"], device)
+    if form == "kernels":
+        for network in (atoms.calc.model, batched.model):
+            fuse(network, device, print)
     engine = AseEngine(atoms, SETTINGS)
     engine.start(0, STAGE, 0)
     found = {"ase": (1, engine.advance)}
-    batched = load_batch_model(programs["batch"], device)
     for n in batches:
         batch = Batch(batched, [structure(repeat, k) for k in range(n)], SETTINGS)
         for system in batch.systems:
@@ -107,19 +116,18 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--compile", action="store_true", help="the networks, by nequip-compile")
+    parser.add_argument("--form", choices=FORMS, default="trained", help="of the networks")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     torch.set_num_threads(1)
-    kind = "compiled" if arguments.compile else "as trained"
-    print(f"{device_name(device)}, {kind}")
+    print(f"{device_name(device)}, networks {FORMS[arguments.form]}")
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.networks:
             layers, features, repeat = NETWORKS[name]
             model = Path(folder) / f"{name}.ckpt"
             write_model(model, layers, features)
-            rows = runners(model, repeat, arguments.batches, device, arguments.compile)
+            rows = runners(model, repeat, arguments.batches, device, arguments.form)
             seconds = measure(rows, arguments.rounds, device)
             n_atoms = int(np.prod(repeat))
             print(f"{name}'s network, {n_atoms} atoms a replica")
