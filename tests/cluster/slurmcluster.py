@@ -368,7 +368,7 @@ class Cluster:
                 continue
             pid = int(entry.name)
             environment = _read(pid, "environ")
-            if variable not in environment or pid == os.getpid():
+            if variable not in environment or pid == os.getpid() or _is_contained(pid):
                 continue
             if _is_daemon(pid) or any(word.startswith("SLURM_JOB_ID=") for word in environment):
                 yield pid
@@ -387,6 +387,14 @@ def _is_daemon(pid: int) -> bool:
     """Return whether a process is slurmctld, slurmd or slurmstepd."""
     program = (_read(pid, "cmdline") or [""])[0].split(":")[0]
     return Path(program).name in ("slurmctld", "slurmd", "slurmstepd")
+
+
+def _is_contained(pid: int) -> bool:
+    """Return whether a process is in a container, which may have a Slurm of its own."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return True
 
 
 def _kill(pid: int, number: int) -> bool:

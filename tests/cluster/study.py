@@ -202,7 +202,8 @@ class Head:
 
     def finish(self, timeout: float = 300) -> str:
         """Wait for its end, which must be a success, and return what it has printed."""
-        assert self.wait(timeout) == 0, self.log()[-8000:]
+        status = self.wait(timeout)
+        assert status == 0, f"status {status}\n{self.log()[-8000:]}"
         return self.log()
 
     def kill(self) -> None:
