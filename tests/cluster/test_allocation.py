@@ -9,6 +9,8 @@ import pytest
 from slurmcluster import wait_for
 from study import DIRECT, long_training
 
+from pretraining.allocation import seconds_left
+
 # A program that works until it is interrupted.
 PROGRAM = """
 import sys, time
@@ -78,6 +80,13 @@ def test_the_end_of_an_allocation(cluster, submit):
     # Somebody's own script is left alone.
     assert cluster.job(foreign)["Restarts"] == "0"
     assert "allocation" not in foreign_out.read_text()
+
+
+def test_what_is_left_of_a_job(cluster):
+    jobs = [cluster.submit("sleep 99", "--time=2-01:00", *more) for more in ([SNAKEMAKE], [])]
+    wait_for(lambda: len(cluster.jobs(JobState="RUNNING")) == 2, what="the jobs")
+    assert seconds_left(jobs[0]) == pytest.approx(49 * 3600, abs=30)
+    assert seconds_left(jobs[1]) is None
 
 
 def seconds_an_epoch(new_checkout):
