@@ -33,12 +33,15 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/embedding.smk"
 include: "workflow/rules/dynamics.smk"
+include: "workflow/rules/archive.smk"
 
 
 rule all:
     default_target: True
     input:
         artefacts,
+        # As it was last used: for archives, and where results are copied to.
+        "<results>/settings/configuration.yaml",
 
 
 onerror:

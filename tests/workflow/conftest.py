@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PARTS = ["Snakefile", "workflow", "config", "envs", "profiles", "resources/demo"]
-PARTS += ["resources/published", "pyproject.toml"]
+PARTS += ["resources/published", "pyproject.toml", "requirements.lock"]
 
 
 class Checkout:

@@ -27,13 +27,16 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
     config
         A validated configuration.
     part
-        ``study`` (what decides which runs and results there are), ``pretrain~TRANSFORM``,
-        ``direct``, ``finetune``, ``styles``, ``dataset~NAME``, ``generate~NAME``,
-        ``source~NAME`` (what decides its labels), ``files~NAME`` (what it retrieves),
-        ``check~NAME`` or ``weights~FILE``.
+        ``configuration`` (all of it, which no job reads), ``study`` (what decides which runs and
+        results there are), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
+        ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (what decides its labels),
+        ``files~NAME`` (what it retrieves), ``check~NAME``, ``weights~FILE``, or a part of a map
+        of environments or of molecular dynamics.
     """
     section, _, name = part.partition("~")
     match section:
+        case "configuration":
+            return config
         case "study":
             experiments = config["experiments"].items()
             return {key: config[key] for key in STUDY_KEYS} | {

@@ -197,17 +197,24 @@ def load_settings(
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold the keys network, training and transforms")
-    for key in content:
-        if key not in ("network", "training", "transforms"):
-            raise UserError(f"{path}: unknown key {key!r}; known are network, training, transforms")
     try:
-        return Settings(
-            network=dict(content.get("network") or {}),
-            training=training_of_kind((content.get("training") or {}) | (machine or {}), kind),
-            transforms=dict(content.get("transforms") or {}),
-        )
+        return settings_of(content, kind, machine)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def settings_of(
+    content: dict[str, Any], kind: str, machine: dict[str, Any] | None = None
+) -> Settings:
+    """Return the settings of a run of one kind from what a settings file holds."""
+    for key in content:
+        if key not in ("network", "training", "transforms"):
+            raise UserError(f"unknown key {key!r}; known are network, training, transforms")
+    return Settings(
+        network=dict(content.get("network") or {}),
+        training=training_of_kind((content.get("training") or {}) | (machine or {}), kind),
+        transforms=dict(content.get("transforms") or {}),
+    )
 
 
 def training_of_kind(options: dict[str, Any], kind: str) -> Training:
@@ -253,6 +260,37 @@ def _check(key: str, value: Any) -> None:
         raise UserError(f"training.{key}: must be {'at least' if may_be_zero else 'above'} 0")
     if key == "ema_decay" and value >= 1:
         raise UserError("training.ema_decay: must be below 1")
+
+
+def run_identity(
+    run: tuple[str, int, int],
+    settings: Settings,
+    transform: dict[str, Any],
+    data: str,
+    initial: str | None,
+) -> dict[str, Any]:
+    """Return all that decides what a run computes, of which its record keeps the digest.
+
+    Parameters
+    ----------
+    run
+        Kind, number of structures, seed.
+    settings
+        Settings of the run.
+    transform
+        Fields of its :class:`pretraining.transforms.Transform`.
+    data
+        Checksum of the labelled store.
+    initial
+        SHA-256 of the model file that a fine-tuning starts from.
+    """
+    return {
+        "run": dict(zip(("kind", "n", "seed"), run, strict=True)),
+        "settings": settings.identity(),
+        "transform": transform,
+        "data": data,
+        "initial": initial,
+    }
 
 
 def digest(content: Any) -> str:

@@ -45,7 +45,7 @@ from pretraining.modelfile import (
 from pretraining.power import PowerMeter
 from pretraining.remote import file_sha256
 from pretraining.runstate import RunState
-from pretraining.settings import Request, Settings, digest, load_settings
+from pretraining.settings import Request, Settings, digest, load_settings, run_identity
 from pretraining.store import Store
 from pretraining.transforms import Transform
 from pretraining.weights import copy_parameters
@@ -117,13 +117,13 @@ class Run:
         if not self.rows["val"]:
             raise UserError(f"{request.data} has no validation structures, which choose the model")
         self.parent = self._load_parent()
-        self.identity = {
-            "run": {"kind": request.kind, "n": request.n, "seed": request.seed},
-            "settings": self.settings.identity(),
-            "transform": dataclasses.asdict(self.transform),
-            "data": self.store.checksum,
-            "initial": None if request.initial is None else file_sha256(request.initial),
-        }
+        self.identity = run_identity(
+            (request.kind, request.n, request.seed),
+            self.settings,
+            dataclasses.asdict(self.transform),
+            self.store.checksum,
+            None if request.initial is None else file_sha256(request.initial),
+        )
 
     def _load_parent(self) -> GraphModel | None:
         if self.request.initial is None:

@@ -52,3 +52,25 @@ def status_config(wildcards):
             f"--config {files or 'FILE'}"
         )
     return json.dumps(config)
+
+
+def archived(wildcards):
+    """Return everything that the study ends in, if that is there to be made: no run is started."""
+    missing = [
+        path
+        for path in GRID["path"]
+        if not Path(f"{config['results']}/{path}/metrics.json").is_file()
+    ]
+    if missing and not config["allow_missing"] and config["metrics_from"] == "computed":
+        sys.exit(
+            f"error: target 'archive': {len(missing):,} of {len(GRID):,} training runs have not "
+            "finished: run snakemake first, or archive what there is with "
+            "--config allow_missing=true"
+        )
+    return artefacts(wildcards)
+
+
+def existing_report(wildcards):
+    """Return the report, if one has been made."""
+    page = f"{config['results']}/report.html"
+    return [page] if Path(page).is_file() else []

@@ -1,0 +1,215 @@
+"""Results that are copied to another machine, and the file to attach to a paper."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+
+from copper import CONFIG, add_files, counts, run, write
+
+RESULTS = "results/copper"
+DIRECT = "runs/direct/target~Cu/source~none/n~3/seed~1"
+PRETRAINED = "runs/pretrain/structures~Cu-synthetic/transform~none/source~emt/npre~12/seed~1"
+FIGURES = {"collect_runs", "learning_curves", "table1", "efficiency", "cost", "students", "all"}
+
+
+def config_at(checkout):
+    """Return the configuration of a machine: it names a file by where that machine has it."""
+    config = copy.deepcopy(CONFIG)
+    config["experiments"]["fig3"]["sources"] = ["emt"]
+    config["datasets"]["Cu"]["path"] = str(checkout.folder / "resources/cu.extxyz")
+    return config
+
+
+@pytest.fixture(scope="module")
+def origin(copy_repository, tmp_path_factory):
+    """A finished study, and in ``other`` its runs trained with other settings."""
+    checkout = copy_repository(tmp_path_factory.mktemp("origin"))
+    add_files(checkout)
+    config = config_at(checkout)
+    config["results"] = "results/other"
+    config["training"]["learning_rate"] = 0.02
+    write(checkout, config)
+    run(checkout, *(f"results/other/{path}/metrics.json" for path in (DIRECT, PRETRAINED)))
+    write(checkout, config_at(checkout))
+    run(checkout)
+    return checkout
+
+
+@pytest.fixture
+def clone(origin, copy_repository, tmp_path):
+    """A fresh checkout with a copy of the results, whose times are scrambled."""
+    checkout = copy_repository(tmp_path / "clone")
+    add_files(checkout)
+    write(checkout, config_at(checkout))
+    shutil.copytree(origin.folder / RESULTS, checkout.folder / RESULTS)
+    generator = random.Random(1)
+    for file in (checkout.folder / RESULTS).rglob("*"):
+        at = time.time() + generator.uniform(-1e6, 1e6)
+        os.utime(file, (at, at))
+    return checkout
+
+
+def accept(checkout, *arguments):
+    return subprocess.run(
+        [
+            sys.executable,
+            "workflow/scripts/accept.py",
+            "--config",
+            "config/copper.yaml",
+            *arguments,
+        ],
+        cwd=checkout.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_copied_results_are_accepted(clone):
+    assert counts(clone)["finetune"] == 2
+    output = accept(clone).stdout
+    assert "5 training runs accepted, 0 not, 0 not there" in output
+    assert output.splitlines()[-1].startswith("Nothing to be done")
+    assert counts(clone) == {}
+    # What Snakemake notes of results of its own it has noted of these.
+    config = config_at(clone)
+    config["training"]["direct"] = {"max_epochs": 4}
+    config["figures"] = {"lines": False}
+    write(clone, config)
+    new = counts(clone)
+    assert new["direct"] == 2 and new["learning_curves"] == 1
+    assert not {"pretrain", "finetune", "label", "prepare"} & set(new)
+
+
+def test_without_what_only_led_to_the_runs(clone):
+    for folder in ("data/Cu-synthetic/chunks", "labels/Cu-synthetic/emt/chunks"):
+        shutil.rmtree(clone.folder / RESULTS / folder)
+    assert accept(clone).stdout.splitlines()[-1].startswith("Nothing to be done")
+    assert counts(clone) == {}
+
+
+def put(origin, clone, path):
+    for name in ("metrics.json", "model.ckpt", "curve.csv"):
+        file = origin.folder / "results/other" / path / name
+        shutil.copy(file, clone.folder / RESULTS / path / name)
+
+
+def test_a_run_of_other_settings_is_trained_again_alone(origin, clone):
+    put(origin, clone, DIRECT)
+    looked = accept(clone, "--dry-run").stdout
+    assert f"not accepted: {DIRECT}: it was trained with other settings" in looked
+    assert "4 training runs accepted, 1 not" in accept(clone).stdout
+    new = counts(clone)
+    assert new.pop("direct") == 1 and set(new) <= FIGURES
+    # It is, and that is all.
+    run(clone)
+    assert counts(clone) == {}
+    assert "5 training runs accepted" in accept(clone, "-n").stdout
+
+
+def test_with_a_pretraining_all_that_started_from_it(origin, clone):
+    put(origin, clone, PRETRAINED)
+    output = accept(clone).stdout
+    assert f"not accepted: {PRETRAINED}: it was trained with other settings" in output
+    assert output.count("or from another model") == 2 and "it is of another model" in output
+    new = counts(clone)
+    assert (new.pop("pretrain"), new.pop("finetune"), new.pop("evaluate")) == (1, 2, 1)
+    assert set(new) <= FIGURES
+
+
+def test_other_data_and_damaged_models_are_noticed(clone):
+    model = clone.folder / RESULTS / DIRECT / "model.ckpt"
+    model.write_bytes(model.read_bytes()[:-200])
+    other = clone.folder / RESULTS / DIRECT.replace("n~3", "n~6") / "metrics.json"
+    other.write_text(other.read_text().replace('"data_checksum": "', '"data_checksum": "0'))
+    structures = clone.folder / "resources/cu-synthetic.extxyz"
+    structures.write_text(structures.read_text().replace("0.1", "0.2", 1))
+    output = accept(clone, "-n").stdout
+    assert f"{DIRECT}: its model.ckpt is not whole" in output
+    assert "n~6/seed~1: it was trained on other data than" in output
+    assert "dataset Cu-synthetic: resources/cu-synthetic.extxyz was another file there" in output
+
+
+def test_tables_of_other_options_are_made_again(clone):
+    config = config_at(clone)
+    config["figures"] = {"aggregate": "mean"}
+    write(clone, config)
+    assert "not accepted: tables and figures: settings/configuration.yaml" in accept(clone).stdout
+    new = counts(clone)
+    assert new.pop("learning_curves") == 1
+    assert set(new) <= FIGURES | {"results_grid", "grid_table", "settings"}
+
+
+def test_nothing_is_accepted_while_snakemake_works(clone):
+    (clone.folder / ".snakemake/locks").mkdir(parents=True)
+    (clone.folder / ".snakemake/locks/0.input.lock").touch()
+    process = accept(clone)
+    assert process.returncode == 1
+    assert process.stdout.startswith("error: Snakemake is at work in this folder")
+
+
+@pytest.fixture(scope="module")
+def unpacked(origin, tmp_path_factory):
+    run(origin, "archive")
+    folder = tmp_path_factory.mktemp("archive")
+    with zipfile.ZipFile(origin.folder / RESULTS / "archive.zip") as archive:
+        archive.extractall(folder)
+    return folder / "copper-archive"
+
+
+def test_an_archive_verifies_itself_and_the_models(origin, unpacked):
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=unpacked, check=True)
+    models = (unpacked / "models.sha256").read_text()
+    assert models.count("model.ckpt") == 5
+    verify = ["sha256sum", "-c", "--quiet", "-"]
+    subprocess.run(verify, cwd=origin.folder / RESULTS, input=models, text=True, check=True)
+    files = {str(file.relative_to(unpacked)) for file in unpacked.rglob("*") if file.is_file()}
+    assert {"README.md", "requirements.lock", "config/as-written/copper.yaml"} <= files
+    assert {"results/tables/runs.csv", "results/figures/fig3.pdf", "results/grid.tsv"} <= files
+    assert f"records/{DIRECT}/metrics.json" in files
+    assert not any(file.endswith(".ckpt") for file in files)
+    listed = {line.split()[1] for line in (unpacked / "SHA256SUMS").read_text().splitlines()}
+    assert listed == files - {"SHA256SUMS"}
+    versions = json.loads((unpacked / "versions.json").read_text())
+    assert versions["runs"][0]["number"] == 5 and "torch" in versions["runs"][0]["versions"]
+    assert "5 of the 5 training runs" in (unpacked / "README.md").read_text()
+
+
+def test_its_configuration_is_that_of_the_study(origin, unpacked):
+    shutil.copy(unpacked / "config/configuration.yaml", origin.folder / "config/again.yaml")
+    assert origin.job_counts("--configfile", "config/again.yaml") == {}
+
+
+def test_the_same_results_give_the_same_bytes(origin, unpacked):
+    before = (origin.folder / RESULTS / "archive.zip").read_bytes()
+    for file in (origin.folder / RESULTS / "tables").iterdir():
+        file.touch()
+    run(origin, "-R", "archive", "--", "archive")
+    assert (origin.folder / RESULTS / "archive.zip").read_bytes() == before
+    run(origin, "--config", "archive_models=true", "--", "archive")
+    with zipfile.ZipFile(origin.folder / RESULTS / "archive.zip") as archive:
+        names = archive.namelist()
+    assert f"copper-archive/records/{DIRECT}/model.ckpt" in names
+
+
+def test_an_archive_starts_no_training(clone):
+    accept(clone)
+    shutil.rmtree(clone.folder / RESULTS / DIRECT)
+    process = run(clone, "archive", check=False)
+    assert process.returncode != 0
+    error = process.stdout.strip().splitlines()[-1]
+    assert error.startswith("error: target 'archive': 1 of 5 training runs have not finished")
+    output = run(clone, "--config", "allow_missing=true", "--", "archive").stdout
+    assert "rule direct" not in output
+    with zipfile.ZipFile(clone.folder / RESULTS / "archive.zip") as archive:
+        assert "4 of the 5 training runs" in archive.read("copper-archive/README.md").decode()

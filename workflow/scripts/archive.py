@@ -1,0 +1,31 @@
+"""Write one file with a study's tables, figures, records, configuration, versions and checksums."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from pretraining import cli
+from pretraining.archive import write_archive
+from pretraining.config import load_config, validate_study
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="the study, defaults included")
+    parser.add_argument("--written", nargs="*", default=[], type=Path, help="as it was written")
+    parser.add_argument("--models", action="store_true", help="with models and learning curves")
+    parser.add_argument("--out", required=True, type=Path, help="archive (ZIP)")
+    args = parser.parse_args()
+
+    config = validate_study(load_config(args.config), str(args.config))
+    number = write_archive(args.out, config, args.config, args.written, ROOT, args.models)
+    print(f"{args.out}: {number:,} files, {args.out.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    cli.run(main)
