@@ -19,30 +19,30 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow"))
-
 import yaml
 
-from pretraining.config import read_config, validate_study
-from pretraining.grid import grid_table
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
 
 PARTS = ("Snakefile", "workflow", "envs", "profiles", "resources", "config", "requirements.lock")
 
 
 def grid_config(runs: int) -> tuple[dict, int]:
-    """Return the paper's configuration with as many seeds as make a grid of `runs` trainings."""
+    """Return the paper's configuration with as many seeds as make `runs` trainings at least."""
+    from pretraining.config import read_config, validate_study
+    from pretraining.grid import grid_table
+
     config = read_config(ROOT / "config/config.yaml")
-    seeds = 0
-    while True:
-        number = len(grid_table(validate_study(config, "config.yaml")))
-        if number >= runs:
-            return config, number
-        seeds = max(seeds + 1, round(7 * runs / number) if not seeds else 0)
+    number = len(grid_table(validate_study(config, "config.yaml")))
+    seeds = 1
+    while number < runs:
+        seeds += 1
         for experiment in config["experiments"].values():
             for key in ("finetune_seeds", "direct_seeds"):
-                have = experiment.get(key, [1])
-                experiment[key] = list(range(1, max(len(have), seeds) + 1))
+                have = len(experiment.get(key, [1]))
+                experiment[key] = list(range(1, max(have, seeds) + 1))
+        number = len(grid_table(validate_study(config, "config.yaml")))
+    return config, number
 
 
 def timed(folder: Path, *command: str) -> tuple[float, float, str]:
@@ -71,9 +71,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, nargs="+", default=[703, 10_000])
     args = parser.parse_args()
 
-    print("| training runs | jobs | dry run, s | processor, s | jobs/s | finished: dry run, s |", end="")
-    print(" start of a job, s | status, s |")
-    print("|---|---|---|---|---|---|---|---|")
+    head = ("training runs", "jobs", "dry run, s", "processor, s", "jobs/s")
+    head += ("dry run when finished, s", "processor, s", "start of a job, s", "status, s")
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for runs in args.runs:
         with tempfile.TemporaryDirectory() as temporary:
             print(row(Path(temporary), runs), flush=True)
@@ -92,24 +92,29 @@ def row(folder: Path, runs: int) -> str:
     snakemake = ("snakemake", "--configfile", "config/large.yaml")
     clock, cpu, output = timed(folder, *snakemake, "--dry-run", "--quiet", "rules")
     jobs = jobs_of(output)
-    # A job on a cluster starts as this one, which reads the Snakefile again for one output.
+    program = ("workflow/scripts/status.py", "--config", "config/large.yaml")
+    status, *_ = timed(folder, sys.executable, *program)
+    # What a job's own Snakemake does before the job: it reads the Snakefile for one output.
     target = "results/settings/direct.yaml"
-    timed(folder, *snakemake, "--cores", "1", "--", target)
-    alone = ("--cores", "1", "--force", "--nolock", "--quiet", "all", "--mode", "remote")
-    start, *_ = timed(folder, *snakemake, *alone, "--target-jobs", "settings:part=direct")
-    status, *_ = timed(
-        folder, sys.executable, "workflow/scripts/status.py", "--config", "config/large.yaml"
-    )
-    finish(folder)
-    done, *_ = timed(folder, *snakemake, "--dry-run", "--quiet", "rules")
-    return (
-        f"| {number:,} | {jobs:,} | {clock:.1f} | {cpu:.1f} | {jobs / clock:,.0f} | {done:.1f} "
-        f"| {start:.1f} | {status:.1f} |"
-    )
+    start, *_ = timed(folder, *snakemake, "--dry-run", "--quiet", "all", "--", target)
+    finish(folder, timed(folder, *snakemake, "--dry-run")[2])
+    done, done_cpu, _ = timed(folder, *snakemake, "--dry-run", "--quiet", "rules")
+    numbers = f"{clock:.1f} | {cpu:.1f} | {jobs / clock:,.0f} | {done:.1f} | {done_cpu:.1f}"
+    return f"| {number:,} | {jobs:,} | {numbers} | {start:.1f} | {status:.1f} |"
 
 
-def finish(folder: Path) -> None:
-    """Make an empty file of each output, all of one time."""
+def finish(folder: Path, output: str) -> None:
+    """Make an empty file of each output that a dry run announces, all of one time."""
+    now = time.time()
+    for line in output.splitlines():
+        if line.startswith("    output: "):
+            for name in line.removeprefix("    output: ").split(", "):
+                # It is read before anything else, if it is there.
+                if not name.endswith("summary.json"):
+                    file = folder / name
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.touch()
+                    os.utime(file, (now, now))
 
 
 if __name__ == "__main__":

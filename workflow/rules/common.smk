@@ -1,5 +1,6 @@
 # The grid, and the helpers that rules look things up with (helpers/). All of it runs again in every
 # job, so nothing heavier than pandas is imported.
+import functools
 import json
 import math
 import os
@@ -46,7 +47,7 @@ except UserError as error:
 
 GRID = grids.grid_table(config)
 COSTS = estimate.published_costs("resources/published/training-cost.csv")
-GRID["seconds"] = estimate.estimated_seconds(GRID, COSTS)
+SECONDS = dict(zip(GRID["path"], estimate.estimated_seconds(GRID, COSTS)))
 try:
     grids.check_pools(GRID, config)
     MOVED = {name: robustness.models(config, GRID, name) for name in config["dynamics"]}
@@ -97,7 +98,8 @@ wildcard_constraints:
     chunk=r"eval|\d{5}",
     generated=one_of(GENERATED),
     run=one_of({run for runs in GENERATED.values() for run in runs}),
-    model=one_of(path.removeprefix("runs/") for path in GRID["path"]),
+    # Not a list of all runs: Snakemake would look through it for every file.
+    model=r"(pretrain|imported|direct|finetune)/.+/seed~\d+",
     embedding=one_of(config["embeddings"]),
     moved=one_of(config["dynamics"]),
     replica=r"[1-9]\d*",

@@ -76,9 +76,15 @@ def target_data(wildcards):
         return f"<results>/data/{wildcards.target}/prepared.h5"
     # All of them have the same test set; the smallest is there first. A dataset that is only
     # tested on is labelled as far as the smallest training of the grid.
-    own = grids.select(GRID, target=wildcards.target)
-    n = wildcards.get("n") or min((GRID[GRID["n"] > 0] if own.empty else own)["n"])
+    n = wildcards.get("n") or smallest_size(wildcards.target)
     return f"<results>/labels/{wildcards.target}/{source}/n~{n}.h5"
+
+
+@functools.cache
+def smallest_size(target):
+    """Return the number of structures of the smallest training on a dataset, or on any."""
+    own = grids.select(GRID, target=target)
+    return min((GRID[GRID["n"] > 0] if own.empty else own)["n"])
 
 
 def zero_option(wildcards):

@@ -114,7 +114,10 @@ def composed_files(wildcards, input):
 
 def parity_options(wildcards):
     """Return what a parity plot says of its model, as options."""
-    run = grids.select(GRID, path=f"runs/{wildcards.model}").iloc[0]
+    path = f"runs/{wildcards.model}"
+    if path not in SECONDS:
+        not_in_grid(path)
+    run = grids.select(GRID, path=path).iloc[0]
     titles = {name: dataset.get("title", name) for name, dataset in config["datasets"].items()}
     seed = f"seed {run['seed']}"
     if run["kind"] == "direct":

@@ -40,6 +40,11 @@ def stand_in_options(wildcards):
     return f"--weights {weights['file']} {neighbours} {checksum}"
 
 
+def not_in_grid(path):
+    """End in one line that names a run which no experiment has."""
+    sys.exit(f"error: {path}: no experiment has this run; add its sizes and seeds to one")
+
+
 def gpus(wildcards):
     """Return the number of GPUs that a training asks for."""
     return int(config["training"]["device"] == "cuda")
@@ -64,7 +69,9 @@ def dynamics_machine(wildcards=None):
 def training_minutes(wildcards, attempt):
     """Return a training's wall-time limit: twice what is expected and ten minutes, by attempt."""
     path = grids.run_path(run_of(wildcards), STAND_INS)
-    seconds = GRID.loc[GRID["path"] == path, "seconds"].max()
+    if path not in SECONDS:
+        not_in_grid(path)
+    seconds = SECONDS[path]
     return limited(math.ceil(10 + 2 * seconds / 60) * attempt)
 
 
