@@ -29,10 +29,11 @@ PARTS = ("Snakefile", "workflow", "envs", "profiles", "resources", "config", "re
 
 def grid_config(runs: int) -> tuple[dict, int]:
     """Return the paper's configuration with as many seeds as make `runs` trainings at least."""
-    from pretraining.config import read_config, validate_study
+    from pretraining.config import validate_study
     from pretraining.grid import grid_table
+    from pretraining.yamlfile import read_yaml
 
-    config = read_config(ROOT / "config/config.yaml")
+    config = read_yaml(ROOT / "config/config.yaml")
     number = len(grid_table(validate_study(config, "config.yaml")))
     seeds = 1
     while number < runs:

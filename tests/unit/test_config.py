@@ -132,7 +132,7 @@ def test_files_of_the_same_name_are_refused(paper):
 
 
 def test_unreadable_files(tmp_path):
-    with pytest.raises(UserError, match="no such configuration file"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_config(tmp_path / "absent.yaml")
     for text, words in [
         ("a: [1, 2", "not valid YAML"),

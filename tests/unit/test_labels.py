@@ -27,8 +27,9 @@ from pretraining.errors import UserError
 from pretraining.isolated import isolated_energies
 from pretraining.labelling import label, read_structures
 from pretraining.labels import VACUUM, Evaluator, make_calculator
-from pretraining.sources import Source, expand, load_source, read_yaml
+from pretraining.sources import Source, expand, load_source
 from pretraining.workers import evaluate_all
+from pretraining.yamlfile import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "workflow" / "scripts" / "label.py"
@@ -437,7 +438,7 @@ def test_missing_files_are_one_line(tmp_path):
     (tmp_path / "bad.extxyz").write_text("not a structure\n")
     with pytest.raises(UserError, match="cannot read structures"):
         read_structures(tmp_path / "bad.extxyz")
-    with pytest.raises(UserError, match="no configuration file"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_source(tmp_path / "none.yaml", "lj")
 
 

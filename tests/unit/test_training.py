@@ -492,7 +492,7 @@ def test_a_set_without_a_test_part_has_no_test_errors(tmp_path):
         ({"initial": "x.ckpt"}, "--initial: needed for a fine-tuning, and for nothing else"),
         ({"kind": "finetune", "initial": "nowhere.ckpt"}, "no model at nowhere.ckpt"),
         ({"transform": "Ge"}, "no transform 'Ge'"),
-        ({"settings": "nowhere.yaml"}, "cannot read the settings file nowhere.yaml"),
+        ({"settings": "nowhere.yaml"}, "nowhere.yaml cannot be read"),
         ({"data": "nowhere.h5"}, "no prepared set at nowhere.h5"),
     ],
 )

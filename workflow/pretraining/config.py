@@ -9,28 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pretraining.consistency import problems
 from pretraining.entries import datasets_read
 from pretraining.errors import UserError
 from pretraining.schema import validate_config
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """A YAML loader that refuses a key written twice, where YAML would keep the last."""
-
-
-def _unique_mapping(loader: UniqueKeyLoader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for index, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
-        if key in keys[:index]:
-            line = key_node.start_mark.line + 1
-            raise UserError(f"line {line}: key '{key}' is given twice; keep one")
-    return loader.construct_mapping(node, deep=True)
-
-
-UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+from pretraining.yamlfile import read_yaml
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -51,23 +34,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
     UserError
         In one line, for a file that is missing, is not YAML or breaks a rule.
     """
-    return validate_config(read_config(path), str(path))
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a configuration file as it is written; a key given twice is an error, as is no file."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            config = yaml.load(handle, Loader=UniqueKeyLoader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: must be a mapping of keys to values, as config/config.yaml is")
-    return config
+    return validate_config(read_yaml(path), str(path))
 
 
 def validate_study(

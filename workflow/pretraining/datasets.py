@@ -16,13 +16,14 @@ import numpy as np
 
 from pretraining.checks import Filter
 from pretraining.errors import UserError
+from pretraining.interruption import write_json
 from pretraining.loading import Raw, open_raw
 from pretraining.reading import Kept, read_raw
 from pretraining.references import Reference, make_reference
 from pretraining.results import write_text
 from pretraining.splits import Split, split_structures
 from pretraining.store import Store, StoreWriter
-from pretraining.summary import Statistics, Twins, as_markdown, write_json
+from pretraining.summary import Statistics, Twins, as_markdown
 
 
 def prepare(

@@ -171,7 +171,7 @@ def move_into_place(tmp: Path, path: Path) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON atomically; a number that is not finite is an error."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 

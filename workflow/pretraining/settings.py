@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pretraining.errors import UserError
+from pretraining.yamlfile import read_yaml
 
 KINDS = ("pretrain", "direct", "finetune")
 # How a run is carried out, not what it is: these may change between two attempts at it.
@@ -189,14 +188,7 @@ def load_settings(
     UserError
         If the file cannot be read or an entry means nothing.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold the keys network, training and transforms")
+    content = read_yaml(path)
     try:
         return settings_of(content, kind, machine)
     except UserError as error:

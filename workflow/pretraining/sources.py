@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pretraining.errors import UserError
+from pretraining.yamlfile import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # What looks like a file with an extension, and the arguments that name files to be written.
@@ -110,28 +109,6 @@ def load_source(config: Path, name: str, conduct: Mapping[str, Any] | None = Non
         )
     fields = {key: entry[key] for key in Source.__dataclass_fields__ if entry.get(key) is not None}
     return Source(**{**fields, "name": name})
-
-
-def read_yaml(path: Path, *keys: str) -> dict[str, Any]:
-    """Read a YAML file that must have the given keys.
-
-    Raises
-    ------
-    UserError
-        If there is no such file, or it is something else.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UserError(f"no configuration file {path} ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must be a mapping of keys to values")
-    for key in keys:
-        if key not in content:
-            raise UserError(f"{path}: key '{key}' is missing")
-    return content
 
 
 def _entry(path: Path, name: str) -> dict[str, Any]:

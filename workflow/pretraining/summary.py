@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
 from ase.units import _amu
-
-from pretraining.results import write_text
 
 # From atomic mass units an Å³ to g/cm³.
 DENSITY = _amu * 1e3 / 1e-24
@@ -118,11 +114,6 @@ class Twins:
         self.repeated += twin < len(self._groups) - 1
         if first != group:
             self.across[first, group] += 1
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON so that the file appears whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def as_markdown(summary: Mapping[str, Any]) -> str:

@@ -21,7 +21,8 @@ from pretraining import estimate
 from pretraining import grid as grids
 from pretraining import protocol
 from pretraining import remote, retrieval, robustness, samples, status
-from pretraining.config import read_config, validate_study
+from pretraining.config import validate_study
+from pretraining.yamlfile import read_yaml
 from pretraining.entries import (
     dataset_part,
     datasets_of,
@@ -37,7 +38,7 @@ from pretraining.sources import relative_to
 try:
     # Snakemake keeps the last of two equal keys without a word.
     for file in workflow.configfiles:
-        read_config(file)
+        read_yaml(file)
     files = " + ".join(os.path.relpath(file) for file in workflow.configfiles)
     folder = os.path.relpath(Path(workflow.configfiles[-1]).parent) if files else "."
     config = validate_study(relative_to(config, folder), files or "--config", root=".")

@@ -18,7 +18,8 @@ from pretraining.errors import UserError
 from pretraining.handover import hand_over
 from pretraining.interruption import write_atomically
 from pretraining.source_check import FAILED, NOT_INSTALLED, check_source, unavailable
-from pretraining.sources import Source, load_source, read_yaml
+from pretraining.sources import Source, load_source
+from pretraining.yamlfile import read_yaml
 
 
 def arguments() -> argparse.Namespace:

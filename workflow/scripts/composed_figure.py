@@ -15,8 +15,8 @@ from pretraining.panel_table import panel_table
 from pretraining.panels import Options
 from pretraining.results import RMSE, read_runs, write_csv
 from pretraining.selection import Selection, moved_to, select, select_each, sets_tested
-from pretraining.sources import read_yaml
 from pretraining.style import read_styles, read_titles, save
+from pretraining.yamlfile import read_yaml
 
 COMPARE = {"pretrain_size": "npre", "source": "source"}
 

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
 from pretraining.descriptors import describe
-from pretraining.sources import read_yaml
 from pretraining.store import Store
+from pretraining.yamlfile import read_yaml
 
 
 def main() -> None:

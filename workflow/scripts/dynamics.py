@@ -14,7 +14,7 @@ import yaml
 from pretraining import cli
 from pretraining.interruption import Interrupted, StopRequest
 from pretraining.lease import Lease
-from pretraining.sources import read_yaml
+from pretraining.yamlfile import read_yaml
 
 
 def main() -> int:

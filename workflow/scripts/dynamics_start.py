@@ -13,7 +13,7 @@ from ase.io import write
 from pretraining.cli import run
 from pretraining.interruption import write_atomically
 from pretraining.robustness_start import start_structure
-from pretraining.sources import read_yaml
+from pretraining.yamlfile import read_yaml
 
 
 def main() -> None:

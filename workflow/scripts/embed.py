@@ -12,7 +12,7 @@ from pretraining.cli import run
 from pretraining.descriptors import Environments
 from pretraining.embedding import embed
 from pretraining.results import write_csv
-from pretraining.sources import read_yaml
+from pretraining.yamlfile import read_yaml
 
 
 def main() -> None:

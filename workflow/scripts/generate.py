@@ -18,7 +18,8 @@ from pretraining.labelling import read_reference
 from pretraining.lease import Lease, running
 from pretraining.protocol import Trajectory
 from pretraining.simulation import CHECKPOINT_SECONDS
-from pretraining.sources import load_source, read_yaml
+from pretraining.sources import load_source
+from pretraining.yamlfile import read_yaml
 
 
 def main() -> int:

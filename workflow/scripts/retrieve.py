@@ -10,11 +10,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
-from pretraining.config import read_config, validate_study
+from pretraining.config import validate_study
 from pretraining.errors import UserError
+from pretraining.interruption import write_json
 from pretraining.remote import listing, total
 from pretraining.retrieval import remote_files, retrieve, study_items
-from pretraining.summary import write_json
+from pretraining.yamlfile import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="only say what there is to get")
     parser.add_argument("--out", type=Path, help="JSON to write: files, checksums and sizes")
     args = parser.parse_args()
-    config = read_config(args.config)
+    config = read_yaml(args.config)
     if "experiments" in config:
         config = validate_study(config, str(args.config))
     for source in config.get("sources", {}).values():

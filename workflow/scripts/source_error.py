@@ -10,9 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
+from pretraining.interruption import write_json
 from pretraining.source_error import source_error
 from pretraining.store import Store
-from pretraining.summary import write_json
 
 
 def main() -> None:

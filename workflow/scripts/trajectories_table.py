@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
 from pretraining.results import write_csv, write_text
-from pretraining.sources import read_yaml
 from pretraining.trajectories import as_markdown, summarise
+from pretraining.yamlfile import read_yaml
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.cli import run
 from pretraining.embedding_figure import embedding_figure, read_map
-from pretraining.sources import read_yaml
 from pretraining.style import save
+from pretraining.yamlfile import read_yaml
 
 
 def main() -> None:
