@@ -45,6 +45,27 @@ def add(checkout, snippet):
     file.write_text(yaml.safe_dump(profile))
 
 
+def test_what_a_user_edits(cluster, prepared):
+    """The comments of the profile are filled in, with this cluster's names."""
+    checkout = prepared(SMALL)
+    file = checkout.folder / "profiles/slurm/config.yaml"
+    text = re.sub(
+        r"^( *)# (slurm_account|slurm_partition): ", r"\1\2: ", file.read_text(), flags=re.M
+    )
+    text = re.sub(r"^# (set-resources:|  \w+: [&*]gpu)", r"\1", text, flags=re.M)
+    # A training that does not use the GPU that it asks for: there is none here.
+    text = text.replace("my_gpu_partition,", "urgent, gpu: 1,").replace(
+        "my_cpu_partition", "scavenge"
+    )
+    file.write_text(text)
+    references = "results/small/labels/references/lj.json"
+    checkout.head("--", TARGET, references).finish(180)
+    (training,), (other,) = cluster.jobs_of("direct"), cluster.jobs_of("isolated_atoms")
+    assert training["Partition"] == "urgent" and training["TresPerJob"] == "gres:gpu:a100:1"
+    assert other["Partition"] == "scavenge" and "TresPerJob" not in other
+    assert training["Account"] == other["Account"] == "my_account"
+
+
 def test_gpus_by_gres(cluster, prepared, root):
     checkout = prepared(SMALL)
     add(checkout, snippets(root, "Sites with --gres")[0])
