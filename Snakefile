@@ -44,5 +44,9 @@ rule all:
         "<results>/settings/configuration.yaml",
 
 
+onstart:
+    leftovers.wait_for_leftovers(workflow)
+
+
 onerror:
     print(status.failures(config, GRID, STARTED), file=sys.stderr)

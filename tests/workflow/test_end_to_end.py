@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from copper import CONFIG, add_files, counts, run, write
+import copper
+from copper import add_files, counts, run, write
+from pretraining.collect import read_metrics
+from pretraining.errors import UserError
+from pretraining.joining import join
+from pretraining.labelling import read_reference
+from pretraining.modelfile import load_model
+from pretraining.robustness_figure import snapshots
+from pretraining.store import Store
+from pretraining.survival import read_counts, summarise
+
+CONFIG = copper.CONFIG | {
+    "dynamics": {
+        "heat": {
+            "models": [{"experiment": "fig3", "kinds": ["direct"], "n": [3]}],
+            "start": {"dataset": "Cu"},
+            "stages": [{"temperature": 300, "ps": 0.01}],
+            "log_every_ps": 0.005,
+            "frame_every_ps": 0.005,
+        }
+    }
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,67 +105,161 @@ def test_a_fresh_checkout_of_the_same_code_reruns_nothing(study):
     assert "Nothing to be done" in run(study).stdout
 
 
-def test_a_new_seed_trains_only_its_runs(study):
+def change(path, value):
+    """Return a function that sets an entry of a configuration."""
+
+    def edit(config):
+        *keys, last = path.split(".")
+        for key in keys:
+            config = config.setdefault(key, {})
+        config[last] = value
+
+    return edit
+
+
+# What follows from a change of the runs, of their number, and of a dynamics test.
+TABLES = {"collect_runs": 2, "cost": 1, "efficiency": 1, "students": 1, "table1": 1}
+TABLES["learning_curves"] = 1
+GRID = {"settings": 1, "grid_table": 1, "results_grid": 2, **TABLES}
+SPLIT = GRID | {"settings": 2, "prepare": 1}
+MD = {"dynamics": 1, "md_table": 1, "md_figure": 1}
+PRETRAINED = {"pretrain": 2, "evaluate": 2, "finetune": 4}
+TRAININGS = PRETRAINED | {"direct": 2} | MD | TABLES
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "jobs"),
+    [
+        # Where and how runs are carried out, and what is drawn beside the curves.
+        ("training.device", "auto", {}),
+        ("training.checkpoint_seconds", 5, {}),
+        ("figures.aggregate", "mean", {"learning_curves": 1, "students": 1}),
+        ("figures.lines", True, {"learning_curves": 1}),
+        ("experiments.fig3.compare", "pretrain_size", {"learning_curves": 1}),
+        ("cost.power_w", 200, {"cost": 1}),
+        ("sources.lj.title", "LJ", GRID | {"settings": 2}),
+        ("datasets.Cu.title", "Copper", GRID | {"settings": 2}),
+        ("sources.lj.time_limit", 50, GRID),
+        # The procedure, for all runs or for those of one kind.
+        ("training.patience", 30, TRAININGS | {"settings": 3}),
+        ("network.num_features", 8, TRAININGS | {"settings": 3}),
+        ("training.direct", {"max_epochs": 4}, {"settings": 1, "direct": 2} | MD | TABLES),
+        ("training.finetune", {"max_epochs": 4}, {"settings": 1, "finetune": 4} | TABLES),
+        ("training.pretrain", {"max_epochs": 4}, {"settings": 1} | PRETRAINED | TABLES),
+        # More runs: theirs alone.
+        ("experiments.fig3.finetune_seeds", [1, 2], GRID | {"finetune": 4}),
+        ("experiments.fig3.direct_seeds", [1, 2], GRID | {"direct": 2} | MD),
+        ("experiments.fig3.pretrain_seeds", [1, 2], GRID | PRETRAINED),
+        ("experiments.fig3.sizes", [3, 6, 10], GRID | {"direct": 1, "finetune": 2}),
+        # Two chunks of 8 were labelled for 12 structures; 20 need a third.
+        (
+            "experiments.fig3.pretrain_sizes",
+            [12, 20],
+            GRID | PRETRAINED | {"chunk": 1, "label": 2, "join_labels": 2},
+        ),
+        ("experiments.fig3.sizes", [3], GRID),
+        ("transforms", {"Ag": {"elements": {"Cu": "Ag"}}}, GRID | {"settings": 2}),
+        # Labels of one source, and what has learned from them.
+        (
+            "sources.lj.kwargs.epsilon",
+            0.5,
+            GRID
+            | {"settings": 2, "isolated_atoms": 1, "label": 4, "join_labels": 1, "pretrain": 1}
+            | {"source_error": 1, "evaluate": 1, "finetune": 2},
+        ),
+        # Chunks of another size are others; their labels are joined to the same sets.
+        (
+            "labelling.chunk_size",
+            16,
+            PRETRAINED | {"chunk": 3, "label": 6, "join_labels": 2, "source_error": 2} | TABLES,
+        ),
+        # Another test set of the target, or another pool to pre-train on.
+        (
+            "datasets.Cu.split.seed",
+            7,
+            SPLIT
+            | {"direct": 2, "finetune": 4, "evaluate": 2, "chunk": 1, "label": 2}
+            | {"source_error": 2, "dynamics_start": 1}
+            | MD,
+        ),
+        (
+            "datasets.Cu-synthetic.split.seed",
+            7,
+            SPLIT | PRETRAINED | {"chunk": 3, "label": 6, "join_labels": 2},
+        ),
+        # A dynamics test.
+        ("dynamics.heat.stages", [{"temperature": 400, "ps": 0.01}], MD | {"settings": 1}),
+        ("dynamics.heat.limits", {"min_distance": 0.5}, MD | {"settings": 1}),
+        ("dynamics.heat.replicas", 2, MD),
+        ("dynamics.heat.title", "Heat", {"md_figure": 1}),
+    ],
+)
+def test_a_change_makes_again_what_it_concerns(study, key, value, jobs):
     config = json.loads(json.dumps(CONFIG))
-    config["experiments"]["fig3"]["finetune_seeds"].append(2)
+    change(key, value)(config)
     write(study, config)
-    new = counts(study)
-    assert new.pop("finetune") == 4
-    assert not {"pretrain", "direct", "label", "prepare", "join_labels"} & set(new)
+    found = counts(study)
+    found.pop("all", None)
+    assert found == jobs
 
 
-def test_a_larger_size_labels_and_trains_only_its_own(study):
-    config = json.loads(json.dumps(CONFIG))
-    config["experiments"]["fig3"]["pretrain_sizes"].append(20)
-    write(study, config)
-    new = counts(study)
-    # Two chunks of 8 were labelled for 12 structures; 20 need a third.
-    assert new["label"] == 2 and new["pretrain"] == 2 and new["finetune"] == 4
-    assert not {"direct", "prepare"} & set(new)
+RUN = "runs/direct/target~Cu/source~none/n~3/seed~1"
+PRE = "structures~Cu-synthetic/transform~none/source~emt/npre~12/seed~1"
+CHUNKS = "labels/Cu-synthetic/emt/chunks"
+HEAT = "dynamics/heat/direct/target~Cu/source~none/n~3/seed~1/replica~1"
 
 
-def test_other_training_settings_retrain_without_labelling_again(study):
-    config = json.loads(json.dumps(CONFIG))
-    config["training"]["learning_rate"] = 0.005
-    write(study, config)
-    new = counts(study)
-    assert (new["pretrain"], new["direct"], new["finetune"]) == (2, 2, 4)
-    assert not {"label", "prepare", "join_labels"} & set(new)
+def joined(path):
+    """Join the chunks of a study, the folder of one of which is given."""
+    folder = path.parents[4]
+    files = [path.parent / f"{name}.extxyz" for name in ("eval", "00000", "00001")]
+    made = [file.with_suffix(".provenance.json") for file in files]
+    with Store(folder / "data/Cu-synthetic/prepared.h5") as store:
+        join(store, "emt", files, folder / "joined.h5", n=12, provenance=made)
 
 
-def test_another_device_retrains_nothing(study):
-    config = json.loads(json.dumps(CONFIG))
-    config["training"] |= {"device": "auto", "checkpoint_seconds": 5}
-    write(study, config)
-    assert not {"pretrain", "direct", "finetune"} & set(counts(study))
+@pytest.mark.parametrize("left", ["half", "nothing"])
+@pytest.mark.parametrize(
+    ("file", "read"),
+    [
+        (f"{RUN}/model.ckpt", load_model),
+        (f"runs/pretrain/{PRE}/model.ckpt", load_model),
+        (f"{RUN}/metrics.json", read_metrics),
+        ("data/Cu/prepared.h5", Store),
+        ("labels/Cu-synthetic/emt/npre~12.h5", Store),
+        ("labels/references/emt.json", read_reference),
+        (f"{CHUNKS}/00000.extxyz", joined),
+        (f"{CHUNKS}/00000.provenance.json", joined),
+        (f"{HEAT}/outcome.json", lambda path: summarise([path])),
+        (f"{HEAT}/coordination.csv", lambda path: read_counts(path.parent)),
+        (f"{HEAT}/trajectory.extxyz", lambda p: snapshots(pd.Series({"folder": p.parent}), [0])),
+    ],
+)
+def test_a_file_that_is_cut_short_is_named_with_the_cure(study, tmp_path, file, read, left):
+    results = tmp_path / "results"
+    shutil.copytree(study.folder / "results/copper", results)
+    path = results / file
+    read_whole = path.read_bytes()
+    path.write_bytes(read_whole[: len(read_whole) // 2] if left == "half" else b"")
+    with pytest.raises(UserError, match="anew.* with `snakemake … -R ") as error:
+        read(path)
+    assert str(path.parent) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_change_of_one_kind_of_run_leaves_the_others(study):
-    config = json.loads(json.dumps(CONFIG))
-    config["training"]["direct"] = {"max_epochs": 4}
-    config["transforms"] = {"Ag": {"elements": {"Cu": "Ag"}}}
-    write(study, config)
-    new = counts(study)
-    assert new["direct"] == 2 and not {"pretrain", "finetune"} & set(new)
-
-
-def test_another_title_redraws_only(study):
-    config = json.loads(json.dumps(CONFIG))
-    config["sources"]["lj"]["title"] = "LJ"
-    write(study, config)
-    assert set(counts(study)) <= {
-        *("settings", "results_grid", "collect_runs", "learning_curves", "table1"),
-        *("efficiency", "cost", "students", "grid_table", "all"),
-    }
-
-
-def test_a_larger_size_of_the_target_trains_only_its_runs(study):
-    config = json.loads(json.dumps(CONFIG))
-    config["experiments"]["fig3"]["sizes"].append(10)
-    write(study, config)
-    new = counts(study)
-    assert new["direct"] == 1 and new["finetune"] == 2
-    assert not {"pretrain", "label", "prepare"} & set(new)
+def test_a_run_whose_metrics_are_cut_short_is_made_again_alone(study):
+    write(study, CONFIG)
+    path = study.folder / "results/copper" / RUN / "metrics.json"
+    whole = json.loads(path.read_text())
+    path.write_text(path.read_text()[:300])
+    process = run(study, check=False)
+    message = f"error: {path.relative_to(study.folder)} is damaged (JSONDecodeError"
+    assert process.returncode != 0 and message in process.stdout
+    assert "Traceback" not in process.stdout
+    cure = ["-R", str(path.relative_to(study.folder))]
+    assert counts(study, *cure) == {"direct": 1, "all": 1} | MD | TABLES
+    run(study, *cure)
+    again = json.loads(path.read_text())
+    assert again["test"] == whole["test"] and again["config_hash"] == whole["config_hash"]
 
 
 def test_a_grid_larger_than_the_pool_stops_before_training(study):

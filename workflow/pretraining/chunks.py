@@ -128,8 +128,8 @@ def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[
                 if difference is not None:
                     raise UserError(
                         f"{where} is not structure {row} of {store.path} ({difference}): give the "
-                        "chunks in order; if they are, one is not whole: delete this one and the "
-                        "one before, and the structures of both, and run the same command again"
+                        "chunks in order; if they are, one is not whole: make this one and the "
+                        "one before anew, and the structures of both, with `snakemake … -R FILES`"
                     )
                 label = _label(row, source, atoms, where)
                 repeats.keep(label)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pretraining.errors import REMAKE, UserError, whole
+from pretraining.errors import UserError, remake, whole
 from pretraining.results import (
     COLUMNS,
     IDENTITY,
@@ -52,10 +52,10 @@ def read_metrics(path: Path) -> dict:
     with whole(path):
         metrics = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(metrics, dict):
-        raise UserError(f"{path}: not a metrics file (no JSON object): {REMAKE}")
+        raise UserError(f"{path}: not a metrics file (no JSON object): {remake(path)}")
     for key in (ENERGY, FORCE):
         if _error_of(metrics, "test", key) is None:
-            raise UserError(f"{path}: no number test.{key}: {REMAKE}")
+            raise UserError(f"{path}: no number test.{key}: {remake(path)}")
     return metrics
 
 

@@ -38,7 +38,7 @@ from ase import Atoms
 from ase.units import _amu
 
 from pretraining.coordination import neighbours
-from pretraining.errors import REMAKE, UserError
+from pretraining.errors import UserError, remake
 from pretraining.interruption import write_atomically
 from pretraining.store import Store
 from pretraining.transforms import Transform
@@ -85,7 +85,9 @@ class Environments:
             with h5py.File(path, "r", locking=False) as file:
                 return cls(*(file[field.name][:] for field in fields(cls)))
         except (OSError, KeyError) as error:
-            raise UserError(f"{path}: not a file of descriptors ({error}): {REMAKE}") from None
+            raise UserError(
+                f"{path}: not a file of descriptors ({error}): {remake(path)}"
+            ) from None
 
 
 def soap(descriptor: str):

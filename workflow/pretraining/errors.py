@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-REMAKE = "delete it and run the same command again, which makes it anew"
-
 
 class UserError(ValueError):
     """Wrong input, said in one line that names what is wrong and how to cure it."""
+
+
+def remake(path: str | Path) -> str:
+    """Return how a file that the workflow has made is made anew.
+
+    To delete it is not enough: Snakemake misses no file from which nothing has to be made.
+    """
+    return f"make it anew with `snakemake … -R {path}`"
 
 
 @contextmanager
@@ -28,4 +34,4 @@ def whole(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{path} is damaged ({reason}): {REMAKE}") from error
+        raise UserError(f"{path} is damaged ({reason}): {remake(path)}") from error

@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
-from pretraining.errors import REMAKE, UserError
+from pretraining.errors import UserError, remake
 from pretraining.interruption import say, write_atomically, write_json
 from pretraining.journal import Journal
 from pretraining.labels import fingerprint, identity, reason_of
@@ -65,7 +65,7 @@ def read_reference(path: Path) -> dict[str, float]:
     except FileNotFoundError:
         raise UserError(f"no reference file {path}; make it with --write-reference") from None
     except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a JSON object of element: energy: {REMAKE}") from None
+        raise UserError(f"{path} is not a JSON object of element: energy: {remake(path)}") from None
 
 
 def label(

@@ -26,7 +26,7 @@ from nequip.utils.global_state import get_latest_global_state, set_global_state
 
 from pretraining.builders import check_network_config, faults_named
 from pretraining.data import add_neighbours, to_data
-from pretraining.errors import REMAKE, UserError
+from pretraining.errors import UserError, remake
 from pretraining.interruption import write_atomically
 from pretraining.settings import Training
 from pretraining.weights import PUBLISHED_SUFFIX, load_published
@@ -44,6 +44,7 @@ def quiet_lightning() -> None:
         ".*already exists and is not empty.*",
         ".*dataloader is not resumable.*",
         ".*GPU available but not used.*",
+        ".*`srun` command is available.*",
         ".*requires_grad=True to a scalar.*",
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -199,7 +200,8 @@ def load_model(
         except Exception as error:
             raise UserError(
                 f"{path} cannot be opened as a NequIP model ({type(error).__name__}: {error}): "
-                f"if it is a run's model.ckpt, {REMAKE}; else give one or published weights (.pth)"
+                f"if it is a run's, {remake(path)}; else give a run's model.ckpt or published "
+                "weights (.pth)"
             ) from error
     return model.eval().to(device)
 

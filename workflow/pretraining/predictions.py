@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pretraining.errors import REMAKE, UserError
+from pretraining.errors import UserError, remake
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ class Predictions:
         except FileNotFoundError:
             raise UserError(f"{path}: no such file (predictions of a model)") from None
         except Exception as error:
-            raise UserError(f"{path}: not predictions of a model ({error}): {REMAKE}") from None
+            raise UserError(
+                f"{path}: not predictions of a model ({error}): {remake(path)}"
+            ) from None
 
 
 def _rms(values: np.ndarray) -> float:

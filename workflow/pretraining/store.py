@@ -35,7 +35,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from pretraining.errors import REMAKE, UserError
+from pretraining.errors import UserError, remake
 from pretraining.store_writer import ATOM_ARRAYS, FORMAT, FRAME_ARRAYS, LABELS, StoreWriter
 
 __all__ = ["GROUPS", "Store", "StoreWriter"]
@@ -105,7 +105,9 @@ class Store:
             # Stores are never changed in place, and shared file systems often refuse locks.
             self._file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
-            raise UserError(f"{self.path} is not a readable HDF5 file: {REMAKE}") from error
+            raise UserError(
+                f"{self.path} is not a readable HDF5 file: {remake(self.path)}"
+            ) from error
         self._pid = os.getpid()
         self._datasets: dict[str, h5py.Dataset] = {}
 

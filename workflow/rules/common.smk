@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from pretraining import estimate
 from pretraining import grid as grids
 from pretraining import protocol
-from pretraining import remote, retrieval, robustness, samples, status
+from pretraining import leftovers, remote, retrieval, robustness, samples, status
 from pretraining.config import validate_study
 from pretraining.yamlfile import read_yaml
 from pretraining.entries import (

@@ -1,0 +1,227 @@
+"""What breaks while a training runs on Slurm costs time, and nothing else.
+
+Each test disturbs the same training and holds its end against that of an undisturbed one. The time
+from the fault to the training's next step is printed (``pytest -s``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from slurmcluster import Cluster, wait_for
+from study import DIRECT, Checkout, long_training
+
+STUDY = long_training(400)
+TARGET = f"{STUDY['results']}/{DIRECT}/metrics.json"
+SOON = 120
+LATER = 400
+
+
+class Disturbed(Checkout):
+    """A checkout in which all is ready for one training."""
+
+    def __init__(self, whole: Checkout, folder: Path) -> None:
+        self.folder = shutil.copytree(whole.folder, folder, symlinks=True)
+        self.results = folder / STUDY["results"]
+        shutil.rmtree(self.run)
+
+    @property
+    def run(self) -> Path:
+        return self.results / DIRECT
+
+    def log(self) -> str:
+        """Return what the training has logged so far, all its processes together."""
+        for path in (self.run / "state/train.log", self.run / "train.log"):
+            if path.exists():
+                return path.read_text()
+        return ""
+
+    def wait_for_state(self, seconds: float = LATER) -> None:
+        wait_for((self.run / "state/last.ckpt").exists, seconds, "a saved state")
+
+    def wait_until_it_goes_on(self, times: int = 1) -> None:
+        wait_for(lambda: self.log().count("going on from") >= times, LATER, "the next start")
+
+
+def result_of(checkout: Checkout) -> tuple[dict, list[str]]:
+    """Return the metrics and the curve of the training, without times."""
+    run = checkout.results / DIRECT
+    metrics = json.loads((run / "metrics.json").read_text())
+    for key in ("train_time_s", "wall_time_s"):
+        del metrics[key]
+    lines = (run / "curve.csv").read_text().splitlines()
+    return metrics, [line.rpartition(",")[0] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    """A checkout with the undisturbed training, without Slurm."""
+    checkout = Checkout(root, tmp_path_factory.mktemp("whole") / "checkout", STUDY)
+    checkout.snakemake("--cores", "1", "--", TARGET)
+    return checkout
+
+
+@pytest.fixture
+def disturbed(cluster, new_checkout, whole, tmp_path):
+    """A checkout for a training to be disturbed."""
+    return Disturbed(whole, tmp_path / "disturbed")
+
+
+def number_of(cluster: Cluster) -> str:
+    """Return the number of the training's only job."""
+    (job,) = cluster.jobs_of("direct")
+    return job["JobId"]
+
+
+# -- faults --------------------------------------------------------------------------------------
+
+
+def kill_the_program(cluster: Cluster, job: str) -> None:
+    for pid in cluster.processes_of(job, "train.py --kind"):
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_the_step(cluster: Cluster, job: str) -> None:
+    for pid in cluster.processes_of(job):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def cancel(cluster: Cluster, job: str) -> None:
+    cluster.cancel(job)
+
+
+def requeue(cluster: Cluster, job: str) -> None:
+    cluster.scontrol("requeue", job)
+
+
+def power_cut(cluster: Cluster, job: str) -> None:
+    """The node is lost; Slurm notices after SlurmdTimeout, and the node comes back."""
+    cluster.crash_node()
+    wait_for(lambda: cluster.job(job)["Restarts"] == "1", SOON, "the requeue")
+    cluster.start_node()
+
+
+def lose_the_daemon(cluster: Cluster, job: str) -> None:
+    """Slurm takes the node for lost while the training still runs on it."""
+    cluster.stop_node_daemon(signal.SIGKILL)
+    wait_for(lambda: cluster.job(job)["Restarts"] == "1", SOON, "the requeue")
+    cluster.start_node()
+
+
+FAULTS = {
+    "program killed": (kill_the_program, 2),
+    "step killed": (kill_the_step, 2),
+    "cancelled": (cancel, 2),
+    "requeued": (requeue, 1),
+    "node lost": (power_cut, 1),
+    "slurmd lost": (lose_the_daemon, 1),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_disturbed_training_ends_as_if_nothing_had_been(cluster, disturbed, whole, name):
+    fault, jobs = FAULTS[name]
+    head = disturbed.head("--", TARGET)
+    disturbed.wait_for_state()
+    begun = time.monotonic()
+    fault(cluster, number_of(cluster))
+    disturbed.wait_until_it_goes_on()
+    print(f"\n{name}: {time.monotonic() - begun:.0f} s")
+    head.finish(LATER)
+    assert result_of(disturbed) == result_of(whole)
+    assert "afresh" not in disturbed.log()
+    # A new job by Snakemake's retry, or the same one put back into the queue by Slurm.
+    assert len(cluster.jobs_of("direct")) == jobs
+    assert not (disturbed.run / "running.json").exists()
+
+
+@pytest.mark.faults
+def test_a_training_at_its_time_limit_is_tried_again(cluster, disturbed, whole):
+    """Slurm ends it, as it does where the time was cut short by an operator."""
+    head = disturbed.head("--", TARGET)
+    disturbed.wait_for_state()
+    job = number_of(cluster)
+    begun = time.monotonic()
+    cluster.cancel("--signal=TERM", "--full", job)
+    disturbed.wait_until_it_goes_on()
+    print(f"\nSIGTERM, as at a time limit: {time.monotonic() - begun:.0f} s")
+    head.finish(LATER)
+    assert result_of(disturbed) == result_of(whole)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("daemon", ["node", "controller"])
+def test_daemons_that_come_back_disturb_nothing(cluster, disturbed, whole, daemon):
+    head = disturbed.head("--", TARGET)
+    disturbed.wait_for_state()
+    if daemon == "node":
+        cluster.stop_node_daemon(signal.SIGKILL)
+        cluster.start_node()
+    else:
+        cluster.stop_controller()
+        time.sleep(5)
+        cluster.start_controller()
+    head.finish(LATER)
+    assert result_of(disturbed) == result_of(whole)
+    assert "going on from" not in disturbed.log() and len(cluster.jobs_of("direct")) == 1
+
+
+@pytest.mark.faults
+def test_a_drained_node_ends_what_it_runs(cluster, disturbed, whole):
+    head = disturbed.head("--", TARGET)
+    disturbed.wait_for_state()
+    cluster.drain()
+    head.finish(LATER)
+    cluster.resume()
+    assert result_of(disturbed) == result_of(whole)
+    assert "going on from" not in disturbed.log()
+
+
+# -- the head process ----------------------------------------------------------------------------
+
+
+def restart(disturbed: Disturbed, head, then: Callable[[], None] = lambda: None) -> str:
+    """Kill the head process, unlock the folder and start another; return what that one says."""
+    head.kill()
+    disturbed.snakemake("--unlock")
+    again = disturbed.head("--", TARGET, log="again.log")
+    wait_for(lambda: "of an earlier Snakemake process" in again.log(), SOON, "the other's jobs")
+    then()
+    return again.finish(LATER)
+
+
+def test_a_new_head_waits_for_the_jobs_of_a_dead_one(cluster, disturbed, whole):
+    head = disturbed.head("--", TARGET)
+    disturbed.wait_for_state()
+    said = restart(disturbed, head)
+    job = number_of(cluster)
+    assert f"earlier Snakemake process are in the queue or running: {job} (direct)" in said
+    assert "They have ended: starting again" in said
+    assert result_of(disturbed) == result_of(whole)
+    assert "going on from" not in disturbed.log()
+    # It is known how the outputs were made, as if that head had seen the end.
+    assert "Nothing to be done" in disturbed.snakemake("-n", "--", TARGET).stdout
+    listed = disturbed.snakemake("--summary", "--", TARGET).stdout
+    assert "\tdirect\t" in listed
+
+
+@pytest.mark.faults
+def test_what_a_dead_head_left_can_be_cancelled(cluster, disturbed, whole):
+    head = disturbed.head("--", TARGET)
+    disturbed.wait_for_state()
+    begun = time.monotonic()
+    restart(disturbed, head, lambda: cluster.cancel(number_of(cluster)))
+    print(f"\nhead killed, its job cancelled: {time.monotonic() - begun:.0f} s")
+    assert "going on from" in disturbed.log()
+    assert result_of(disturbed) == result_of(whole)
+    assert len(cluster.jobs_of("direct")) == 2

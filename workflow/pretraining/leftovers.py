@@ -1,0 +1,99 @@
+"""Jobs in the queue of an earlier Snakemake process that was killed or lost its machine.
+
+Slurm goes on with them, while a new Snakemake process knows nothing of them: it would submit the
+same jobs again. So it first waits until they have ended, and then decides anew what is to be done.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+LOOK = 10.0  # seconds
+SHOWN = 5
+
+
+def wait_for_leftovers(workflow: Any) -> None:
+    """Wait until no earlier process' jobs are left that this one would submit again.
+
+    To be called when Snakemake has decided what to do and has done nothing yet (``onstart``). If
+    there were such jobs it starts again in this process' place, and finds what they have made.
+
+    Parameters
+    ----------
+    workflow
+        Snakemake's.
+    """
+    if not workflow.is_main_process or "slurm" not in type(workflow.executor_settings).__module__:
+        return
+    left = _leftovers(workflow)
+    if not left:
+        return
+    listed = ", ".join(f"{number} ({job.rule.name})" for number, job in list(left.items())[:SHOWN])
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    print(
+        f"{len(left)} Slurm jobs of an earlier Snakemake process are in the queue or running: "
+        f"{listed}{more}. Waiting until they have ended, so that nothing is done twice. To go on "
+        f"at once: scancel {' '.join(left)} (what they have saved is not lost)",
+        file=sys.stderr,
+        flush=True,
+    )
+    while left.keys() & queued_jobs().keys():
+        time.sleep(LOOK)
+    for job in left.values():
+        if _has_succeeded(workflow, job):
+            # Note what it was made of, as Snakemake does for a job whose end it sees.
+            workflow.async_run(workflow.persistence.finished(job))
+    print("They have ended: starting again", file=sys.stderr, flush=True)
+    workflow.persistence.unlock()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _leftovers(workflow: Any) -> dict[str, Any]:
+    """Return the queued jobs that are to be done, by their numbers.
+
+    Snakemake's own record of a job's number is gone as soon as the job runs: a job is known by its
+    folder and by the comment that the executor gives it. Tasks of an array share that of the first.
+    """
+    queued = queued_jobs()
+    if not queued:
+        return {}
+    wanted: dict[str, Any] = {}
+    for job in workflow.dag.needrun_jobs():
+        if not job.is_group():
+            values = "_".join(job.wildcards).replace("/", "_")
+            wanted[f"rule_{job.rule.name}" + (f"_wildcards_{values}" if values else "")] = job
+    rules = {job.rule.name: job for job in wanted.values()}
+    left = {}
+    for number, comment in queued.items():
+        if comment in wanted:
+            left[number] = wanted[comment]
+        elif "_" in number and (rule := comment[5:].partition("_wildcards_")[0]) in rules:
+            left[number] = rules[rule]
+    return left
+
+
+def queued_jobs() -> dict[str, str]:
+    """Return the comments of this folder's jobs that wait or run, by their numbers.
+
+    A controller that does not answer is asked again.
+    """
+    command = ["squeue", "--noheader", "--me", "--array", "--format=%i|%k|%Z"]
+    while True:
+        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if answer.returncode == 0:
+            break
+        print(f"squeue: {answer.stderr.strip()}; asking again", file=sys.stderr, flush=True)
+        time.sleep(LOOK)
+    jobs = (line.split("|", 2) for line in answer.stdout.splitlines())
+    return {number: comment for number, comment, folder in jobs if folder == os.getcwd()}
+
+
+def _has_succeeded(workflow: Any, job: Any) -> bool:
+    """Whether a job that has ended took back the mark that its outputs are not complete."""
+    incomplete = workflow.async_run(workflow.persistence.incomplete(job))
+    return not incomplete and all(Path(file).exists() for file in job.output)
