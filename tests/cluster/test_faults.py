@@ -195,7 +195,7 @@ def restart(disturbed: Disturbed, head, then: Callable[[], None] = lambda: None)
     head.kill()
     disturbed.snakemake("--unlock")
     again = disturbed.head("--", TARGET, log="again.log")
-    wait_for(lambda: "of an earlier Snakemake process" in again.log(), SOON, "the other's jobs")
+    wait_for(lambda: "since an earlier Snakemake process" in again.log(), SOON, "the other's jobs")
     then()
     return again.finish(LATER)
 
@@ -205,7 +205,7 @@ def test_a_new_head_waits_for_the_jobs_of_a_dead_one(cluster, disturbed, whole):
     disturbed.wait_for_state()
     said = restart(disturbed, head)
     job = number_of(cluster)
-    assert f"earlier Snakemake process are in the queue or running: {job} (direct)" in said
+    assert f"running since an earlier Snakemake process: {job} (direct). Waiting" in said
     assert "They have ended: starting again" in said
     assert result_of(disturbed) == result_of(whole)
     assert "going on from" not in disturbed.log()

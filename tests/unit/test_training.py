@@ -30,6 +30,7 @@ from pretraining.training import Request, train
 from pretraining.transforms import Transform
 from toy import labelled, rattled_cells, write_settings, write_store
 
+OUTPUTS = ("curve.csv", "metrics.json", "model.ckpt", "train.log")
 TIMES = ("train_time_s", "wall_time_s")
 N = 25  # three steps an epoch
 
@@ -323,6 +324,30 @@ def test_a_run_killed_and_stopped_ends_as_if_it_had_not_been(
     log = (out / "train.log").read_text()
     assert log.count("going on from") == 2 and "afresh" not in log
     assert_same_run(out, finished)
+
+
+@pytest.mark.parametrize("first", ["ends", "is killed"])
+def test_a_second_process_leaves_a_run_to_the_first(
+    root, folder, data, settings, finished, monkeypatch, capfd, first
+):
+    monkeypatch.chdir(root)
+    out = folder / f"twice-{first}"
+    slow = write_settings(folder / "slow.yaml", max_epochs=8 if first == "ends" else 400)
+    process = start(out, data, slow)
+    wait_for("epoch 1:", out / "state" / "train.log", process)
+    if first == "is killed":
+        threading.Timer(3, process.kill).start()
+        # What the killed one did belongs to another run than that of this one.
+        slow = settings
+    assert train(request(out, data, slow)) == 0
+    assert (process.wait() == 0) == (first == "ends")
+    process.stderr.close()
+    said = capfd.readouterr().err
+    assert f"process {process.pid} on " in said and "works on it: waiting" in said
+    assert ("done by that process" in said) == (first == "ends")
+    assert ("starting afresh" in said) == (first == "is killed")
+    assert_same_run(out, finished)
+    assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUTS)
 
 
 def test_a_run_goes_on_when_nobody_reads_its_messages(folder, data, settings, monkeypatch):

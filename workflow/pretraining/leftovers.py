@@ -33,18 +33,19 @@ def wait_for_leftovers(workflow: Any) -> None:
     left = _leftovers(workflow)
     if not left:
         return
-    listed = ", ".join(f"{number} ({job.rule.name})" for number, job in list(left.items())[:SHOWN])
-    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    listed = [f"{number} ({job.rule.name})" for number, (job, _) in left.items()]
+    more = [f"and {len(left) - SHOWN} more"] if len(left) > SHOWN else []
+    cancel = " && ".join(f"scancel --name={name}" for name in sorted({n for _, n in left.values()}))
     print(
-        f"{len(left)} Slurm jobs of an earlier Snakemake process are in the queue or running: "
-        f"{listed}{more}. Waiting until they have ended, so that nothing is done twice. To go on "
-        f"at once: scancel {' '.join(left)} (what they have saved is not lost)",
+        "Still in the queue or running since an earlier Snakemake process: "
+        f"{', '.join(listed[:SHOWN] + more)}. Waiting until they have ended, so that nothing is "
+        f"done twice. To go on at once: {cancel} (what they have saved is not lost)",
         file=sys.stderr,
         flush=True,
     )
     while left.keys() & queued_jobs().keys():
         time.sleep(LOOK)
-    for job in left.values():
+    for job, _ in left.values():
         if _has_succeeded(workflow, job):
             # Note what it was made of, as Snakemake does for a job whose end it sees.
             workflow.async_run(workflow.persistence.finished(job))
@@ -53,8 +54,8 @@ def wait_for_leftovers(workflow: Any) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _leftovers(workflow: Any) -> dict[str, Any]:
-    """Return the queued jobs that are to be done, by their numbers.
+def _leftovers(workflow: Any) -> dict[str, tuple[Any, str]]:
+    """Return the queued jobs that are to be done, and Slurm's names for them, by their numbers.
 
     Snakemake's own record of a job's number is gone as soon as the job runs: a job is known by its
     folder and by the comment that the executor gives it. Tasks of an array share that of the first.
@@ -69,28 +70,28 @@ def _leftovers(workflow: Any) -> dict[str, Any]:
             wanted[f"rule_{job.rule.name}" + (f"_wildcards_{values}" if values else "")] = job
     rules = {job.rule.name: job for job in wanted.values()}
     left = {}
-    for number, comment in queued.items():
+    for number, (name, comment) in queued.items():
         if comment in wanted:
-            left[number] = wanted[comment]
+            left[number] = wanted[comment], name
         elif "_" in number and (rule := comment[5:].partition("_wildcards_")[0]) in rules:
-            left[number] = rules[rule]
+            left[number] = rules[rule], name
     return left
 
 
-def queued_jobs() -> dict[str, str]:
-    """Return the comments of this folder's jobs that wait or run, by their numbers.
+def queued_jobs() -> dict[str, tuple[str, str]]:
+    """Return names and comments of this folder's jobs that wait or run, by their numbers.
 
     A controller that does not answer is asked again.
     """
-    command = ["squeue", "--noheader", "--me", "--array", "--format=%i|%k|%Z"]
+    command = ["squeue", "--noheader", "--me", "--array", "--format=%i|%j|%k|%Z"]
     while True:
         answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if answer.returncode == 0:
             break
         print(f"squeue: {answer.stderr.strip()}; asking again", file=sys.stderr, flush=True)
         time.sleep(LOOK)
-    jobs = (line.split("|", 2) for line in answer.stdout.splitlines())
-    return {number: comment for number, comment, folder in jobs if folder == os.getcwd()}
+    jobs = (line.split("|", 3) for line in answer.stdout.splitlines())
+    return {number: (name, about) for number, name, about, folder in jobs if folder == os.getcwd()}
 
 
 def _has_succeeded(workflow: Any, job: Any) -> bool:
