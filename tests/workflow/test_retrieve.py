@@ -122,7 +122,7 @@ def test_files_in_place_need_no_server_and_wrong_ones_are_left(study):
     output = run(study, PREPARED).stdout
     assert "resources/cu.extxyz: in place" in output
     (folder / "resources/cu.extxyz").write_text("mine")
-    write(study, title="copper")
+    write(study, split={"n_val": 5, "n_test": 4})
     output = run(study, PREPARED, check=False).stdout
     assert "error: dataset Cu: resources/cu.extxyz is in place but has the sha256 " in output
     assert (folder / "resources/cu.extxyz").read_text() == "mine"
