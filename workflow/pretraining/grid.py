@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def grid_table(config: dict[str, Any]) -> pd.DataFrame:
                 names.append(name)
     stand_ins = imported_runs(config)
     rows = [
-        asdict(run)
+        vars(run)
         | {
             "experiments": ",".join(names),
             "path": run_path(run, stand_ins),

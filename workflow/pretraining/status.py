@@ -90,12 +90,16 @@ def summary(
 
 def _hours(table: pd.DataFrame) -> str:
     done = table["state"].isin(DONE)
-    parts = [f"{table.loc[done & table['gpu'], 'measured'].sum():,.1f} GPU h measured"]
+    parts = [f"{_number(table.loc[done & table['gpu'], 'measured'].sum())} GPU h measured"]
     for rows, what in ((done & ~table["gpu"], "h on CPUs"), (~done, "h in unfinished runs")):
         hours = table.loc[rows, "measured"].sum()
         if hours:
-            parts.append(f"{hours:,.1f} {what}")
-    return f"{', '.join(parts)}; about {table['remaining'].sum():,.1f} h left"
+            parts.append(f"{_number(hours)} {what}")
+    return f"{', '.join(parts)}; about {_number(table['remaining'].sum())} h left"
+
+
+def _number(hours: float) -> str:
+    return f"{hours:,.{1 if hours >= 10 else 2}f}"
 
 
 def _counts(table: pd.DataFrame, sizes: bool) -> Iterator[str]:
@@ -111,7 +115,7 @@ def _counts(table: pd.DataFrame, sizes: bool) -> Iterator[str]:
         if sizes:
             label += f" npre {key[4]:,}" * bool(key[4]) + f" n {key[5]:,}" * bool(key[5])
         numbers = [str(counts[state]) if state in counts else "·" for state in shown]
-        hours = [f"{part['measured'].sum():,.1f}", f"{part['remaining'].sum():,.1f}"]
+        hours = [_number(part["measured"].sum()), _number(part["remaining"].sum())]
         rows.append([label, str(len(part)), *numbers, *hours])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
@@ -125,11 +129,11 @@ def _named(config: dict[str, Any], row: Any) -> Iterator[str]:
     progress: Progress = row.progress
     said = [] if progress.epoch is None else [f"epoch {progress.epoch}"]
     if progress.seconds:
-        said.append(f"{progress.seconds / 3600:.1f} h")
+        said.append(f"trained for {_time(progress.seconds)}")
     if progress.by:
         said.append(progress.by)
     if progress.quiet is not None:
-        said.append(f"last word {_ago(progress.quiet)} ago")
+        said.append(f"last word {_time(progress.quiet)} ago")
     yield f"  {row.path.removeprefix('runs/')}" + f": {', '.join(said)}" * bool(said)
     if row.state == "failed":
         yield from (f"    {line}" for line in failure_lines(config["results"], row.path, progress))
@@ -144,7 +148,7 @@ def failure_lines(results: str, path: str, progress: Progress) -> list[str]:
     ]
 
 
-def _ago(seconds: float) -> str:
+def _time(seconds: float) -> str:
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
