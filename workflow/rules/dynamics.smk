@@ -93,6 +93,7 @@ rule md_table:
     input:
         script="workflow/scripts/md_table.py",
         outcomes=test_outcomes,
+        coordination=beside_outcomes("coordination.csv"),
     output:
         csv="<results>/tables/md-{moved}.csv",
         survival="<results>/tables/md-{moved}-survival.csv",
@@ -116,6 +117,8 @@ rule md_figure:
     input:
         script="workflow/scripts/md_figure.py",
         table="<results>/tables/md-{moved}.csv",
+        coordination=beside_outcomes("coordination.csv"),
+        trajectories=beside_outcomes("trajectory.extxyz"),
     output:
         pdf=report(
             "<results>/figures/md-{moved}.pdf",

@@ -34,6 +34,7 @@ rule trajectories_table:
         script="workflow/scripts/trajectories_table.py",
         settings="<results>/settings/dataset~{generated}.yaml",
         trajectories=generated_trajectories,
+        logs=generated_logs,
     output:
         csv="<results>/data/{generated}/trajectories.csv",
         md=report(

@@ -130,6 +130,11 @@ def generated_trajectories(wildcards):
     return trajectory_files(config, wildcards.generated)
 
 
+def generated_logs(wildcards):
+    """Return the logs of the trajectories of a generated dataset."""
+    return [str(Path(file).with_suffix(".csv")) for file in generated_trajectories(wildcards)]
+
+
 def generated_figures(names):
     """Return the tables and figures of generated datasets."""
     figures = expand(

@@ -74,6 +74,15 @@ def test_outcomes(wildcards):
     return outcomes_of(wildcards.moved)
 
 
+def beside_outcomes(name):
+    """Return an input function with a file of each trajectory that has such an outcome."""
+
+    def files(wildcards):
+        return [str(Path(file).with_name(name)) for file in test_outcomes(wildcards)]
+
+    return files
+
+
 def md_options(wildcards):
     """Return the title of a robustness test and the times of its snapshots, as options."""
     test = config["dynamics"][wildcards.moved]
