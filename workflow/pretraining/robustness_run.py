@@ -225,12 +225,12 @@ def _engines(
     try:
         if batched:
             model = load_batch_model(program, device)
-            _choose_convolutions(model.model, request, structures, device)
+            _choose_convolutions(model.model, request, structures[0], device)
             batch = Batch(model, structures, request.settings)
             return batch.systems, batch.advance, batch.drop
         (atoms,) = structures
         atoms.calc = load_calculator(program, device=device)
-        _choose_convolutions(atoms.calc.model, request, structures, device)
+        _choose_convolutions(atoms.calc.model, request, atoms, device)
         engine = AseEngine(atoms, request.settings)
         engine.energy()
         return [engine], engine.advance, lambda engine: None
@@ -243,13 +243,14 @@ def _engines(
 
 
 def _choose_convolutions(
-    model: torch.nn.Module, request: Request, structures: Sequence[Atoms], device: torch.device
+    model: torch.nn.Module, request: Request, start: Atoms, device: torch.device
 ) -> None:
     """Replace the network's convolutions by compiled ones if that pays."""
     if request.protocol["compile"]:
         return
-    start = structures[0]
-    edges = len(neighbor_list("i", start, cutoff_of(model))) * len(structures)
+    # Of all replicas, also when it goes on with those that are left: the choice must stay.
+    moved = len(request.replicas) if request.protocol["engine"] == TORCH_SIM else 1
+    edges = len(neighbor_list("i", start, cutoff_of(model))) * moved
     steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
     choose_convolutions(model, device, EVALUATION * steps * edges, request.kernels, say)
 
