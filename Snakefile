@@ -40,12 +40,14 @@ rule all:
     default_target: True
     input:
         artefacts,
-        # As it was last used: for archives, and where results are copied to.
-        "<results>/settings/configuration.yaml",
 
 
 onstart:
     leftovers.wait_for_leftovers(workflow)
+
+
+onsuccess:
+    record_configuration()
 
 
 onerror:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from pretraining.interruption import write_atomically
 from pretraining.remote import file_sha256
@@ -50,7 +51,6 @@ README = Path(__file__).resolve().parents[1] / "report" / "archive.md"
 def write_archive(
     out: Path,
     config: dict[str, Any],
-    settings: Path,
     written: Iterable[Path],
     root: Path,
     models: bool,
@@ -62,9 +62,7 @@ def write_archive(
     out
         Archive (ZIP).
     config
-        The study's configuration.
-    settings
-        File with all of it, defaults included.
+        The study's configuration, defaults included.
     written
         Files that it was written in.
     root
@@ -79,7 +77,8 @@ def write_archive(
         for folder, patterns in (("results", RESULTS), ("records", chosen))
         for file in found(results, patterns)
     }
-    members["config/configuration.yaml"] = settings
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    members["config/configuration.yaml"] = text.encode()
     members |= {f"config/as-written/{file.name}": file for file in written}
     members["requirements.lock"] = root / "requirements.lock"
     members["models.sha256"] = "".join(

@@ -4,7 +4,6 @@
 rule archive:
     input:
         script="workflow/scripts/archive.py",
-        settings="<results>/settings/configuration.yaml",
         grid="<results>/grid.tsv",
         artefacts=archived,
         page=existing_report,
@@ -17,7 +16,8 @@ rule archive:
         "../../envs/analysis.yaml"
     params:
         written=workflow.configfiles,
+        config=configuration_json,
         models="--models" if config["archive_models"] else "",
     shell:
-        "python {input.script} --config {input.settings} --written {params.written} {params.models} "
-        "--out {output} 2>&1 | tee {log}"
+        "python {input.script} --config - --written {params.written} {params.models} "
+        "--out {output} <<< {params.config:q} 2>&1 | tee {log}"

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
 from snakemake.settings.types import DeploymentMethod
 
 STARTED = time.time()
@@ -31,6 +32,7 @@ from pretraining.entries import (
     trajectory_files,
 )
 from pretraining.errors import UserError
+from pretraining.interruption import write_atomically
 from pretraining.parts import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
 from pretraining.settings import MACHINE_KEYS
 from pretraining.sources import relative_to

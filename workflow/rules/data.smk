@@ -9,7 +9,7 @@ rule settings:
     log:
         "<logs>/settings/{part}.log",
     wildcard_constraints:
-        part="configuration|study|direct|finetune|styles|(pretrain|dataset|generate|source|files|check|weights|descriptors|embedding|umap|dynamics|start)~[^/]+",
+        part="study|direct|finetune|styles|(pretrain|dataset|generate|source|files|check|weights|descriptors|embedding|umap|dynamics|start)~[^/]+",
     localrule: True
     conda:
         "../../envs/analysis.yaml"

@@ -16,14 +16,15 @@ from pretraining.config import load_config, validate_study
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, type=Path, help="the study, defaults included")
+    parser.add_argument("--config", required=True, help="the study (YAML), - for standard input")
     parser.add_argument("--written", nargs="*", default=[], type=Path, help="as it was written")
     parser.add_argument("--models", action="store_true", help="with models and learning curves")
     parser.add_argument("--out", required=True, type=Path, help="archive (ZIP)")
     args = parser.parse_args()
 
-    config = validate_study(load_config(args.config), str(args.config))
-    number = write_archive(args.out, config, args.config, args.written, ROOT, args.models)
+    config = load_config("/dev/stdin" if args.config == "-" else args.config)
+    config = validate_study(config, args.config)
+    number = write_archive(args.out, config, args.written, ROOT, args.models)
     print(f"{args.out}: {number:,} files, {args.out.stat().st_size / 1e6:.1f} MB")
 
 

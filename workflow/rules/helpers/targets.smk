@@ -51,6 +51,11 @@ def status_config(wildcards):
             "error: target 'status': add --nolock, or use python workflow/scripts/status.py "
             f"--config {files or 'FILE'}"
         )
+    return configuration_json(wildcards)
+
+
+def configuration_json(wildcards):
+    """Return the configuration with its defaults, as JSON."""
     return json.dumps(config)
 
 
@@ -68,6 +73,16 @@ def archived(wildcards):
             "--config allow_missing=true"
         )
     return artefacts(wildcards)
+
+
+def record_configuration():
+    """Write down with which configuration tables and figures have been made, for their copies."""
+    folders = (f"{config['results']}/tables/", f"{config['results']}/figures/")
+    if any(str(file).startswith(folders) for job in workflow.dag.jobs for file in job.output):
+        text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
+        file = Path(config["results"]) / "settings/configuration.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 
 def existing_report(wildcards):
