@@ -146,8 +146,8 @@ def test_a_disturbed_training_ends_as_if_nothing_had_been(cluster, disturbed, wh
 
 
 @pytest.mark.faults
-def test_a_training_at_its_time_limit_is_tried_again(cluster, disturbed, whole):
-    """Slurm ends it, as it does where the time was cut short by an operator."""
+def test_a_training_that_is_told_to_end_is_tried_again(cluster, disturbed, whole):
+    """SIGTERM for the whole job, as Slurm sends it at a time limit."""
     head = disturbed.head("--", TARGET)
     disturbed.wait_for_state()
     job = number_of(cluster)
