@@ -1,4 +1,4 @@
-"""The same training on a GPU; skipped where there is none."""
+"""The same training on a GPU, with NequIP's and with compiled convolutions; skipped without one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from toy import write_settings, write_store
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-def test_gpu_and_cpu_agree(tmp_path):
+@pytest.mark.parametrize("kernels", ["never", "always"])
+def test_gpu_and_cpu_agree(tmp_path, kernels):
     data = write_store(tmp_path / "data.h5")
     metrics = {}
-    for device in ("cpu", "cuda"):
-        settings = write_settings(tmp_path / f"{device}.yaml", device=device, max_epochs=3)
+    for device, choice in (("cpu", "never"), ("cuda", kernels)):
+        options = {"device": device, "kernels": choice, "max_epochs": 3}
+        settings = write_settings(tmp_path / f"{device}.yaml", **options)
         out = tmp_path / device
         assert train(Request("direct", data, 25, 1, settings, out)) == 0
         metrics[device] = json.loads((out / "metrics.json").read_text())
