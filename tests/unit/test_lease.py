@@ -18,7 +18,9 @@ from pretraining.errors import UserError
 from pretraining.lease import Lease
 
 HOLD = """
-import sys, time
+import signal, sys, time
+# Ignored by the children of a shell that runs the tests in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, "workflow")
 from pathlib import Path
 from pretraining.lease import Lease

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 from ase.calculators.emt import EMT
-from test_end_to_end import CONFIG, structures
 
+from copper import CONFIG, structures
 from pretraining.store import Store
 
 RUN = "results/copper/runs/direct/target~Cu/source~none/n~3/seed~1/metrics.json"

@@ -7,7 +7,8 @@ import copy
 import ase.io
 import pytest
 import yaml
-from test_end_to_end import CONFIG, structures
+
+from copper import CONFIG, structures
 
 FOLDER = "results/copper/embeddings"
 MAP = {
