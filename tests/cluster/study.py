@@ -11,62 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ase.io
-import numpy as np
 import yaml
-from ase import Atoms
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from slurmcluster import wait_for
 
+import copper
+
 CONFIG = "config/small.yaml"
-# Copper, labelled by two calculators that come with ASE. A training of 3 epochs takes 5 s.
-SMALL: dict[str, Any] = {
+# A training of 3 epochs takes 5 s, and saves its state each second.
+SMALL: dict[str, Any] = copper.CONFIG | {
     "results": "results/small",
-    "datasets": {
-        "Cu-synthetic": {
-            "path": "resources/cu-synthetic.extxyz",
-            "structures": 30,
-            "split": {"n_val": 4, "n_test": 2},
-        },
-        "Cu": {
-            "path": "resources/cu.extxyz",
-            "labels": {"energy": "energy", "forces": "forces"},
-            "energy_reference": {"source": "emt"},
-            "split": {"n_val": 4, "n_test": 6},
-        },
-    },
-    "sources": {
-        "emt": {
-            "title": "EMT",
-            "kind": "empirical",
-            "elements": ["Cu"],
-            "calculator": "ase.calculators.emt.EMT",
-        },
-        "lj": {
-            "title": "Lennard-Jones",
-            "kind": "empirical",
-            "elements": ["Cu"],
-            "calculator": "ase.calculators.lj.LennardJones",
-            "kwargs": {"sigma": 2.3, "epsilon": 0.4, "rc": 5.0, "smooth": True},
-        },
-    },
-    "labelling": {"chunk_size": 8},
-    "network": {"num_layers": 1, "num_features": 4, "cutoff": 3.5},
-    "training": {"max_epochs": 3, "device": "cpu", "batch_size": 4, "checkpoint_seconds": 1},
-    "experiments": {
-        "fig3": {
-            "target": "Cu",
-            "structures": "Cu-synthetic",
-            "sources": ["emt", "lj"],
-            "pretrain_sizes": [12],
-            "pretrain_seeds": [1],
-            "sizes": [3, 6],
-            "finetune_seeds": [1],
-            "direct_seeds": [1],
-        }
-    },
+    "training": copper.CONFIG["training"] | {"checkpoint_seconds": 1},
 }
 # A direct training of the small study, below its results.
 DIRECT = "runs/direct/target~Cu/source~none/n~3/seed~1"
@@ -77,23 +31,6 @@ def long_training(epochs: int) -> dict[str, Any]:
     study = copy.deepcopy(SMALL)
     study["training"] |= {"max_epochs": epochs, "patience": epochs, "kernels": "never"}
     return study
-
-
-def write_structures(path: Path, n: int, seed: int, labelled: bool) -> None:
-    """Write strained and rattled cells of four copper atoms, with EMT's labels or without."""
-    rng = np.random.default_rng(seed)
-    frames: list[Atoms] = []
-    for _ in range(n):
-        atoms = bulk("Cu", cubic=True)
-        atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(scale=0.03, size=(3, 3))))
-        atoms.set_scaled_positions(bulk("Cu", cubic=True).get_scaled_positions())
-        atoms.positions += rng.normal(scale=0.1, size=(4, 3))
-        if labelled:
-            atoms.calc = EMT()
-            results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-            atoms.calc = SinglePointCalculator(atoms, **results)
-        frames.append(atoms)
-    ase.io.write(path, frames)
 
 
 class Checkout:
@@ -122,8 +59,7 @@ class Checkout:
                 continue
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name, follow_symlinks=False)
-        write_structures(folder / "resources/cu-synthetic.extxyz", 30, 1, labelled=False)
-        write_structures(folder / "resources/cu.extxyz", 30, 2, labelled=True)
+        copper.add_files(self)
         self.configure(study or SMALL)
 
     def configure(self, study: dict[str, Any]) -> None:
