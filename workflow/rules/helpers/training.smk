@@ -50,20 +50,24 @@ def gpus(wildcards):
     return int(config["training"]["device"] == "cuda")
 
 
+def machine_json(keys):
+    """Return entries of `training` that say how a job is carried out, as JSON."""
+    return json.dumps({key: config["training"][key] for key in keys})
+
+
 def machine_options(wildcards):
-    """Return how a training is carried out, as JSON."""
-    return json.dumps({key: config["training"][key] for key in MACHINE_KEYS})
+    """Return how a training is carried out."""
+    return machine_json(MACHINE_KEYS)
 
 
 def device_options(wildcards):
-    """Return where a trained model is used, as JSON."""
-    return json.dumps({key: config["training"][key] for key in ("device", "allow_cpu")})
+    """Return where a trained model is used."""
+    return machine_json(["device", "allow_cpu"])
 
 
-def dynamics_machine(wildcards=None):
-    """Return where and how the dynamics of a trained model run, as JSON."""
-    keys = ("device", "allow_cpu", "kernels")
-    return json.dumps({key: config["training"][key] for key in keys})
+def dynamics_machine(wildcards):
+    """Return where and how the dynamics of a trained model run."""
+    return machine_json(["device", "allow_cpu", "kernels"])
 
 
 def training_minutes(wildcards, attempt):
