@@ -186,6 +186,18 @@ def test_a_descriptor_that_does_not_fit_is_named(descriptor, message):
         vectors(diamond("Si", SILICON), descriptor)
 
 
+def test_what_quip_left_in_memory_is_not_its_reason(monkeypatch):
+    import quippy.descriptors
+
+    def refuse(arguments):
+        left = f"parse args_str='{arguments}'" + 9 * " " + "\x10\x14\n7"
+        raise RuntimeError(f'Traceback (most recent call last)\n  File "d.F90", line 2\n    {left}')
+
+    monkeypatch.setattr(quippy.descriptors, "Descriptor", refuse)
+    with pytest.raises(UserError, match=r"'soap': parse args_str='soap'$"):
+        vectors(diamond("Si", SILICON), "soap")
+
+
 def test_no_more_is_imported_than_its_environment_has(root):
     absent = ("pandas", "matplotlib", "umap", "torch", "sklearn", "jsonschema", "snakemake")
     code = "import sys; sys.modules.update(dict.fromkeys(sys.argv[2:])); "

@@ -105,9 +105,14 @@ def soap(descriptor: str):
     try:
         return Descriptor(descriptor)
     except RuntimeError as error:
-        # QUIP's own traceback comes first and what was in its memory last.
-        reason = re.split(r" {3,}|[^ -~]", str(error).strip().splitlines()[-1].strip())[0]
+        reason = _reason(str(error))
         raise UserError(f"quippy does not take the descriptor '{descriptor}': {reason}") from None
+
+
+def _reason(message: str) -> str:
+    """Return what QUIP says after its traceback, without the memory that comes along behind it."""
+    said = re.split(r'File "[^\n]*\n', message)[-1]
+    return re.split(r" {3,}|[^ -~]", said.strip())[0]
 
 
 def vectors_of(atoms: Atoms, chosen: np.ndarray, descriptor) -> np.ndarray:
