@@ -47,8 +47,10 @@ onstart:
 
 
 onsuccess:
+    forget_packs()
     record_configuration()
 
 
 onerror:
+    forget_packs()
     print(status.failures(config, GRID, STARTED), file=sys.stderr)

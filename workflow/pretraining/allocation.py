@@ -24,6 +24,8 @@ SHARE = 0.25
 LOOK = 3600.0
 RETRY = 60.0
 ANSWER = 30.0
+# In the environment of jobs that may consist of several programs: their Snakemake run.
+PACKED = "PRETRAINING_PACKED_BY"
 
 _saved = False
 
@@ -66,23 +68,36 @@ class Watch:
         """
         # It is Slurm that ends it now.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if PACKED in os.environ:
+            # Whoever is first ends all programs of the job: the others are to have saved by then.
+            time.sleep(max(self._end - self._margin / 2 - time.monotonic(), 0))
         try:
             _ask("scontrol", "requeue", str(self.job))
         except (OSError, subprocess.SubprocessError) as error:
-            return _words(error)
+            if not self._has_been_requeued():
+                return _words(error)
         time.sleep(MARGIN)
         return "nothing has happened"
 
+    def _has_been_requeued(self) -> bool:
+        """Whether another program of the same job has done it."""
+        try:
+            state = _ask("squeue", "--noheader", "--jobs", str(self.job), "--format", "%T")
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return state.strip() not in ("RUNNING", "")
+
     def _watch(self) -> None:
         alarm = None
-        margin = MARGIN
         while True:
             try:
                 left = seconds_left(str(self.job))
                 if left is None:
                     return
-                margin = margin if alarm is not None else min(MARGIN, SHARE * left)
-                alarm = time.monotonic() + left - margin
+                if alarm is None:
+                    self._margin = min(MARGIN, SHARE * left)
+                self._end = time.monotonic() + left
+                alarm = self._end - self._margin
             except (OSError, subprocess.SubprocessError):
                 pass  # a controller that does not answer may do so later
             if alarm is None:

@@ -33,7 +33,7 @@ def wait_for_leftovers(workflow: Any) -> None:
     left = _leftovers(workflow)
     if not left:
         return
-    listed = [f"{number} ({job.rule.name})" for number, (job, _) in left.items()]
+    listed = [f"{number} ({jobs[0].rule.name})" for number, (jobs, _) in left.items()]
     more = [f"and {len(left) - SHOWN} more"] if len(left) > SHOWN else []
     cancel = " && ".join(f"scancel --name={name}" for name in sorted({n for _, n in left.values()}))
     print(
@@ -45,7 +45,7 @@ def wait_for_leftovers(workflow: Any) -> None:
     )
     while left.keys() & queued_jobs().keys():
         time.sleep(LOOK)
-    for job, _ in left.values():
+    for job in (job for jobs, _ in left.values() for job in jobs):
         if _has_succeeded(workflow, job):
             # Note what it was made of, as Snakemake does for a job whose end it sees.
             workflow.async_run(workflow.persistence.finished(job))
@@ -54,21 +54,23 @@ def wait_for_leftovers(workflow: Any) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _leftovers(workflow: Any) -> dict[str, tuple[Any, str]]:
+def _leftovers(workflow: Any) -> dict[str, tuple[list[Any], str]]:
     """Return the queued jobs that are to be done, and Slurm's names for them, by their numbers.
 
     Snakemake's own record of a job's number is gone as soon as the job runs: a job is known by its
-    folder and by the comment that the executor gives it. Tasks of an array share that of the first.
+    folder and by the comment that the executor gives it. Tasks of an array share that of the first;
+    a group of jobs has one number, and the name of a pack of trainings tells which they are.
     """
     queued = queued_jobs()
     if not queued:
         return {}
-    wanted: dict[str, Any] = {}
+    wanted: dict[str, list[Any]] = {}
     for job in workflow.dag.needrun_jobs():
-        if not job.is_group():
-            values = "_".join(job.wildcards).replace("/", "_")
-            wanted[f"rule_{job.rule.name}" + (f"_wildcards_{values}" if values else "")] = job
-    rules = {job.rule.name: job for job in wanted.values()}
+        group = workflow.dag.get_job_group(job)
+        values = "" if group else "_".join(job.wildcards).replace("/", "_")
+        comment = f"rule_{(group or job).name}" + (f"_wildcards_{values}" if values else "")
+        wanted.setdefault(comment, []).append(job)
+    rules = {jobs[0].rule.name: jobs[:1] for jobs in wanted.values()}
     left = {}
     for number, (name, comment) in queued.items():
         if comment in wanted:

@@ -26,6 +26,7 @@ MACHINE_KEYS = (
     "workers",
     "threads",
     "kernels",
+    "pack",
 )
 
 CHOICES = {"device": ("auto", "cpu", "cuda"), "kernels": ("auto", "always", "never")}
@@ -71,6 +72,8 @@ class Training:
         Compiled loops in place of NequIP's own convolutions, with the same results up to rounding:
         ``auto`` for runs on the CPU that are long enough to be worth their making, ``always`` or
         ``never``.
+    pack
+        How many runs share a GPU, and a job of a cluster: of use to the workflow only.
     compile
         Whether the network goes through ``torch.compile`` (minutes to start, then faster steps).
     """
@@ -91,6 +94,7 @@ class Training:
     workers: int = 0
     threads: int = 1
     kernels: str = "auto"
+    pack: int = 1
     compile: bool = False
 
 

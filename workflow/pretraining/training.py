@@ -42,6 +42,7 @@ from pretraining.modelfile import (
     set_weights,
     type_names_of_model,
 )
+from pretraining.packing import keep, take_back
 from pretraining.power import PowerMeter
 from pretraining.remote import file_sha256
 from pretraining.runstate import RunState
@@ -160,6 +161,8 @@ class Run:
         with Lease(self.request.out / "running.json", self.request.name) as self.lease:
             if self.lease.waited and self._is_done():
                 say(f"{self.request.name}: done by that process")
+            elif take_back(self.request.out, digest(self.identity)):
+                say(f"{self.request.name}: done before, in a job that it shares with others")
             else:
                 self._execute()
 
@@ -321,6 +324,7 @@ class Run:
         )
         self.state.hand_over_log(out / "train.log")
         write_json(out / "metrics.json", metrics)
+        keep(out)
         self.state.remove()
 
     def _about(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import yaml
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from pretraining import estimate
 from pretraining import grid as grids
 from pretraining import protocol
-from pretraining import leftovers, remote, retrieval, robustness, samples, status
+from pretraining import leftovers, packing, remote, retrieval, robustness, samples, status
 from pretraining.config import validate_study
 from pretraining.yamlfile import read_yaml
 from pretraining.entries import (

@@ -14,9 +14,12 @@ rule pretrain:
         f"<logs>/{PRETRAINING}.log",
     conda:
         "../../envs/train.yaml"
+    group:
+        training_group
     threads: training_threads
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
+        gres=training_gres,
         mem_mb=training_memory,
         runtime=training_minutes,
         # Not a parameter: another device is no reason to train again.
@@ -41,9 +44,12 @@ rule direct:
         f"<logs>/{DIRECT}.log",
     conda:
         "../../envs/train.yaml"
+    group:
+        training_group
     threads: training_threads
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
+        gres=training_gres,
         mem_mb=training_memory,
         runtime=training_minutes,
         # Not a parameter: another device is no reason to train again.
@@ -68,9 +74,12 @@ rule finetune:
         f"<logs>/{FINETUNING}.log",
     conda:
         "../../envs/train.yaml"
+    group:
+        training_group
     threads: training_threads
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
+        gres=training_gres,
         mem_mb=training_memory,
         runtime=training_minutes,
         # Not a parameter: another device is no reason to train again.
