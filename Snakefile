@@ -54,3 +54,4 @@ onsuccess:
 onerror:
     forget_packs()
     print(status.failures(config, GRID, STARTED), file=sys.stderr)
+    leftovers.go_on_after_failures(workflow)

@@ -1,7 +1,8 @@
-"""Jobs in the queue of an earlier Snakemake process that was killed or lost its machine.
+"""What Snakemake alone does not see: jobs of an earlier process, and successes within a failure.
 
-Slurm goes on with them, while a new Snakemake process knows nothing of them: it would submit the
-same jobs again. So it first waits until they have ended, and then decides anew what is to be done.
+Slurm goes on with the jobs of a Snakemake process that was killed or lost its machine, while a new
+one knows nothing of them: it would submit the same jobs again. So it first waits until they have
+ended, and then decides anew what is to be done.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from pretraining import packing
 
 LOOK = 10.0  # seconds
 SHOWN = 5
@@ -50,6 +53,39 @@ def wait_for_leftovers(workflow: Any) -> None:
             # Note what it was made of, as Snakemake does for a job whose end it sees.
             workflow.async_run(workflow.persistence.finished(job))
     print("They have ended: starting again", file=sys.stderr, flush=True)
+    _start_again(workflow)
+
+
+def go_on_after_failures(workflow: Any) -> None:
+    """Start Snakemake again if a job that failed has made what others can go on with.
+
+    To be called at the end (``onerror``). Of a group of jobs of which one fails, Snakemake takes
+    all to have failed, and leaves what follows from the others. Started again, it sees them done,
+    so that this comes to an end.
+
+    Parameters
+    ----------
+    workflow
+        Snakemake's.
+    """
+    settings, scheduler, dag = workflow.dag_settings, workflow.scheduler, workflow.dag
+    if settings.forceall or settings.forcerun or settings.forcetargets:
+        return
+    if scheduler.running or scheduler._user_kill:
+        return  # it has been interrupted
+    groups = [job for job in scheduler.failed if job.is_group()]
+    done = {job for group in groups for job in group if _has_succeeded(workflow, job)}
+    waiting = {after for job in done for after in dag.depending[job]}
+    missing = set(dag.needrun_jobs()) - done
+    if any(one in missing and missing.isdisjoint(dag.dependencies[one]) for one in waiting):
+        print("Going on with what follows from the runs that have not failed", file=sys.stderr)
+        os.environ[packing.APART] = "1"
+        _start_again(workflow)
+
+
+def _start_again(workflow: Any) -> None:
+    """Start the same Snakemake again in this process' place."""
+    sys.stderr.flush()
     workflow.persistence.unlock()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

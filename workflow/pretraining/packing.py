@@ -22,13 +22,17 @@ from pretraining.settings import digest
 
 OUTPUTS = ("model.ckpt", "curve.csv", "metrics.json")
 KEPT, OWNER = ".finished", "owner"
+# In the environment of a Snakemake that goes on after failures.
+APART = "PRETRAINING_PACKED_APART"
 
 
-def packs(grid: pd.DataFrame, seconds: dict[str, float], size: int) -> dict[str, str]:
+def packs(
+    grid: pd.DataFrame, seconds: dict[str, float], size: int, apart: bool = False
+) -> dict[str, str]:
     """Share out the trainings to packs of at most `size` of a kind.
 
     None takes more than twice as long as another of its pack, and those come together whose
-    pre-trainings end at about the same time.
+    pre-trainings end at about the same time: a pack starts when all of them have ended.
 
     Parameters
     ----------
@@ -38,6 +42,8 @@ def packs(grid: pd.DataFrame, seconds: dict[str, float], size: int) -> dict[str,
         Expected time of each run, s, by its path.
     size
         Most runs of a pack.
+    apart
+        Whether the runs of a pack have the same pre-training, so that none waits for another's.
 
     Returns
     -------
@@ -46,15 +52,14 @@ def packs(grid: pd.DataFrame, seconds: dict[str, float], size: int) -> dict[str,
     """
     runs = grid[~grid["imported"]].sort_values(["structures", "npre", "n", "seed"], kind="stable")
 
-    def duration(run: tuple) -> tuple[str, int]:
-        return run.kind, math.floor(math.log2(max(seconds[run.path], 1.0)))
+    def alike(run: tuple) -> tuple[str, int, str]:
+        doublings = math.floor(math.log2(max(seconds[run.path], 1.0)))
+        return run.kind, doublings, run.parent if apart else ""
 
     found = {}
-    ordered = sorted(
-        runs.itertuples(), key=lambda run: (*duration(run), seconds.get(run.parent, 0.0))
-    )
-    for (kind, _), alike in groupby(ordered, duration):
-        paths = [run.path for run in alike]
+    ordered = sorted(runs.itertuples(), key=lambda run: (*alike(run), seconds.get(run.parent, 0.0)))
+    for (kind, *_), group in groupby(ordered, alike):
+        paths = [run.path for run in group]
         count = math.ceil(len(paths) / size)
         for number in range(count):
             # As many in each as can be.

@@ -12,10 +12,10 @@ rule pretrain:
         curve=f"<results>/runs/{PRETRAINING}/curve.csv",
     log:
         f"<logs>/{PRETRAINING}.log",
-    conda:
-        "../../envs/train.yaml"
     group:
         training_group
+    conda:
+        "../../envs/train.yaml"
     threads: training_threads
     resources:
         gpu=training_gpus,
@@ -42,10 +42,10 @@ rule direct:
         curve=f"<results>/runs/{DIRECT}/curve.csv",
     log:
         f"<logs>/{DIRECT}.log",
-    conda:
-        "../../envs/train.yaml"
     group:
         training_group
+    conda:
+        "../../envs/train.yaml"
     threads: training_threads
     resources:
         gpu=training_gpus,
@@ -72,10 +72,10 @@ rule finetune:
         curve=f"<results>/runs/{FINETUNING}/curve.csv",
     log:
         f"<logs>/{FINETUNING}.log",
-    conda:
-        "../../envs/train.yaml"
     group:
         training_group
+    conda:
+        "../../envs/train.yaml"
     threads: training_threads
     resources:
         gpu=training_gpus,

@@ -3,7 +3,7 @@
 # Runs that share a GPU: in one job of the cluster, or side by side on a workstation.
 PACKS = {}
 if config["training"]["pack"] > 1 and workflow.nodes is not None:
-    PACKS = packing.packs(GRID, SECONDS, config["training"]["pack"])
+    PACKS = packing.packs(GRID, SECONDS, config["training"]["pack"], packing.APART in os.environ)
     if workflow.is_main_process:
         os.environ.setdefault(packing.PACKED, uuid.uuid4().hex)
 elif config["training"]["pack"] > 1:
