@@ -26,7 +26,6 @@ MD_TEST = {
     "thermostat": "nose-hoover",
     "damping_fs": 50.0,
     "engine": "ase",
-    "compile": False,
     "frame_every_ps": 0.01,
     "log_every_ps": 0.005,
     "radius": 1.85,

@@ -29,7 +29,7 @@ DIRECT = "runs/direct/target~Cu/source~none/n~3/seed~1"
 def long_training(epochs: int) -> dict[str, Any]:
     """Return a study like :data:`SMALL` whose trainings have that many epochs, of some 20 ms."""
     study = copy.deepcopy(SMALL)
-    study["training"] |= {"max_epochs": epochs, "patience": epochs, "kernels": "never"}
+    study["training"] |= {"max_epochs": epochs, "patience": epochs, "compile": "never"}
     return study
 
 

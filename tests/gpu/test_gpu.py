@@ -1,4 +1,4 @@
-"""The same training on a GPU, with NequIP's and with compiled convolutions; skipped without one."""
+"""The same training on a GPU, with NequIP's modules and in programs; skipped without one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from toy import write_settings, write_store
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-@pytest.mark.parametrize("kernels", ["never", "always"])
-def test_gpu_and_cpu_agree(tmp_path, kernels):
+@pytest.mark.parametrize("wanted", ["never", "always"])
+def test_gpu_and_cpu_agree(tmp_path, wanted):
     data = write_store(tmp_path / "data.h5")
     metrics = {}
-    for device, choice in (("cpu", "never"), ("cuda", kernels)):
-        options = {"device": device, "kernels": choice, "max_epochs": 3}
+    for device, choice in (("cpu", "never"), ("cuda", wanted)):
+        options = {"device": device, "compile": choice, "max_epochs": 3}
         settings = write_settings(tmp_path / f"{device}.yaml", **options)
         out = tmp_path / device
         assert train(Request("direct", data, 25, 1, settings, out)) == 0
         metrics[device] = json.loads((out / "metrics.json").read_text())
+        assert ("not compiled" in (out / "train.log").read_text()) == (choice == "never")
     assert metrics["cuda"]["device"] == "cuda"
     for part in ("val", "test"):
         for name, value in metrics["cpu"][part].items():

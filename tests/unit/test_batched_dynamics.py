@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -16,6 +17,7 @@ pytest.importorskip("torch_sim", reason="torch-sim is not installed")
 
 from nequip.integrations.torchsim import NequIPTorchSimCalc
 
+from pretraining.compiled import CompiledNetwork, compiled_network
 from pretraining.dynamics import Settings, thermalise
 from pretraining.dynamics_ase import AseEngine
 from pretraining.dynamics_torchsim import Batch, load_batch_model
@@ -23,6 +25,7 @@ from pretraining.errors import UserError
 from pretraining.failure import CRITERIA
 from pretraining.inference import load_calculator
 from pretraining.interruption import Interrupted
+from pretraining.programs import FOLDER_VARIABLE
 from pretraining.protocol import Stage
 from pretraining.robustness_files import COORDINATION, OUTCOME, THERMODYNAMICS, TRAJECTORY
 from pretraining.robustness_run import Request, run
@@ -45,7 +48,6 @@ PROTOCOL = {
     "thermostat": "nose-hoover",
     "damping_fs": 50.0,
     "engine": "torch-sim",
-    "compile": False,
     "frame_every_ps": 0.01,
     "log_every_ps": 0.005,
     "radius": 1.85,
@@ -182,29 +184,38 @@ def test_a_batch_of_one_is_a_batch_of_three(tmp_path, model, start):
     np.testing.assert_allclose(*ends, atol=1e-5)
 
 
-def test_a_compiled_model_gives_the_same_trajectories(tmp_path, start):
+def test_a_compiled_model_gives_the_same_trajectories(tmp_path, start, monkeypatch, capfd):
     """It is compiled once, for any number of replicas, one included."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "cache"))
     settings = write_settings(tmp_path / "settings.yaml", {"num_layers": 1}, max_epochs=2)
     data = write_store(tmp_path / "data.h5", n=20, n_val=3, n_test=3)
     train(Training("direct", data, 12, 1, settings, tmp_path / "run"))
     model = tmp_path / "run" / "model.ckpt"
-    asked = request(model, start, tmp_path / "compiled", compile=True)
+    asked = request(model, start, tmp_path / "compiled")
+    asked = dataclasses.replace(asked, compile="always")
     with pytest.raises(Interrupted):
         run(asked, StopAt(17))
-    (program,) = tmp_path.rglob("*.nequip.pt2")
+    (program,) = (tmp_path / "cache").glob("predictions-*.pt2")
+    made = program.stat().st_mtime_ns
+    network = load_batch_model(model, "cpu")
+    network.model = compiled_network(network.model, model, structure(), print)
+    assert isinstance(network.model, CompiledNetwork)
     for n in (1, 3):
         frames = [structure(seed) for seed in range(n)]
-        plain, compiled = (Batch(load_batch_model(path, "cpu"), frames, Settings())
-                           for path in (model, program))  # fmt: skip
+        plain, compiled = (
+            Batch(moved, frames, Settings()) for moved in (load_batch_model(model, "cpu"), network)
+        )
         for one, other in zip(plain.systems, compiled.systems, strict=True):
             np.testing.assert_allclose(one.read()[1], other.read()[1], atol=1e-5)
             assert one.energy() == pytest.approx(other.energy(), abs=1e-5)
     run(asked)
+    assert "moved by a program" in capfd.readouterr().err
     run(request(model, start, tmp_path / "plain"))
+    assert "moved by a program" not in capfd.readouterr().err
     for plain, compiled in zip(logs(tmp_path / "plain"), logs(tmp_path / "compiled"), strict=True):
         np.testing.assert_allclose(plain["potential_ev"], compiled["potential_ev"], atol=1e-4)
         np.testing.assert_allclose(plain["temperature_k"], compiled["temperature_k"], rtol=1e-4)
-    assert not program.exists()
+    assert program.stat().st_mtime_ns == made
 
 
 # ---------------------------------------------------------------- ends

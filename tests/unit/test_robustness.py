@@ -13,7 +13,6 @@ from ase import Atoms, units
 from ase.build import bulk, graphene
 from ase.io import read, write
 
-from pretraining.compiled import compile_model
 from pretraining.coordination import FOLDS, LAYERING, fold_counts, layering, neighbours
 from pretraining.dynamics import Frame, Settings
 from pretraining.errors import UserError
@@ -266,28 +265,6 @@ def test_torch_sim_where_it_is_not_installed(tmp_path, model, start, monkeypatch
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(UserError, match="pip install torch-sim-atomistic==.*set engine: ase"):
         run(request(model, start, tmp_path, engine="torch-sim"))
-
-
-def test_a_compiled_model_gives_the_same_trajectory(tmp_path, start):
-    settings = write_settings(tmp_path / "settings.yaml", {"num_layers": 1}, max_epochs=2)
-    data = write_store(tmp_path / "data.h5", n=20, n_val=3, n_test=3)
-    train(Training("direct", data, 12, 1, settings, tmp_path / "run"))
-    model = tmp_path / "run" / "model.ckpt"
-    stages = [{"temperature": 300, "ps": 0.02}]
-    last = []
-    for compiled in (False, True):
-        out = tmp_path / f"{compiled}"
-        run(request(model, start, out, stages=stages, compile=compiled))
-        last.append(read(out / "replica~1" / "trajectory.extxyz", -1))
-        assert not (out / "replica~1" / "state").exists()
-    assert np.abs(last[0].positions - last[1].positions).max() < 1e-4
-    assert last[0].info["potential_energy"] == pytest.approx(last[1].info["potential_energy"])
-
-
-def test_what_cannot_be_compiled_is_said(tmp_path):
-    with pytest.raises(UserError, match="none.ckpt cannot be compiled"):
-        compile_model(tmp_path / "none.ckpt", tmp_path / "x.nequip.pt2")
-    assert not list(tmp_path.iterdir())
 
 
 class StopAt:

@@ -390,10 +390,11 @@ def test_a_signal_alone_makes_a_run_save_its_state(folder, data, finished):
     assert_same_run(out, finished)
 
 
-def flip_a_bit(content):
-    """Change one bit in the middle of a file, where weights are: PyTorch itself loads them."""
+def flip_bits(content):
+    """Change bits in the middle of a file, where weights are: PyTorch itself loads them."""
     middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    flipped = bytes(byte ^ 1 for byte in content[middle : middle + 256])
+    return content[:middle] + flipped + content[middle + 256 :]
 
 
 @pytest.mark.parametrize(
@@ -403,7 +404,7 @@ def flip_a_bit(content):
         ("end-missing", lambda content: content[:-1]),
         ("empty", lambda content: b""),
         ("garbage", lambda content: b"\x80" * len(content)),
-        ("bit", flip_a_bit),
+        ("bits", flip_bits),
     ],
 )
 def test_a_broken_checkpoint_is_set_aside_and_the_one_before_used(

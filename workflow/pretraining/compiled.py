@@ -1,57 +1,96 @@
-"""Trained models as machine code, by NequIP's own ``nequip-compile``: shorter steps of dynamics."""
+"""A trained network as a program, in the place of NequIP's module in a calculator."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from ase import Atoms
+from nequip.data import AtomicDataDict as Key
+from nequip.nn import GraphModel
 
-from pretraining.errors import UserError
+from pretraining.data import TypeMapper, add_neighbours, to_data
+from pretraining.modelfile import cutoff_of, network_config_of, type_names_of_model
+from pretraining.step import INPUTS, PREDICTIONS, Functions
 
-SUFFIX = ".nequip.pt2"
+# Of a prediction there is no loss.
+NO_LOSS = {"energy": 1.0, "forces": 1.0}
 
 
-def compile_model(
-    model: Path, out: Path, device: torch.device | str = "cpu", target: str = "ase"
-) -> None:
-    """Compile a model; takes a minute or two, and a C++ compiler on the machine.
+class CompiledNetwork(torch.nn.Module):
+    """Energies and forces of one or more structures.
+
+    Parameters
+    ----------
+    functions
+        Those of the network.
+    model
+        The network.
+    """
+
+    def __init__(self, functions: Functions, model: GraphModel) -> None:
+        super().__init__()
+        self._functions = functions
+        self._weights = list(model.parameters())
+
+    def forward(self, data: Key.Type) -> Key.Type:
+        """Return what NequIP's module would, as far as molecular dynamics needs it."""
+        data = Key.with_batch_(dict(data))
+        n_structures, n_atoms = len(data[Key.NUM_NODES_KEY]), len(data[Key.POSITIONS_KEY])
+        batch = {name: data[name] for name in INPUTS}
+        if n_structures == 1:
+            batch = _with_lone_atom(batch)
+        energies, forces = self._functions.predict(batch, self._weights)
+        data[Key.TOTAL_ENERGY_KEY] = energies[:n_structures]
+        data[Key.FORCE_KEY] = forces[:n_atoms]
+        return data
+
+
+def compiled_network(
+    model: GraphModel, path: Path, structure: Atoms, say: Callable[[str], None]
+) -> torch.nn.Module:
+    """Return what takes a network's place in a calculator; the network if it cannot be compiled.
 
     Parameters
     ----------
     model
-        A run's ``model.ckpt``.
-    out
-        File to write, atomically; its name ends in ``.nequip.pt2``.
-    device
-        What it will run on.
-    target
-        ``ase`` for :func:`pretraining.inference.load_calculator`, ``pair_nequip`` for LAMMPS.
-
-    Raises
-    ------
-    UserError
-        If NequIP cannot compile it.
+        The network, where it will run.
+    path
+        Its file.
+    structure
+        Such as will be evaluated.
+    say
+        Is told what takes long, and why the network stays.
     """
-    partial = out.with_name(f".{os.getpid()}.{out.name}")
-    command = [sys.executable, "-m", "nequip.scripts.compile", str(model), str(partial)]
-    command += ["--device", torch.device(device).type, "--mode", "aotinductor", "--target", target]
-    # The checkpoint names the network's modules.
-    here = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path}
-    try:
-        process = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        if process.returncode != 0:
-            last = (process.stdout.strip().splitlines() or ["no message"])[-1]
-            raise UserError(
-                f"{model} cannot be compiled ({last}): see that the machine has a C++ compiler, or "
-                "set compile: false"
-            )
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+    config = network_config_of(path)
+    if config is None:
+        say(f"not compiled: {path} does not tell how its network was built")
+        return model
+    device = next(model.parameters()).device
+    arrays = {
+        "positions": structure.positions,
+        "cell": structure.cell.array,
+        "pbc": structure.pbc,
+    }
+    types = TypeMapper(type_names_of_model(model))(structure.numbers, "the structure")
+    one = add_neighbours(to_data(arrays, types), cutoff_of(model))
+    functions = Functions(model, NO_LOSS)
+    example = _with_lone_atom(Key.batched_from_list([one, one]))
+    functions.compile(config, Key.to_(example, device), say, [PREDICTIONS])
+    return CompiledNetwork(functions, model) if functions.compiled else model
+
+
+def _with_lone_atom(batch: Key.Type) -> Key.Type:
+    """Add a structure of one atom: programs are for two structures and more."""
+    n_structures = len(batch[Key.NUM_NODES_KEY])
+    cell = batch[Key.CELL_KEY].view(-1, 3, 3)
+    more = {
+        Key.POSITIONS_KEY: batch[Key.POSITIONS_KEY].new_zeros(1, 3),
+        Key.CELL_KEY: torch.eye(3, dtype=cell.dtype, device=cell.device)[None],
+        Key.ATOM_TYPE_KEY: batch[Key.ATOM_TYPE_KEY].new_zeros(1),
+        Key.BATCH_KEY: batch[Key.BATCH_KEY].new_full((1,), n_structures),
+        Key.NUM_NODES_KEY: batch[Key.NUM_NODES_KEY].new_ones(1),
+    }
+    batch = batch | {Key.CELL_KEY: cell}
+    return batch | {name: torch.cat([batch[name], tensor]) for name, tensor in more.items()}

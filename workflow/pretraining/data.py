@@ -149,11 +149,20 @@ class StructureDataset(Dataset):
 
     def __getitem__(self, i: int) -> Key.Type:
         data = dict(self._structures[i])
-        indices, shifts = self._pairs[i] or self._find_pairs(data)
-        data[Key.EDGE_INDEX_KEY] = indices.long()
-        data[Key.EDGE_CELL_SHIFT_KEY] = shifts.double()
+        data[Key.EDGE_INDEX_KEY], data[Key.EDGE_CELL_SHIFT_KEY] = self._pairs[
+            i
+        ] or self._find_pairs(data)
         del data[Key.PBC_KEY]
         return data
+
+    def to(self, device: torch.device) -> None:
+        """Keep the structures on a device, if all of their neighbour lists are kept."""
+        if self.n_cached < len(self):
+            return
+        self._structures = [Key.to_(data, device) for data in self._structures]
+        self._pairs = [
+            (indices.to(device), shifts.to(device)) for indices, shifts in filter(None, self._pairs)
+        ]
 
     @property
     def n_cached(self) -> int:
@@ -198,6 +207,14 @@ class EpochSampler(Sampler[int]):
         return iter(order[self.done :].tolist())
 
 
+def collate(structures: list[Key.Type]) -> Key.Type:
+    """Join structures in NequIP's form, their neighbour lists in as few bytes as they are kept."""
+    batch = Key.batched_from_list(structures)
+    batch[Key.EDGE_INDEX_KEY] = batch[Key.EDGE_INDEX_KEY].long()
+    batch[Key.EDGE_CELL_SHIFT_KEY] = batch[Key.EDGE_CELL_SHIFT_KEY].double()
+    return batch
+
+
 def make_loader(
     dataset: StructureDataset, batch_size: int, *, workers: int = 0, **kwargs: Any
 ) -> DataLoader:
@@ -205,7 +222,7 @@ def make_loader(
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        collate_fn=Key.batched_from_list,
+        collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
         **kwargs,

@@ -20,7 +20,6 @@ import torch
 from ase import Atoms, units
 from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
 
-from pretraining.compiled import SUFFIX
 from pretraining.dynamics import Settings
 from pretraining.dynamics_ase import NoseHooverChain
 from pretraining.errors import UserError
@@ -42,24 +41,15 @@ except ImportError as error:
 
 
 def load_batch_model(path: Path, device: torch.device | str) -> NequIPTorchSimCalc:
-    """Return a trained network, or one compiled for batches, as a model of torch-sim."""
+    """Return a trained network as a model of torch-sim."""
     # Lists of neighbours on the GPU, where NVIDIA's package for them is installed.
     on_gpu = torch.device(device).type == "cuda" and find_spec("nvalchemiops") is not None
-    backend = "alchemiops" if on_gpu else "matscipy"
-    if path.name.endswith(SUFFIX):
-        model = NequIPTorchSimCalc.from_compiled_model(
-            path,
-            device=device,
-            chemical_species_to_atom_type_map=True,
-            neighborlist_backend=backend,
-        )
-    else:
-        network = load_model(path, device=device)
-        transforms = [
-            ChemicalSpeciesToAtomTypeMapper(type_names_of_model(network)),
-            NeighborListTransform(cutoff_of(network), backend=backend),
-        ]
-        model = NequIPTorchSimCalc(network, device=device, transforms=transforms)
+    network = load_model(path, device=device)
+    transforms = [
+        ChemicalSpeciesToAtomTypeMapper(type_names_of_model(network)),
+        NeighborListTransform(cutoff_of(network), backend="alchemiops" if on_gpu else "matscipy"),
+    ]
+    model = NequIPTorchSimCalc(network, device=device, transforms=transforms)
     model.compute_stress = False
     return model
 

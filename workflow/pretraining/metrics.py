@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from nequip.data import AtomicDataDict as Key
-from nequip.train import EnergyForceMetrics
 
-from pretraining.data import StructureDataset, make_loader
+from pretraining.step import Functions
 
 ENERGY = "energy_rmse_mev_per_atom"
 FORCE = "force_rmse_ev_per_angstrom"
@@ -41,27 +40,39 @@ NO_ERRORS = named_errors(math.nan, math.nan)
 
 
 def errors_of(
-    model: torch.nn.Module, dataset: StructureDataset, batch_size: int, device: torch.device
-) -> dict[str, Any]:
-    """Compute a network's errors on a set; all None for an empty one.
+    functions: Functions,
+    weights: Sequence[torch.Tensor],
+    batches: Iterable[Key.Type],
+    device: torch.device,
+) -> tuple[float, float]:
+    """Compute a network's errors on a set.
 
     Parameters
     ----------
-    model
-        Network in evaluation mode, on `device`.
-    dataset
-        Labelled structures.
-    batch_size
-        Structures a batch, which does not change the result but for rounding.
+    functions
+        Those of the network.
+    weights
+        Its weights, on `device`.
+    batches
+        Labelled structures. How they are shared out changes the result but for rounding.
+
+    Returns
+    -------
+    tuple
+        RMSE of the energy an atom, eV, and of the force components, eV/Å; not numbers for an empty
+        set.
     """
-    if not len(dataset):
-        return dict(NO_ERRORS)
-    metrics = EnergyForceMetrics(coeffs={}).to(device)
-    for batch in make_loader(dataset, batch_size):
+    squares = torch.zeros(2, dtype=torch.float64, device=device)
+    n_structures, n_components = 0, 0
+    for batch in batches:
         batch = Key.to_(batch, device)
-        metrics(Key.detach_(model(batch)), batch)
-    values = metrics.compute()
-    return named_errors(
-        float(values["per_atom_energy_rmse"]),
-        float(values["forces_rmse"]),
-    )
+        energies, forces = functions.predict(batch, weights)
+        n_atoms = batch[Key.NUM_NODES_KEY].view(-1, 1)
+        squares[0] += ((energies - batch[Key.TOTAL_ENERGY_KEY]) / n_atoms).double().square().sum()
+        squares[1] += (forces - batch[Key.FORCE_KEY]).double().square().sum()
+        n_structures += len(n_atoms)
+        n_components += forces.numel()
+    energy, force = squares.tolist()
+    if not n_structures:
+        return math.nan, math.nan
+    return math.sqrt(energy / n_structures), math.sqrt(force / n_components)

@@ -67,8 +67,6 @@ def make_module(
     quiet_lightning()
     set_global_state(allow_tf32=False)
     check_network_config(model)
-    if training.compile:
-        model = model | {"compile_mode": "compile"}
     config = {
         "model": model,
         "ema_decay": training.ema_decay,
@@ -84,7 +82,11 @@ def make_module(
             "_target_": "nequip.train.EnergyForceMetrics",
             "coeffs": {"per_atom_energy_rmse": None, "forces_rmse": 1.0},
         },
-        "optimizer": {"_target_": "torch.optim.Adam", "lr": training.learning_rate},
+        "optimizer": {
+            "_target_": "torch.optim.Adam",
+            "lr": training.learning_rate,
+            "fused": True,  # one pass over the weights
+        },
         "num_datasets": {"train": 1, "val": 1, "test": 0, "predict": 0},
     }
     info = {
@@ -204,6 +206,18 @@ def load_model(
                 "weights (.pth)"
             ) from error
     return model.eval().to(device)
+
+
+def network_config_of(path: str | Path) -> dict[str, Any] | None:
+    """Return how the network of a run's ``model.ckpt`` was built; None for other files.
+
+    The configuration is that of :func:`pretraining.builders.network_config`.
+    """
+    if Path(path).suffix != ".ckpt":
+        return None
+    # Has been opened before, by load_model.
+    content = torch.load(path, map_location="cpu", weights_only=False)
+    return content["hyper_parameters"]["model"]
 
 
 def cutoff_of(model: GraphModel) -> float:

@@ -14,13 +14,13 @@ import torch
 from ase import Atoms
 from ase.io import read
 from ase.neighborlist import neighbor_list
+from nequip.nn import GraphModel
 
-from pretraining.compiled import SUFFIX, compile_model
+from pretraining.compiled import compiled_network
 from pretraining.dynamics import Settings, thermalise
 from pretraining.dynamics_ase import AseEngine
 from pretraining.errors import UserError
 from pretraining.failure import FailureMonitor, Limits
-from pretraining.fusion import EVALUATION, choose_convolutions
 from pretraining.inference import load_calculator
 from pretraining.interruption import StopRequest, say
 from pretraining.machine import device_name, resolve_device, versions
@@ -30,7 +30,9 @@ from pretraining.recorder import Recorder
 from pretraining.remote import file_sha256
 from pretraining.robustness import TORCH_SIM, duration_ps, test_stages
 from pretraining.robustness_files import bare, finish, measures
+from pretraining.settings import WORTH_COMPILING
 from pretraining.simulation import CHECKPOINT_SECONDS, Course, simulate
+from pretraining.step import PREDICTION, plain_seconds
 
 STATE = "state"  # the folder of what a trajectory goes on from
 
@@ -52,7 +54,7 @@ class Request:
         With ``engine: torch-sim`` all of them move in one batch.
     out
         Folder to write; each replica has a folder of its own in it, ``replica~1``.
-    device, allow_cpu, kernels
+    device, allow_cpu, compile
         As of :class:`pretraining.settings.Training`.
     """
 
@@ -63,7 +65,7 @@ class Request:
     out: Path
     device: str = "auto"
     allow_cpu: bool = False
-    kernels: str = "auto"
+    compile: str = "auto"
 
     def folder(self, replica: int) -> Path:
         """Where the files of a replica belong."""
@@ -215,22 +217,15 @@ def _engines(
     if batched:
         # Optional: it cannot be imported where torch-sim is not installed.
         from pretraining.dynamics_torchsim import Batch, load_batch_model
-    program = request.model
-    if request.protocol["compile"]:
-        # A trajectory goes on with the program that it began with.
-        program = folder / f"model{SUFFIX}"
-        if not program.exists():
-            say(f"{request.model.parent.name}: compiling the model")
-            compile_model(request.model, program, device, "batch" if batched else "ase")
     try:
         if batched:
-            model = load_batch_model(program, device)
-            _choose_convolutions(model.model, request, structures[0], device)
+            model = load_batch_model(request.model, device)
+            model.model = _network(model.model, request, structures[0])
             batch = Batch(model, structures, request.settings)
             return batch.systems, batch.advance, batch.drop
         (atoms,) = structures
-        atoms.calc = load_calculator(program, device=device)
-        _choose_convolutions(atoms.calc.model, request, atoms, device)
+        atoms.calc = load_calculator(request.model, device=device)
+        atoms.calc.model = _network(atoms.calc.model, request, atoms)
         engine = AseEngine(atoms, request.settings)
         engine.energy()
         return [engine], engine.advance, lambda engine: None
@@ -242,17 +237,23 @@ def _engines(
         ) from error
 
 
-def _choose_convolutions(
-    model: torch.nn.Module, request: Request, start: Atoms, device: torch.device
-) -> None:
-    """Replace the network's convolutions by compiled ones if that pays."""
-    if request.protocol["compile"]:
-        return
-    # Of all replicas, also when it goes on with those that are left: the choice must stay.
-    moved = len(request.replicas) if request.protocol["engine"] == TORCH_SIM else 1
-    edges = len(neighbor_list("i", start, cutoff_of(model))) * moved
-    steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
-    choose_convolutions(model, device, EVALUATION * steps * edges, request.kernels, say)
+def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Module:
+    """Return the network that moves the atoms: a program in its place, if that pays."""
+    if request.compile == "auto":
+        # Of all replicas, also when it goes on with those that are left: the choice must stay.
+        moved = len(request.replicas) if request.protocol["engine"] == TORCH_SIM else 1
+        edges = len(neighbor_list("i", start, cutoff_of(model))) * moved
+        steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
+        seconds = PREDICTION * plain_seconds(model, steps, steps * edges)
+        wanted = seconds > WORTH_COMPILING
+    else:
+        wanted = request.compile == "always"
+    if not wanted:
+        return model
+    network = compiled_network(model, request.model, start, say)
+    if network is not model:
+        say(f"{request.model.parent.name}: moved by a program")
+    return network
 
 
 def _versions(engine: str) -> dict[str, str]:

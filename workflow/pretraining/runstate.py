@@ -1,7 +1,7 @@
 """The folder in which an unfinished run keeps what it needs to go on.
 
-``identity.json`` says which run it is, ``last.ckpt`` and ``previous.ckpt`` are Lightning
-checkpoints, ``train.log`` is the log so far. The folder is removed when the run has finished.
+``identity.json`` says which run it is, ``last.ckpt`` and ``previous.ckpt`` hold what it goes on
+with, ``train.log`` is the log so far. The folder is removed when the run has finished.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class RunState:
         with room_for(self.folder / "train.log"):
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())
 
-    def load(self) -> Path | None:
-        """Return the newest checkpoint that can be read, or None.
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest checkpoint that can be read, on the CPU, or None.
 
         One that cannot be read is set aside, and said so.
         """
@@ -75,7 +75,7 @@ class RunState:
                 check_sums(path)
                 # The run's own file, holding more than tensors.
                 content = torch.load(path, map_location="cpu", weights_only=False)
-                content["state_dict"], content["loops"], content["callbacks"]
+                content["module"], content["optimizer"], content["rows"]
             except Exception as error:
                 aside = path.with_suffix(".corrupt")
                 os.replace(path, aside)
@@ -83,7 +83,7 @@ class RunState:
                 lost = True
                 continue
             self.log(f"going on from {path}")
-            return path
+            return content
         if lost:
             self.log("starting afresh: no saved state can be read")
         return None

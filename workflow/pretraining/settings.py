@@ -25,11 +25,14 @@ MACHINE_KEYS = (
     "neighbour_memory_gb",
     "workers",
     "threads",
-    "kernels",
+    "compile",
     "pack",
 )
 
-CHOICES = {"device": ("auto", "cpu", "cuda"), "kernels": ("auto", "always", "never")}
+# Compiling takes two to six minutes, once on a machine: not for work that takes less without (s).
+WORTH_COMPILING = 600.0
+
+CHOICES = {"device": ("auto", "cpu", "cuda"), "compile": ("auto", "always", "never")}
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,11 @@ class Training:
     threads
         Threads of a run on the CPU. Sums depend on how they are shared out: only with one thread
         does a resumed run end exactly as an uninterrupted one.
-    kernels
-        Compiled loops in place of NequIP's own convolutions, with the same results up to rounding:
-        ``auto`` for runs on the CPU that are long enough to be worth their making, ``always`` or
-        ``never``.
+    compile
+        Whether the steps run in programs that are compiled once on a machine, with the same results
+        up to rounding: ``always``, ``never``, or ``auto`` where that pays.
     pack
         How many runs share a GPU, and a job of a cluster: of use to the workflow only.
-    compile
-        Whether the network goes through ``torch.compile`` (minutes to start, then faster steps).
     """
 
     batch_size: int = 10
@@ -93,9 +93,8 @@ class Training:
     neighbour_memory_gb: float = 8.0
     workers: int = 0
     threads: int = 1
-    kernels: str = "auto"
+    compile: str = "auto"
     pack: int = 1
-    compile: bool = False
 
 
 @dataclass(frozen=True)

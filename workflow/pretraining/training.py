@@ -1,6 +1,6 @@
 """Train one network: pre-training, direct training or fine-tuning, which differ only at the start.
 
-The procedure is the paper's, through NequIP's training module and Lightning's trainer. A run may be
+The procedure is the paper's, with the parts of NequIP's training module. A run may be
 stopped and started again at any time, and on the CPU then ends exactly as if it had not been: the
 order of an epoch depends on nothing but the seed and the epoch, and all else is in the state.
 """
@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from typing import Any
 
-import lightning
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import EarlyStopping
+from nequip.data import AtomicDataDict as Key
 from nequip.nn import GraphModel
 from nequip.train import EMALightningModule
+from torch.utils.data import Dataset
 
 from pretraining.builders import count_parameters, network_config
-from pretraining.callbacks import Diverged, Recorder, write_curve
-from pretraining.data import EpochSampler, StructureDataset, make_loader, type_names_of
+from pretraining.data import StructureDataset, collate, make_loader, type_names_of
 from pretraining.errors import UserError
-from pretraining.fusion import EVALUATION, choose_convolutions
+from pretraining.fitting import Diverged, Fit, write_curve
 from pretraining.interruption import (
     Interrupted,
     StopRequest,
@@ -33,7 +32,7 @@ from pretraining.interruption import (
 )
 from pretraining.lease import Lease
 from pretraining.machine import device_name, resolve_device, versions
-from pretraining.metrics import NO_ERRORS, describe, errors_of
+from pretraining.metrics import NO_ERRORS, describe, errors_of, named_errors
 from pretraining.modelfile import (
     load_model,
     make_module,
@@ -46,12 +45,21 @@ from pretraining.packing import keep, take_back
 from pretraining.power import PowerMeter
 from pretraining.remote import file_sha256
 from pretraining.runstate import RunState
-from pretraining.settings import Request, Settings, digest, load_settings, run_identity
+from pretraining.settings import (
+    WORTH_COMPILING,
+    Request,
+    Settings,
+    digest,
+    load_settings,
+    run_identity,
+)
+from pretraining.step import PREDICTION, Functions, plain_seconds
 from pretraining.store import Store
 from pretraining.transforms import Transform
 from pretraining.weights import copy_parameters
 
-MONITOR = "val0_epoch/forces_rmse"
+# Structures that the compiler sees.
+EXAMPLES = 3
 # Of a large training set, the errors of this many structures tell as much as those of all.
 TRAIN_ERRORS_OF = 1000
 
@@ -189,104 +197,101 @@ class Run:
         self.avg_num_neighbors = train_set.avg_num_neighbors
         config["avg_num_neighbors"] = self.avg_num_neighbors
         module = make_module(config, self.training, about=self._about())
-        self.n_parameters = count_parameters(module.model)
+        network = network_of(module)
+        self.n_parameters = count_parameters(network)
         if self.parent is not None:
             weights = dict(self.parent.named_parameters())
-            copy_parameters(weights, network_of(module), str(self.request.initial))
-            set_weights(module, list(module.model.parameters()))
-        convolutions = self._choose_convolutions(module, train_set, val_set)
+            copy_parameters(weights, network, str(self.request.initial))
+            set_weights(module, list(network.parameters()))
+        module.to(self.device)
+        if self.device.type == "cuda" and not self.training.workers:
+            train_set.to(self.device)
+        self.functions = Functions(network, self.training.loss)
+        saved = self.state.load()
+        if self._wants_compiling(network, saved, train_set, val_set):
+            example = collate([train_set[i] for i in range(min(len(train_set), EXAMPLES))])
+            self.functions.compile(config, Key.to_(example, self.device), self.state.log)
+        fit = self._fit(module, train_set, val_set, saved)
         self.state.log(
             f"{self.request.kind} on {len(train_set)} structures ({train_set.n_atoms} atoms, "
             f"{train_set.n_pairs} pairs, {self.avg_num_neighbors:.2f} neighbours an atom; "
             f"{train_set.n_cached} neighbour lists kept), {self.n_parameters} parameters, "
-            f"{convolutions} convolutions, {device_name(self.device)}; "
-            f"ready after {time.monotonic() - self.started:.1f} s"
+            f"{'compiled' if self.functions.compiled else 'not compiled'}, "
+            f"{device_name(self.device)}; ready after {time.monotonic() - self.started:.1f} s"
         )
-        recorder, stopped = self._fit(module, train_set, val_set)
-        self._finish(module, recorder, stopped, train_set)
-
-    def _choose_convolutions(
-        self, module: EMALightningModule, train_set: StructureDataset, val_set: StructureDataset
-    ) -> str:
-        """Replace NequIP's convolutions by compiled ones if that pays; say which they are."""
-        training = self.training
-        if training.compile:
-            return "NequIP's"
-        edges = training.max_epochs * (train_set.n_pairs + EVALUATION * val_set.n_pairs)
-        return choose_convolutions(
-            network_of(module), self.device, edges, training.kernels, self.state.log
-        )
-
-    def _fit(
-        self, module: EMALightningModule, train_set: StructureDataset, val_set: StructureDataset
-    ) -> tuple[Recorder, str]:
-        """Train; return the record and why training stopped."""
-        training = self.training
-        sampler = EpochSampler(len(train_set), self.request.seed)
-        recorder = Recorder(self.state, sampler, training, self.stop, self.started, self.power)
-        early = EarlyStopping(MONITOR, min_delta=training.min_delta, patience=training.patience)
-        trainer = lightning.Trainer(
-            accelerator="gpu" if self.device.type == "cuda" else "cpu",
-            devices=1,
-            # One process, whatever the batch system's variables say.
-            plugins=[LightningEnvironment()],
-            max_epochs=training.max_epochs,
-            callbacks=[early, recorder],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            inference_mode=False,  # forces are derivatives
-            default_root_dir=self.state.folder,
-        )
-        train_loader = make_loader(
-            train_set, training.batch_size, workers=training.workers, sampler=sampler
-        )
-        val_loader = make_loader(val_set, training.val_batch_size)
-        checkpoint = self.state.load()
         self.stop.deferred = True
-        if checkpoint is None:
-            torch.manual_seed(self.request.seed)
-            trainer.validate(module, val_loader, verbose=False)
-            recorder.record_untrained(module)
-            if recorder.best is not None:
-                early.best_score = torch.tensor(recorder.best["forces"])
-            module.train()
         try:
-            trainer.fit(
-                module,
-                train_loader,
-                val_loader,
-                ckpt_path=checkpoint,
-                weights_only=False,
-            )
+            stopped = fit.execute()
         except Diverged as divergence:
             self.state.log(f"diverged: {divergence}")
-            return recorder, str(divergence)
+            stopped = str(divergence)
         finally:
             self.stop.deferred = False
-        return recorder, "max_epochs" if not trainer.should_stop else "patience"
+        self._finish(module, fit, stopped, train_set)
+
+    def _wants_compiling(
+        self,
+        network: GraphModel,
+        saved: dict[str, Any] | None,
+        train_set: StructureDataset,
+        val_set: StructureDataset,
+    ) -> bool:
+        """Whether the steps are worth a compiler's time; a run that goes on does as it did."""
+        if saved is not None:
+            return saved["compiled"]
+        training = self.training
+        if training.compile != "auto":
+            return training.compile == "always"
+        seconds = plain_seconds(
+            network,
+            training.max_epochs * math.ceil(len(train_set) / training.batch_size),
+            training.max_epochs * (train_set.n_pairs + PREDICTION * val_set.n_pairs),
+        )
+        return seconds > WORTH_COMPILING
+
+    def _fit(
+        self,
+        module: EMALightningModule,
+        train_set: StructureDataset,
+        val_set: StructureDataset,
+        saved: dict[str, Any] | None,
+    ) -> Fit:
+        """Return the training, at its beginning or where it was left."""
+        torch.manual_seed(self.request.seed)
+        fit = Fit(
+            module,
+            self.functions,
+            self.training,
+            train_set,
+            val_set,
+            seed=self.request.seed,
+            device=self.device,
+            state=self.state,
+            stop=self.stop,
+            started=self.started,
+            power=self.power,
+        )
+        if saved is not None:
+            fit.load_state_dict(saved)
+        return fit
 
     def _finish(
         self,
         module: EMALightningModule,
-        recorder: Recorder,
+        fit: Fit,
         stopped: str,
         train_set: StructureDataset,
     ) -> None:
         """Evaluate the best model and write the outputs, the metrics last."""
-        train_seconds, best = recorder.seconds, recorder.best
+        train_seconds, best = fit.seconds, fit.best
         errors = {"val": NO_ERRORS, "test": NO_ERRORS, "train": NO_ERRORS}
-        test_set = self._dataset("test")
         if best is not None:
             set_weights(module, best["weights"])
-            model = network_of(module).eval().to(self.device)
-            batch = self.training.val_batch_size
             few = torch.utils.data.Subset(train_set, range(min(len(train_set), TRAIN_ERRORS_OF)))
             errors = {
                 "val": best["errors"],
-                "test": errors_of(model, test_set, batch, self.device),
-                "train": errors_of(model, few, batch, self.device),
+                "test": self._errors(module, self._dataset("test")),
+                "train": self._errors(module, few),
             }
         diverged = stopped not in ("max_epochs", "patience")
         power = self.power.mean_w
@@ -296,9 +301,9 @@ class Run:
             "diverged": diverged,
             "stopped_because": "diverged" if diverged else stopped,
             "divergence": stopped if diverged else None,
-            "epochs": int(recorder.rows[-1]["epoch"]),
+            "epochs": int(fit.rows[-1]["epoch"]),
             "best_epoch": None if best is None else best["epoch"],
-            "steps": recorder.steps,
+            "steps": fit.steps,
             "n_train": len(train_set),
             "n_val": len(self.rows["val"]),
             "n_test": len(self.rows["test"]),
@@ -310,13 +315,13 @@ class Run:
             "device": self.device.type,
             "device_name": device_name(self.device),
             "train_time_s": round(train_seconds, 3),
-            "wall_time_s": round(recorder.wall_seconds, 3),
+            "wall_time_s": round(fit.wall_seconds, 3),
             "power_w_mean": None if power is None else round(power, 1),
         }
         out = self.request.out
         self.lease.check()
         save_model(module, out / "model.ckpt")
-        write_atomically(out / "curve.csv", lambda path: write_curve(path, recorder.rows))
+        write_atomically(out / "curve.csv", lambda path: write_curve(path, fit.rows))
         self.state.log(
             f"stopped ({metrics['stopped_because']}) after {metrics['epochs']} epochs; best epoch "
             f"{metrics['best_epoch']}; test {describe(errors['test'])}; "
@@ -326,6 +331,11 @@ class Run:
         write_json(out / "metrics.json", metrics)
         keep(out)
         self.state.remove()
+
+    def _errors(self, module: EMALightningModule, structures: Dataset) -> dict[str, float | None]:
+        weights = list(module.model.parameters())
+        batches = make_loader(structures, self.training.val_batch_size)
+        return named_errors(*errors_of(self.functions, weights, batches, self.device))
 
     def _about(self) -> dict[str, Any]:
         """What the run is, for the metrics and the model file."""

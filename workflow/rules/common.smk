@@ -35,7 +35,7 @@ from pretraining.entries import (
 from pretraining.errors import UserError
 from pretraining.interruption import write_atomically
 from pretraining.parts import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
-from pretraining.settings import MACHINE_KEYS
+from pretraining.settings import MACHINE_KEYS, WORTH_COMPILING
 from pretraining.sources import relative_to
 
 try:

@@ -90,9 +90,21 @@ def training_gres(wildcards):
     return None if "gpu_model" in overwritten.get(run_of(wildcards).kind, {}) else "gpu:1"
 
 
+def compiling():
+    """Return whether jobs compile: one alone could not know that others need the same programs."""
+    chosen = config["training"]["compile"]
+    if chosen == "auto":
+        return "always" if sum(SECONDS.values()) > WORTH_COMPILING else "never"
+    return chosen
+
+
+COMPILING = compiling()
+
+
 def machine_json(keys):
     """Return entries of `training` that say how a job is carried out, as JSON."""
-    return json.dumps({key: config["training"][key] for key in keys})
+    entries = config["training"] | {"compile": COMPILING}
+    return json.dumps({key: entries[key] for key in keys})
 
 
 def machine_options(wildcards):
@@ -107,7 +119,7 @@ def device_options(wildcards):
 
 def dynamics_machine(wildcards):
     """Return where and how the dynamics of a trained model run."""
-    return machine_json(["device", "allow_cpu", "kernels"])
+    return machine_json(["device", "allow_cpu", "compile"])
 
 
 def training_minutes(wildcards, attempt):
