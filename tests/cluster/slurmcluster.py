@@ -26,6 +26,7 @@ MARK = "# Written by the tests of synthetic-pretraining, which delete it when th
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "srun")
 NODE = "node1"
 GPUS = 8
+SHARDS = 4  # of each
 
 # One partition for all, one that is short, and one whose jobs make way for those of `urgent`.
 SLURM_CONF = """\
@@ -70,10 +71,10 @@ MessageTimeout=10
 InactiveLimit=0
 # Finished jobs stay in squeue and scontrol for longer than any test.
 MinJobAge=7200
-GresTypes=gpu
+GresTypes=gpu,shard
 DefMemPerNode=1000
 NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=1000000 \
-Gres=gpu:a100:{gpus} State=UNKNOWN
+Gres=gpu:a100:{gpus},shard:{shards} State=UNKNOWN
 PartitionName=main Nodes={node} Default=YES MaxTime=7-0 DefaultTime=10 PriorityTier=10 \
 PreemptMode=off
 PartitionName=short Nodes={node} MaxTime=1 PriorityTier=10 PreemptMode=off
@@ -159,8 +160,10 @@ class Cluster:
             ports=ports,
             node=NODE,
             gpus=GPUS,
+            shards=GPUS * SHARDS,
         )
         gres = f"NodeName={NODE} Name=gpu Type=a100 File={self.folder}/gpu[0-{GPUS - 1}]\n"
+        gres += f"NodeName={NODE} Name=shard Count={GPUS * SHARDS}\n"
         self.configuration.with_name("gres.conf").write_text(gres)
         self.configuration.write_text(text)
         self._run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -151,3 +152,21 @@ class Head:
     def interrupt(self) -> None:
         """Interrupt it from the keyboard; it cancels its jobs."""
         self.process.send_signal(signal.SIGINT)
+
+
+def snippets(root: Path, heading: str, containing: str = "") -> list[str]:
+    """Return the YAML below a heading of the profile's README."""
+    text = (root / "profiles/slurm/README.md").read_text().split(f"\n## {heading}\n")[1]
+    blocks = re.findall(r"```yaml\n(.*?)```", text.split("\n## ")[0], re.DOTALL)
+    blocks = [block for block in blocks if containing in block]
+    assert blocks, heading
+    return blocks
+
+
+def add(checkout: Checkout, snippet: str) -> None:
+    """Add a snippet to the profile, as a user does."""
+    file = checkout.folder / "profiles/slurm/config.yaml"
+    profile = yaml.safe_load(file.read_text())
+    for key, value in yaml.safe_load(snippet).items():
+        profile[key] = profile.get(key, {}) | value if isinstance(value, dict) else value
+    file.write_text(yaml.safe_dump(profile))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import shutil
+import sys
+from pathlib import Path
 
-from study import SMALL, Checkout, long_training
+from slurmcluster import wait_for
+from study import SMALL, Checkout, add, long_training, snippets
 
 FIRST, SECOND = (f"runs/direct/target~Cu/source~none/n~{n}/seed~1" for n in (3, 20))
 PARENT = "structures~Cu-synthetic/transform~none/source~{}/npre~12"
@@ -37,6 +42,18 @@ def packs(cluster, kind: str) -> list[dict[str, str]]:
 def log_of(checkout: Checkout, run: str) -> str:
     """Return what the last process of a training has said."""
     return (checkout.results / run.replace("runs", "logs", 1)).with_suffix(".log").read_text()
+
+
+def environments(cluster, job: str) -> list[dict[str, str]]:
+    """Return the environment of each training that runs in a job, when two do."""
+
+    def trainings() -> list[int]:
+        found = cluster.processes_of(job, "workflow/scripts/train.py")
+        return [pid for pid in found if Path(f"/proc/{pid}/comm").read_text().startswith("python")]
+
+    wait_for(lambda: len(trainings()) == 2, 60, "the trainings")
+    texts = [Path(f"/proc/{pid}/environ").read_text() for pid in trainings()]
+    return [dict(word.split("=", 1) for word in text.split("\0") if word) for text in texts]
 
 
 def test_one_failure_in_a_pack_costs_the_others_nothing(cluster, new_checkout):
@@ -84,3 +101,43 @@ def test_a_pack_goes_on_in_the_next_allocation(cluster, new_checkout):
     logs = [(checkout.results / run / "train.log").read_text() for run in (FIRST, SECOND)]
     assert "done before" in log_of(checkout, FIRST) and "going on from" not in logs[0]
     assert logs[1].count("going on from") == int(job["Restarts"]) and "afresh" not in logs[1]
+
+
+def test_a_pack_shares_one_gpu(cluster, new_checkout, root):
+    """On a machine without a GPU the trainings run on the CPU instead."""
+    study = packed(long_training(epochs=1000))
+    study["training"] |= {"device": "cuda", "allow_cpu": True}
+    checkout = new_checkout(study)
+    checkout.snakemake("--cores", "2", "--", *paths(*PREPARED))
+    (mps,) = snippets(root, "Several trainings on one GPU", "precommand")
+    add(checkout, mps)
+    # In place of NVIDIA's program, which needs its driver.
+    daemon = checkout.folder / "bin/nvidia-cuda-mps-control"
+    daemon.parent.mkdir()
+    daemon.write_text(
+        '#!/bin/sh\necho "$1 $CUDA_VISIBLE_DEVICES" >> $CUDA_MPS_PIPE_DIRECTORY/calls\n'
+    )
+    daemon.chmod(0o755)
+    path = f"{daemon.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+    other = new_checkout(study)
+    other.snakemake("--cores", "2", "--", *paths(*PREPARED))
+    targets = paths(*(f"{run}/metrics.json" for run in (FIRST, SECOND)))
+    checkout.head("--", *targets, PATH=path)
+    other.head("--set-resources", "direct:gpu_model=a100", "--", *targets)
+    wait_for(lambda: len(packs(cluster, "direct")) == 2, 60, "the packs")
+    any_gpu, model = sorted(packs(cluster, "direct"), key=lambda job: "TresPerJob" in job)
+    assert any_gpu["TresPerNode"] == "gres:gpu:1" and "TresPerJob" not in any_gpu
+    assert model["TresPerJob"] == "gres:gpu:a100:1" and "TresPerNode" not in model
+    assert any_gpu["NumCPUs"] == model["NumCPUs"] == "2"
+
+    seen = [environments(cluster, job["JobId"]) for job in (any_gpu, model)]
+    # Two trainings in each job, which see the one GPU of that job.
+    assert [len(job) for job in seen] == [2, 2]
+    gpus = [{one["CUDA_VISIBLE_DEVICES"] for one in job} for job in seen]
+    assert len(gpus[0]) == len(gpus[1]) == 1 and gpus[0] != gpus[1]
+    pipes = {one["CUDA_MPS_PIPE_DIRECTORY"] for one in seen[0]}
+    assert pipes == {f"/tmp/mps-{any_gpu['JobId']}"}
+    (pipe,) = map(Path, pipes)
+    assert (pipe / "calls").read_text() == "-d \n"
+    shutil.rmtree(pipe)

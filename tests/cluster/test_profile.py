@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 from slurmcluster import wait_for
-from study import DIRECT, SMALL, long_training
+from study import DIRECT, SMALL, add, long_training, snippets
 
 TARGET = f"results/small/{DIRECT}/metrics.json"
 PREPARED = ["results/small/data/Cu/prepared.h5", "results/small/settings/direct.yaml"]
@@ -26,23 +26,6 @@ def prepared(new_checkout):
         return checkout
 
     return make
-
-
-def snippets(root, heading):
-    """Return the YAML below a heading of the README."""
-    text = (root / "profiles/slurm/README.md").read_text().split(f"\n## {heading}\n")[1]
-    blocks = re.findall(r"```yaml\n(.*?)```", text.split("\n## ")[0], re.DOTALL)
-    assert blocks, heading
-    return blocks
-
-
-def add(checkout, snippet):
-    """Add a snippet to the profile."""
-    file = checkout.folder / "profiles/slurm/config.yaml"
-    profile = yaml.safe_load(file.read_text())
-    for key, value in yaml.safe_load(snippet).items():
-        profile[key] = profile.get(key, {}) | value if isinstance(value, dict) else value
-    file.write_text(yaml.safe_dump(profile))
 
 
 def test_what_a_user_edits(cluster, prepared):
@@ -72,6 +55,14 @@ def test_gpus_by_gres(cluster, prepared, root):
     checkout.head("--", TARGET).finish(180)
     (job,) = cluster.jobs_of("direct")
     assert job["TresPerNode"] == "gres:gpu:a100:1" and "TresPerJob" not in job
+
+
+def test_shards_of_a_gpu(cluster, prepared, root):
+    checkout = prepared(SMALL)
+    add(checkout, snippets(root, "Several trainings on one GPU", "shard")[0])
+    checkout.head("--", TARGET).finish(180)
+    (job,) = cluster.jobs_of("direct")
+    assert job["TresPerNode"] == "gres:shard:1" and "TresPerJob" not in job
 
 
 def test_the_partition_that_fits(cluster, prepared, root):
