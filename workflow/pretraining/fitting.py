@@ -17,7 +17,7 @@ import torch
 from nequip.data import AtomicDataDict as Key
 from nequip.train import EMALightningModule
 
-from pretraining.data import EpochSampler, StructureDataset, make_loader
+from pretraining.data import EpochSampler, StructureDataset, evaluation_batch, make_loader
 from pretraining.interruption import Interrupted, StopRequest
 from pretraining.metrics import errors_of, named_errors
 from pretraining.power import PowerMeter
@@ -108,7 +108,8 @@ class Fit:
         self._train_loader = make_loader(
             train_set, training.batch_size, workers=training.workers, sampler=self._sampler
         )
-        self._val_loader = make_loader(val_set, training.val_batch_size)
+        at_once = evaluation_batch(val_set, training.val_batch_size, device)
+        self._val_loader = make_loader(val_set, at_once)
         if val_set.n_cached == len(val_set):
             self._val_loader = [Key.to_(batch, device) for batch in self._val_loader]
         # Validation error that an epoch is compared with, and epochs since it was reached.

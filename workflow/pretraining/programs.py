@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from nequip.utils.fx import fx_duck_shape, nequip_decomp_table
 from platformdirs import user_cache_path
 from torch import Tensor
@@ -59,8 +59,10 @@ def load_program(
     make: Callable[[], Source],
     about: Mapping[str, Any],
     device: torch.device,
-    say: Callable[[str], None] = lambda text: None,
-) -> Program:
+    say: Callable[[str], None],
+    *,
+    wait: bool = True,
+) -> Program | None:
     """Return a compiled function, compiling it if no process on this machine has yet.
 
     Parameters
@@ -73,6 +75,8 @@ def load_program(
         Where it runs.
     say
         Is told when the compiler starts, which takes minutes.
+    wait
+        Whether to wait where another process compiles it; else None is returned then.
 
     Raises
     ------
@@ -82,10 +86,13 @@ def load_program(
     file = programs_folder() / f"{about['function']}-{_key(about, device)}.pt2"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():
-                say(f"compiling {about['function']} into {file}: minutes, once on this machine")
-                _compile(make(), file)
+        try:
+            with FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0):
+                if not file.is_file():
+                    say(f"compiling {about['function']} into {file}: minutes, once on this machine")
+                    _compile(make(), file)
+        except Timeout:
+            return None
     # Else the loader finds out in a second what the processor can do, which the name of the file
     # says already.
     with torch._inductor.config.patch({"cpp.vec_isa_ok": True}), _quiet("torch.export"):

@@ -172,9 +172,7 @@ class Functions:
         weights = [weight.detach() for weight in self._model.parameters()]
         plain = self._results(names, example, weights)
         try:
-            self._programs = {
-                name: self._program(name, config, example, weights, say) for name in names
-            }
+            self._programs = self._load(names, config, example, say)
             compiled = self._results(names, example, weights)
         except Exception as error:
             self._programs = {}
@@ -256,20 +254,29 @@ class Functions:
     def _fits(self, name: str, batch: Key.Type) -> bool:
         return name in self._programs and _has_two(batch)
 
-    def _program(
+    def _load(
         self,
-        name: str,
+        names: Sequence[str],
         config: Mapping[str, Any],
         example: Key.Type,
-        weights: Sequence[Tensor],
         say: Callable[[str], None],
-    ) -> Program:
-        def source() -> Source:
-            return self._source(name, example, weights)
+    ) -> dict[str, Program]:
+        device = example[Key.POSITIONS_KEY].device
+        programs: dict[str, Program | None] = dict.fromkeys(names)
+        # Where another run is about to compile one, this run compiles the other meanwhile.
+        for wait in (False, True):
+            for name in names:
+                programs[name] = programs[name] or load_program(
+                    lambda name=name: self._source(name, example),
+                    self._about(name, config),
+                    device,
+                    say,
+                    wait=wait,
+                )
+        return {name: program for name, program in programs.items() if program}
 
-        return load_program(source, self._about(name, config), weights[0].device, say)
-
-    def _source(self, name: str, example: Key.Type, weights: Sequence[Tensor]) -> Source:
+    def _source(self, name: str, example: Key.Type) -> Source:
+        weights = list(self._model.parameters())
         fields = (*INPUTS, *LABELS) if name == GRADIENTS else INPUTS
         sizes = {size: torch.export.Dim(size, min=2) for size in ("structures", "atoms", "edges")}
         shapes = [{i: sizes[size] for i, size in SIZES[field].items()} for field in fields]

@@ -20,7 +20,13 @@ from nequip.train import EMALightningModule
 from torch.utils.data import Dataset
 
 from pretraining.builders import count_parameters, network_config
-from pretraining.data import StructureDataset, collate, make_loader, type_names_of
+from pretraining.data import (
+    StructureDataset,
+    collate,
+    evaluation_batch,
+    make_loader,
+    type_names_of,
+)
 from pretraining.errors import UserError
 from pretraining.fitting import Diverged, Fit, write_curve
 from pretraining.interruption import (
@@ -288,10 +294,11 @@ class Run:
         if best is not None:
             set_weights(module, best["weights"])
             few = torch.utils.data.Subset(train_set, range(min(len(train_set), TRAIN_ERRORS_OF)))
+            at_once = evaluation_batch(train_set, self.training.val_batch_size, self.device)
             errors = {
                 "val": best["errors"],
-                "test": self._errors(module, self._dataset("test")),
-                "train": self._errors(module, few),
+                "test": self._errors(module, self._dataset("test"), at_once),
+                "train": self._errors(module, few, at_once),
             }
         diverged = stopped not in ("max_epochs", "patience")
         power = self.power.mean_w
@@ -332,9 +339,11 @@ class Run:
         keep(out)
         self.state.remove()
 
-    def _errors(self, module: EMALightningModule, structures: Dataset) -> dict[str, float | None]:
+    def _errors(
+        self, module: EMALightningModule, structures: Dataset, at_once: int
+    ) -> dict[str, float | None]:
         weights = list(module.model.parameters())
-        batches = make_loader(structures, self.training.val_batch_size)
+        batches = make_loader(structures, at_once)
         return named_errors(*errors_of(self.functions, weights, batches, self.device))
 
     def _about(self) -> dict[str, Any]:
