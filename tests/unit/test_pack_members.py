@@ -102,6 +102,12 @@ def test_a_copy_that_is_cut_short_is_no_result(finished):
     assert not take_back(finished, "this")
 
 
+def test_a_finished_run_needs_no_copy(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv(PACKED, "one")
+    keep(tmp_path)  # there are no outputs to be copied
+    assert "no copy was kept" in capfd.readouterr().err
+
+
 def test_nothing_is_kept_of_a_run_alone(tmp_path, monkeypatch):
     monkeypatch.delenv(PACKED, raising=False)
     keep(tmp_path)

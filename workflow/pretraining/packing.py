@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from pretraining.allocation import PACKED
+from pretraining.interruption import say
 from pretraining.settings import digest
 
 OUTPUTS = ("model.ckpt", "curve.csv", "metrics.json")
@@ -75,10 +76,14 @@ def keep(folder: Path) -> None:
         return
     kept = folder / KEPT
     drop(folder)
-    kept.mkdir()
-    for name in OUTPUTS:
-        _link(folder / name, kept / name)
-    (kept / OWNER).write_text(owner, encoding="utf-8")
+    try:
+        kept.mkdir()
+        for name in OUTPUTS:
+            _link(folder / name, kept / name)
+        (kept / OWNER).write_text(owner, encoding="utf-8")
+    except OSError as error:
+        # The run has finished all the same.
+        say(f"{folder}: no copy was kept ({error}): if its job fails, it is trained again")
 
 
 def take_back(folder: Path, config_hash: str) -> bool:
