@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from pretraining import programs
 from pretraining.builders import network_config
 from pretraining.data import StructureDataset, make_loader
 from pretraining.inference import evaluate
+from pretraining.interruption import INTERRUPTED
 from pretraining.modelfile import load_model, make_module, network_config_of, network_of
 from pretraining.robustness_run import Request as Dynamics
 from pretraining.robustness_run import run
@@ -265,6 +271,26 @@ def test_dynamics_in_programs_are_those_without(data, folder, capfd):
         last.append(read(out / "replica~1" / "trajectory.extxyz", -1))
         assert ("moved by a program" in capfd.readouterr().err) == (choice == "always")
     np.testing.assert_allclose(last[1].positions, last[0].positions, atol=1e-5)
+
+
+@compiler
+def test_a_run_can_be_stopped_while_it_compiles(data, folder):
+    """It has another number of features than those before."""
+    settings = write_settings(folder / "long.yaml", TINY | {"num_features": 3}, compile="always")
+    request = Request("direct", data, 16, 1, settings, folder / "long")
+    log = folder / "long" / "state" / "train.log"
+
+    def stop():
+        while not (log.is_file() and "compiling gradients" in log.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert train(request) == INTERRUPTED
+    thread.join()
+    assert not list((folder / "cache").glob("*/")), "nothing half made is left"
+    assert train(dataclasses.replace(request, machine={"compile": "never"})) == 0
 
 
 def test_without_a_compiler_the_modules_are_used_and_it_is_said(data, monkeypatch, tmp_path):
