@@ -23,6 +23,8 @@ from pretraining.transforms import Transform
 
 # Edges of a batch that is evaluated on a GPU: about 2 GB with the paper's network.
 EDGES_AT_ONCE = 200_000
+# Neighbour lists that a run keeps on a GPU, or in the form in which batches have them.
+RESIDENT_BYTES = 1e9
 
 
 def type_names_of(store: Store, transform: Transform) -> list[str]:
@@ -115,13 +117,14 @@ class StructureDataset(Dataset):
         if not store.has_labels:
             raise UserError(f"{store.path} has no labels to train on or to compare with")
         self.cutoff = cutoff
+        self.device = torch.device("cpu")
         self.n_atoms = 0
         self.n_pairs = 0
         self._n_bonded = 0
         self._structures: list[Key.Type] = []
         self._pairs: list[tuple[torch.Tensor, torch.Tensor] | None] = []
         mapper = TypeMapper(type_names)
-        used = 0
+        self._bytes = 0
         for row in rows:
             arrays = transform.apply(store.arrays(row))
             what = f"{store.path}: structure {row}"
@@ -133,9 +136,9 @@ class StructureDataset(Dataset):
             self.n_atoms += len(arrays["numbers"])
             self.n_pairs += pairs[0].shape[1]
             self._n_bonded += len(np.unique(pairs[0][0].numpy()))
-            used += sum(tensor.nbytes for tensor in pairs)
+            self._bytes += sum(tensor.nbytes for tensor in pairs)
             self._structures.append(data)
-            self._pairs.append(pairs if used <= memory else None)
+            self._pairs.append(pairs if self._bytes <= memory else None)
 
     def _find_pairs(self, data: Key.Type) -> tuple[torch.Tensor, torch.Tensor]:
         """Make the neighbour list: indices, shape (2, P), and cell shifts, (P, 3), in few bytes."""
@@ -159,10 +162,11 @@ class StructureDataset(Dataset):
         return data
 
     def to(self, device: torch.device) -> None:
-        """Keep the structures on a device, if all of their neighbour lists are kept."""
-        if self.n_cached < len(self):
+        """Keep the structures on a GPU, if they are few beside what it holds."""
+        if self.n_cached < len(self) or self._bytes > RESIDENT_BYTES:
             return
-        self._structures = [Key.to_(data, device) for data in self._structures]
+        self.device = device
+        self._structures = [to_device(data, device) for data in self._structures]
         self._pairs = [
             (indices.to(device), shifts.to(device)) for indices, shifts in filter(None, self._pairs)
         ]
@@ -210,6 +214,11 @@ class EpochSampler(Sampler[int]):
         return iter(order[self.done :].tolist())
 
 
+def to_device(batch: Key.Type, device: torch.device) -> Key.Type:
+    """Move a batch, without waiting for what the device still has to do."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
 def collate(structures: list[Key.Type]) -> Key.Type:
     """Join structures in NequIP's form, their neighbour lists in as few bytes as they are kept."""
     batch = Key.batched_from_list(structures)
@@ -234,9 +243,9 @@ def evaluation_batch(dataset: StructureDataset, size: int, device: torch.device)
 
 
 def make_loader(
-    dataset: StructureDataset, batch_size: int, *, workers: int = 0, **kwargs: Any
+    dataset: Dataset, batch_size: int, *, workers: int = 0, **kwargs: Any
 ) -> DataLoader:
-    """Return a loader of batches in NequIP's form."""
+    """Return a loader of batches in NequIP's form, on the device where the structures are kept."""
     return DataLoader(
         dataset,
         batch_size=batch_size,

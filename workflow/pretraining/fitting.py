@@ -17,7 +17,14 @@ import torch
 from nequip.data import AtomicDataDict as Key
 from nequip.train import EMALightningModule
 
-from pretraining.data import EpochSampler, StructureDataset, evaluation_batch, make_loader
+from pretraining.data import (
+    RESIDENT_BYTES,
+    EpochSampler,
+    StructureDataset,
+    evaluation_batch,
+    make_loader,
+    to_device,
+)
 from pretraining.interruption import Interrupted, StopRequest
 from pretraining.metrics import errors_of, named_errors
 from pretraining.power import PowerMeter
@@ -106,12 +113,16 @@ class Fit:
         self._optimizer = module.configure_optimizers()
         self._sampler = EpochSampler(len(train_set), seed)
         self._train_loader = make_loader(
-            train_set, training.batch_size, workers=training.workers, sampler=self._sampler
+            train_set,
+            training.batch_size,
+            workers=training.workers,
+            sampler=self._sampler,
+            pin_memory=train_set.device != device,
         )
         at_once = evaluation_batch(val_set, training.val_batch_size, device)
         self._val_loader = make_loader(val_set, at_once)
-        if val_set.n_cached == len(val_set):
-            self._val_loader = [Key.to_(batch, device) for batch in self._val_loader]
+        if 40 * val_set.n_pairs <= RESIDENT_BYTES:  # indices and shifts of a pair
+            self._val_loader = [to_device(batch, device) for batch in self._val_loader]
         # Validation error that an epoch is compared with, and epochs since it was reached.
         self._patience = (math.inf, 0)
         self._lowest_loss = math.inf
@@ -163,7 +174,7 @@ class Fit:
         self._sampler.set_epoch(self._epoch)
         left = math.ceil((len(self._sampler) - self._sampler.done) / self._training.batch_size)
         for batch in self._train_loader:
-            self._step(Key.to_(batch, self._device))
+            self._step(to_device(batch, self._device))
             left -= 1
             # A state between the last step of an epoch and its validation is left out: the epoch's
             # end is near, and saves there.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from nequip.data import AtomicDataDict as Key
 
+from pretraining.data import to_device
 from pretraining.step import Functions
 
 ENERGY = "energy_rmse_mev_per_atom"
@@ -65,7 +66,7 @@ def errors_of(
     squares = torch.zeros(2, dtype=torch.float64, device=device)
     n_structures, n_components = 0, 0
     for batch in batches:
-        batch = Key.to_(batch, device)
+        batch = to_device(batch, device)
         energies, forces = functions.predict(batch, weights)
         n_atoms = batch[Key.NUM_NODES_KEY].view(-1, 1)
         squares[0] += ((energies - batch[Key.TOTAL_ENERGY_KEY]) / n_atoms).double().square().sum()
