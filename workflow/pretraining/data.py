@@ -187,7 +187,7 @@ class StructureDataset(Dataset):
 class EpochSampler(Sampler[int]):
     """The order of an epoch, a function of the seed and the epoch alone.
 
-    Lightning calls :meth:`set_epoch`. A run that goes on in the middle of an epoch sets
+    :meth:`set_epoch` says which, as Lightning's trainer does. A run that goes on in the middle of an epoch sets
     :attr:`done`, the number of structures that this epoch has seen.
     """
 
