@@ -5,7 +5,7 @@ robustness test: with ASE a replica at a time, with torch-sim several in one bat
 alternate in one process, and the best of each counts, so that other work on the machine disturbs
 the ratios little. On a CPU it is one thread, and its processor time.
 
-    python benchmarks/dynamics.py [--networks paper demo] [--batches 1 2 4 8] [--form kernels]
+    python benchmarks/dynamics.py [--networks paper demo] [--batches 1 2 4 8] [--form programs]
 """
 
 from __future__ import annotations
@@ -25,23 +25,18 @@ from ase.build import bulk
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow"))
 
 from pretraining.builders import network_config  # noqa: E402
-from pretraining.compiled import SUFFIX, compile_model  # noqa: E402
+from pretraining.compiled import compiled_network  # noqa: E402
 from pretraining.dynamics import Settings, thermalise  # noqa: E402
 from pretraining.dynamics_ase import AseEngine  # noqa: E402
 from pretraining.dynamics_torchsim import Batch, load_batch_model  # noqa: E402
-from pretraining.fusion import fuse  # noqa: E402
 from pretraining.inference import load_calculator  # noqa: E402
 from pretraining.machine import device_name, resolve_device  # noqa: E402
 from pretraining.modelfile import make_module, save_model  # noqa: E402
 from pretraining.protocol import Stage  # noqa: E402
 from pretraining.settings import Training  # noqa: E402
 
+FORMS = ("modules", "programs")
 # Layers and features of the network, and the cell: 200 and 64 atoms.
-FORMS = {
-    "trained": "as trained",
-    "kernels": "with this project's compiled convolutions",
-    "program": "compiled by nequip-compile",
-}
 NETWORKS = {"paper": (4, 32, (5, 5, 8)), "demo": (2, 16, (4, 4, 4))}
 SETTINGS = Settings(timestep_fs=0.5)
 STAGE = Stage(300, 300, 10**9)
@@ -68,17 +63,12 @@ def runners(
     model: Path, repeat: tuple[int, int, int], batches: list[int], device: torch.device, form: str
 ) -> dict[str, tuple[int, Callable[[int], None]]]:
     """Return the number of replicas and what advances them, by the name of the row."""
-    programs = {"ase": model, "batch": model}
-    if form == "program":
-        for target in programs:
-            programs[target] = model.with_name(f"{model.stem}-{target}{SUFFIX}")
-            compile_model(model, programs[target], device, target)
     atoms = structure(repeat, 0)
-    atoms.calc = load_calculator(programs["ase"], device=device)
-    batched = load_batch_model(programs["batch"], device)
-    if form == "kernels":
-        for network in (atoms.calc.model, batched.model):
-            fuse(network, device, print)
+    atoms.calc = load_calculator(model, device=device)
+    batched = load_batch_model(model, device)
+    if form == "programs":
+        for calculator in (atoms.calc, batched):
+            calculator.model = compiled_network(calculator.model, model, atoms, print)
     engine = AseEngine(atoms, SETTINGS)
     engine.start(0, STAGE, 0)
     found = {"ase": (1, engine.advance)}
@@ -116,12 +106,12 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--form", choices=FORMS, default="trained", help="of the networks")
+    parser.add_argument("--form", choices=FORMS, default="modules", help="NequIP's, or compiled")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     torch.set_num_threads(1)
-    print(f"{device_name(device)}, networks {FORMS[arguments.form]}")
+    print(f"{device_name(device)}, networks as {arguments.form}")
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.networks:
             layers, features, repeat = NETWORKS[name]
