@@ -67,6 +67,25 @@ def test_models_are_tested_where_they_are_trained(checkout, device):
     assert len(commands) == 2 and all(machine in command for command in commands)
 
 
+@pytest.mark.parametrize(
+    ("choice", "epochs", "expected"),
+    [("auto", 300, "always"), ("auto", 1, "never"), ("never", 300, "never")],
+)
+def test_programs_are_compiled_where_all_trainings_take_long(checkout, choice, epochs, expected):
+    """Those of Figure 4 take days; with an epoch each, minutes."""
+
+    def edit(config):
+        config["training"] |= {"compile": choice, "max_epochs": epochs}
+        config["experiments"] = {"fig4": config["experiments"]["fig4"]}
+
+    path = edited(checkout, "compile.yaml", edit)
+    run = "direct/target~nanotubes/source~none/n~15/seed~1"
+    file = f"results/runs/{run}/metrics.json"
+    output = checkout.snakemake("-n", "-p", file, "--configfile", path).stdout
+    (command,) = [line for line in output.splitlines() if "train.py --kind direct" in line]
+    assert f'"compile": "{expected}"' in command
+
+
 def test_pretraining_seeds_multiply(checkout):
     path = edited(
         checkout, "preseed.yaml", lambda c: c["experiments"]["fig3"]["pretrain_seeds"].append(7)

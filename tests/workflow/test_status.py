@@ -25,6 +25,7 @@ def study(copy_repository, tmp_path_factory):
     add_files(checkout)
     config = copy.deepcopy(CONFIG)
     config["training"] |= {"max_epochs": 100_000, "patience": 100_000, "checkpoint_seconds": 0}
+    config["training"]["compile"] = "never"
     write(checkout, config)
     run(checkout, "results/copper/data/Cu/prepared.h5")
     return checkout

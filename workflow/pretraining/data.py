@@ -187,8 +187,8 @@ class StructureDataset(Dataset):
 class EpochSampler(Sampler[int]):
     """The order of an epoch, a function of the seed and the epoch alone.
 
-    :meth:`set_epoch` says which, as Lightning's trainer does. A run that goes on in the middle of an epoch sets
-    :attr:`done`, the number of structures that this epoch has seen.
+    :meth:`set_epoch` says which, as Lightning's trainer does. A run that goes on in the middle of
+    an epoch sets :attr:`done`, the number of structures that this epoch has seen.
     """
 
     def __init__(self, n: int, seed: int) -> None:

@@ -92,10 +92,17 @@ def training_gres(wildcards):
 
 def compiling():
     """Return whether jobs compile: one alone could not know that others need the same programs."""
-    chosen = config["training"]["compile"]
-    if chosen == "auto":
-        return "always" if sum(SECONDS.values()) > WORTH_COMPILING else "never"
-    return chosen
+    training = config["training"]
+    if training["compile"] != "auto":
+        return training["compile"]
+
+    def epochs(kind):
+        return training[kind].get("max_epochs", training["max_epochs"])
+
+    # The published trainings were allowed 300 epochs.
+    shares = [min(1, epochs(kind) / 300) for kind in GRID["kind"]]
+    seconds = sum(s * share for s, share in zip(map(SECONDS.get, GRID["path"]), shares))
+    return "always" if seconds > WORTH_COMPILING else "never"
 
 
 COMPILING = compiling()
