@@ -253,7 +253,11 @@ class Run:
             training.max_epochs * math.ceil(len(train_set) / training.batch_size),
             training.max_epochs * (train_set.n_pairs + PREDICTION * val_set.n_pairs),
         )
-        return seconds > WORTH_COMPILING
+        worth = seconds > WORTH_COMPILING
+        self.state.log(
+            f"at most {seconds:.0f} s of steps as they are: {'' if worth else 'not '}worth compiling"
+        )
+        return worth
 
     def _fit(
         self,
