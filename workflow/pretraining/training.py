@@ -254,9 +254,8 @@ class Run:
             training.max_epochs * (train_set.n_pairs + PREDICTION * val_set.n_pairs),
         )
         worth = seconds > WORTH_COMPILING
-        self.state.log(
-            f"at most {seconds:.0f} s of steps as they are: {'' if worth else 'not '}worth compiling"
-        )
+        judged = "worth" if worth else "not worth"
+        self.state.log(f"at most {seconds:.0f} s of steps as they are: {judged} compiling")
         return worth
 
     def _fit(
