@@ -99,7 +99,7 @@ class Parts:
             shares = moved / seconds[name] / limits[0], kernels / seconds[name] / limits[1]
             print(
                 f"forward and gradients, {name}: {kernels} kernels, {moved / 1e9:.2f} GB; "
-                f"{shares[0]:.0%} of the bandwidth, {shares[1]:.0%} of the launch rate"
+                f"{shares[0]:.1%} of the bandwidth, {shares[1]:.1%} of the launch rate"
             )
         if self.on_gpu:
             for name, work in (("modules", plain), ("programs", self.work)):

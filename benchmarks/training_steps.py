@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pretraining.builders import network_config
-from pretraining.data import StructureDataset, collate, evaluation_batch, make_loader
+from pretraining.data import StructureDataset, collate, evaluation_batch, make_loader, to_device
 from pretraining.metrics import errors_of
 from pretraining.modelfile import make_module, network_of
 from pretraining.settings import Training
@@ -68,19 +68,19 @@ class Work:
         self.batch = self.next_batch()
         at_once = evaluation_batch(self.structures, training.val_batch_size, device)
         loader = make_loader(self.structures, at_once)
-        self.validation = [Key.to_(batch, device) for batch in loader]
+        self.validation = [to_device(batch, device) for batch in loader]
         self.forward_and_gradients()
 
     def compile(self, names: Sequence[str] = FUNCTIONS) -> None:
         """Use programs from now on, compiled as for a run."""
         example = collate([self.structures[i] for i in range(EXAMPLES)])
-        self.functions.compile(self.config, Key.to_(example, self.device), print, names)
+        self.functions.compile(self.config, to_device(example, self.device), print, names)
         if not self.functions.compiled:
             raise SystemExit("no programs, no measurement")
 
     def next_batch(self) -> Key.Type:
         """Join ten structures and bring them to the device."""
-        return Key.to_(collate([self.structures[i] for i in range(10)]), self.device)
+        return to_device(collate([self.structures[i] for i in range(10)]), self.device)
 
     def forward_and_gradients(self) -> None:
         """Compute what the optimiser needs."""
