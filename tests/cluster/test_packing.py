@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from slurmcluster import wait_for
 from study import SMALL, Checkout, add, long_training, snippets
 
@@ -90,6 +91,7 @@ def test_one_failure_in_a_pack_costs_the_others_nothing(cluster, new_checkout):
     assert "Nothing to be done" in checkout.snakemake("-n", "--", *target, *paths(tuned[0])).stdout
 
 
+@pytest.mark.faults
 def test_a_pack_goes_on_in_the_next_allocation(cluster, new_checkout):
     """One training has finished when the time ends, the other has not; no retry is spent."""
     trial = new_checkout(packed(long_training(epochs=200)))
