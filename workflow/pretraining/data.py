@@ -252,5 +252,7 @@ def make_loader(
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        # Else each iteration draws from the generator of the run, whose state is saved.
+        generator=torch.Generator(),
         **kwargs,
     )

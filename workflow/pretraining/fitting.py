@@ -198,8 +198,7 @@ class Fit:
 
     def _step(self, batch: Key.Type) -> None:
         loss, gradients = self._functions.gradients(batch, self._weights)
-        for weight, gradient in zip(self._weights, gradients, strict=True):
-            weight.grad = gradient
+        set_gradients(self._weights, gradients)
         self._optimizer.step()
         self._module.ema.update_parameters(self._module.model)
         self._pending.append((loss, len(batch[Key.NUM_NODES_KEY])))
@@ -240,7 +239,7 @@ class Fit:
                 "weights": [weight.detach().cpu().clone() for weight in weights],
             }
         compared, waited = self._patience
-        if forces < compared - self._training.min_delta or (epoch == 0 and finite):
+        if forces < compared - self._training.min_delta:
             self._patience = (forces, 0)
         elif epoch:
             self._patience = (compared, waited + 1)
@@ -305,6 +304,16 @@ class Fit:
         torch.set_rng_state(content["random"])
         if len(content["random_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(content["random_cuda"])
+
+
+def set_gradients(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
+    """Set ``grad`` of each weight, laid out in memory as the weight is.
+
+    Fused optimisers take that for granted, on the CPU without a look.
+    """
+    for weight, gradient in zip(weights, gradients, strict=True):
+        alike = gradient.stride() == weight.stride()
+        weight.grad = gradient if alike else torch.empty_like(weight).copy_(gradient)
 
 
 def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:

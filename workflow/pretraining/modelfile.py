@@ -39,10 +39,7 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "nequip"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*does not have many workers.*",
         ".*LeafSpec.*is deprecated.*",
-        ".*already exists and is not empty.*",
-        ".*dataloader is not resumable.*",
         ".*GPU available but not used.*",
         ".*`srun` command is available.*",
         ".*requires_grad=True to a scalar.*",
