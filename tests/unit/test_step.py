@@ -23,6 +23,7 @@ from nequip.data import AtomicDataDict as Key
 from pretraining import programs
 from pretraining.builders import network_config
 from pretraining.data import StructureDataset, make_loader
+from pretraining.fitting import set_gradients
 from pretraining.inference import evaluate
 from pretraining.interruption import INTERRUPTED
 from pretraining.modelfile import load_model, make_module, network_config_of, network_of
@@ -194,6 +195,26 @@ def test_the_curve_is_that_of_plain_nequip_train(data, folder, choice, monkeypat
             assert value == pytest.approx(their[name], rel=2e-4), (row["epoch"], name)
 
 
+def test_gradients_lie_in_memory_as_their_weights_do():
+    """A fused optimiser on the CPU pairs numbers by their places in memory."""
+    rows = torch.arange(15.0).view(3, 5) - 7
+    steps = []
+    for gradient in (rows, rows.T.contiguous().T, rows[:, :1].expand(3, 5)):
+        weight = torch.nn.Parameter(torch.zeros(3, 5))
+        set_gradients([weight], [gradient])
+        torch.testing.assert_close(weight.grad, gradient)
+        torch.optim.Adam([weight], lr=0.1, eps=1.0, fused=True).step()
+        steps.append(weight.detach())
+        torch.testing.assert_close(weight.sign(), -gradient.sign())
+    torch.testing.assert_close(steps[0], steps[1])
+
+
+def test_reading_batches_draws_no_random_numbers_of_the_run(data):
+    before = torch.get_rng_state()
+    batch_of(data)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 # -- programs ------------------------------------------------------------------------------------
 
 
@@ -291,6 +312,16 @@ def test_a_run_can_be_stopped_while_it_compiles(data, folder):
     thread.join()
     assert not list((folder / "cache").glob("*/")), "nothing half made is left"
     assert train(dataclasses.replace(request, machine={"compile": "never"})) == 0
+
+
+def test_a_folder_of_programs_that_cannot_be_made_is_named(data, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(programs.FOLDER_VARIABLE, str(tmp_path / "file" / "programs"))
+    config, said = config_of(), []
+    functions = Functions(network_of(module_of(config)), LOSS)
+    functions.compile(config, batch_of(data), said.append)
+    assert not functions.compiled
+    assert f"set {programs.FOLDER_VARIABLE} to a folder" in said[-1]
 
 
 def test_without_a_compiler_the_modules_are_used_and_it_is_said(data, monkeypatch, tmp_path):

@@ -2,7 +2,7 @@
 
 PyTorch's ahead-of-time compiler turns a function into a shared library that takes arrays of any
 number of structures, atoms and edges. The libraries are kept in the user's cache folder: they hold
-instructions of this very processor, or for this kind of GPU.
+instructions of this very processor, also those for a kind of GPU.
 """
 
 from __future__ import annotations
@@ -85,14 +85,22 @@ def load_program(
     """
     file = programs_folder() / f"{about['function']}-{_key(about, device)}.pt2"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0)
         try:
-            with FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0):
-                if not file.is_file():
-                    say(f"compiling {about['function']} into {file}: minutes, once on this machine")
-                    _compile(make(), file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout:
             return None
+        except (OSError, NotImplementedError) as error:
+            raise OSError(
+                f"{error}: set {FOLDER_VARIABLE} to a folder that can be written and locked"
+            ) from error
+        try:
+            if not file.is_file():
+                say(f"compiling {about['function']} into {file}: minutes, once on this machine")
+                _compile(make(), file)
+        finally:
+            lock.release()
     # Else the loader finds out in a second what the processor can do, which the name of the file
     # says already.
     with torch._inductor.config.patch({"cpp.vec_isa_ok": True}), _quiet("torch.export"):
@@ -137,9 +145,12 @@ def _key(about: Mapping[str, Any], device: torch.device) -> str:
 
 def _device(device: torch.device) -> list[Any]:
     """What a device can do: a library for another one may not run."""
+    about: list[Any] = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     if device.type == "cuda":
-        return [torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)]
-    about = [platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+        # Beside a processor, whose instructions launch what runs on the GPU.
+        about += [torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)]
+    else:
+        about.append(torch.get_num_threads())
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         about += sorted({line for line in lines if line.startswith(("flags", "Features", "model"))})
