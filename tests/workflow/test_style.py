@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 
 def run(root, *command):
@@ -70,6 +74,58 @@ def test_rules_name_existing_scripts_and_environments(root):
         assert (root / script).is_file(), script
     for environment in set(re.findall(r"envs/\w+\.yaml", text)):
         assert (root / environment).is_file(), environment
+
+
+def imports(root, file, seen):
+    """Return the foreign modules that a script imports anywhere, others when they are imported."""
+    found = set()
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree) if file.parent.name == "scripts" else tree.body:
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            module = root / "workflow" / f"{name.replace('.', '/')}.py"
+            if not name.startswith("pretraining"):
+                found.add(name.partition(".")[0])
+            elif module.is_file() and module not in seen:
+                seen.add(module)
+                found |= imports(root, module, seen)
+    return found - set(sys.stdlib_module_names)
+
+
+def installed_with(names):
+    """Return packages and all that they need, as they are installed here."""
+    known, new = set(), {canonicalize_name(name) for name in names}
+    while new:
+        name = new.pop()
+        known.add(name)
+        try:
+            needs = [Requirement(need) for need in requires(name) or []]
+        except PackageNotFoundError:
+            continue
+        wanted = [need for need in needs if not need.marker or need.marker.evaluate({"extra": ""})]
+        new |= {canonicalize_name(need.name) for need in wanted} - known
+    return known
+
+
+@pytest.mark.parametrize("name", ["train", "dynamics", "analysis"])
+def test_an_environment_has_what_its_scripts_import(root, name):
+    rules = "".join(path.read_text() for path in (root / "workflow/rules").glob("*.smk"))
+    blocks = [block for block in re.split(r"\n *rule ", rules) if f"envs/{name}.yaml" in block]
+    scripts = {
+        script for block in blocks for script in re.findall(r"workflow/scripts/\w+.py", block)
+    }
+    assert scripts
+    pins = yaml.safe_load((root / f"envs/{name}.yaml").read_text())["dependencies"][-1]["pip"]
+    present = installed_with(pin.partition("==")[0] for pin in pins)
+    owners = packages_distributions()
+    for script in sorted(scripts):
+        for module in imports(root, root / script, set()):
+            packages = {canonicalize_name(package) for package in owners[module]}
+            assert packages & present, f"{script} needs {module}, which envs/{name}.yaml has not"
 
 
 def schema_keys(schema, definitions):

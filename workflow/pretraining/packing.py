@@ -14,12 +14,14 @@ import shutil
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from pretraining.allocation import PACKED
 from pretraining.interruption import say
 from pretraining.settings import digest
+
+if TYPE_CHECKING:  # not installed where networks are trained
+    import pandas as pd
 
 OUTPUTS = ("model.ckpt", "curve.csv", "metrics.json")
 KEPT, OWNER = ".finished", "owner"
