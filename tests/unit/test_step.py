@@ -277,6 +277,32 @@ def test_a_training_in_programs_ends_as_one_without(data, folder):
 
 
 @compiler
+def test_a_run_in_programs_goes_on_in_programs_to_the_last_bit(data, folder):
+    """Also where the run would begin without."""
+    options = {"compile": "always", "max_epochs": 150, "patience": 150}
+    settings = write_settings(folder / "resumed.yaml", TINY, **options)
+    whole = Request("direct", data, 16, 1, settings, folder / "whole")
+    assert train(whole) == 0
+    part = dataclasses.replace(whole, out=folder / "resumed")
+    log = part.out / "state" / "train.log"
+
+    def stop():
+        while not (log.is_file() and "epoch 20:" in log.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert train(part) == INTERRUPTED
+    thread.join()
+    assert train(dataclasses.replace(part, machine={"compile": "never"})) == 0
+    said = (part.out / "train.log").read_text()
+    assert "going on from" in said and "not compiled" not in said
+    mine, theirs = (load_model(run.out / "model.ckpt").parameters() for run in (part, whole))
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+@compiler
 def test_dynamics_in_programs_are_those_without(data, folder, capfd):
     settings = write_settings(folder / "md.yaml", TINY)
     train(Request("direct", data, 16, 1, settings, folder / "md"))
