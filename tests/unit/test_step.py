@@ -209,6 +209,11 @@ def test_gradients_lie_in_memory_as_their_weights_do():
     torch.testing.assert_close(steps[0], steps[1])
 
 
+@pytest.mark.parametrize("n", [1, 4])
+def test_batches_can_be_copied_to_pinned_memory(data, n):
+    assert all(tensor.is_contiguous() for tensor in batch_of(data, n).values())
+
+
 def test_reading_batches_draws_no_random_numbers_of_the_run(data):
     before = torch.get_rng_state()
     batch_of(data)

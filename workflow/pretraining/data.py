@@ -224,6 +224,8 @@ def collate(structures: list[Key.Type]) -> Key.Type:
     batch = Key.batched_from_list(structures)
     batch[Key.EDGE_INDEX_KEY] = batch[Key.EDGE_INDEX_KEY].long()
     batch[Key.EDGE_CELL_SHIFT_KEY] = batch[Key.EDGE_CELL_SHIFT_KEY].double()
+    # That of one structure is one number, repeated: it could not be copied to pinned memory.
+    batch[Key.BATCH_KEY] = batch[Key.BATCH_KEY].contiguous()
     return batch
 
 
