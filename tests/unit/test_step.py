@@ -263,7 +263,45 @@ def test_a_program_of_another_network_is_not_believed(data, folder, monkeypatch)
     functions = Functions(network_of(module_of(other)), LOSS)
     functions.compile(other, batch, said.append)
     assert not functions.compiled
-    assert "programs and NequIP's modules differ by" in said[-1]
+    assert "programs and NequIP's modules differ" in said[-1]
+
+
+@compiler
+def test_a_program_that_gives_no_numbers_is_not_believed(data, monkeypatch):
+    config, batch, said = config_of(), batch_of(data, 3, "train"), []
+    functions = Functions(network_of(module_of(config)), LOSS)
+    load = functions._load
+
+    def spoilt(*arguments):
+        found = load(*arguments)
+        predict = found["predictions"]
+
+        def without_numbers(*tensors):
+            energies, forces = predict(*tensors)
+            return [energies, forces * float("nan")]
+
+        return found | {"predictions": without_numbers}
+
+    monkeypatch.setattr(functions, "_load", spoilt)
+    functions.compile(config, batch, said.append)
+    assert not functions.compiled and "differ" in said[-1]
+
+
+@compiler
+def test_a_damaged_program_is_made_anew(data, folder, monkeypatch):
+    config, batch, said = config_of(), batch_of(data, 3, "train"), []
+    functions = Functions(network_of(module_of(config)), LOSS)
+    functions.compile(config, batch, said.append, ["predictions"])
+    (program,) = (folder / "cache").glob("predictions-*.pt2")
+    monkeypatch.setenv(programs.FOLDER_VARIABLE, str(folder / "damaged"))
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / program.name).write_bytes(program.read_bytes()[:5000])
+    scratch = folder / "damaged" / f"{program.stem}.killed"
+    scratch.mkdir()
+    again = Functions(network_of(module_of(config)), LOSS)
+    again.compile(config, batch, said.append, ["predictions"])
+    assert again.compiled and not scratch.exists()
+    assert "cannot be loaded" in said[-2] and "compiling predictions" in said[-1]
 
 
 @compiler

@@ -102,7 +102,7 @@ class Contraction:
         x_j = x[sender]
         out: list[Tensor | None] = [None] * self.n_out
         for path, c, terms in self.products:
-            out[c] = w[:, path] * sum(k * x_j[:, a] * y[:, b, None] for a, b, k in terms)
+            out[c] = w[:, path] * _products(terms, x_j, y)
         return _sum_to_atoms(out, receiver, x)
 
     def gradient(
@@ -118,8 +118,7 @@ class Contraction:
             for a, b, k in terms:
                 dx[a] = _plus(dx[a], k * wg * y[:, b, None])
                 dy[b] = _plus(dy[b], k * wg * x_j[:, a])
-            product = sum(k * x_j[:, a] * y[:, b, None] for a, b, k in terms)
-            dw[path] = _plus(dw[path], product * g_i[:, c])
+            dw[path] = _plus(dw[path], _products(terms, x_j, y) * g_i[:, c])
         return _sum_to_atoms(dx, sender, x), _sum_channels(dy, y), _stack(dw, w)
 
     def second(
@@ -145,18 +144,20 @@ class Contraction:
             for a, b, k in terms:
                 dx[a] = _plus(dx[a], k * (wg * hy[:, b, None] + hg * y[:, b, None]))
                 dy[b] = _plus(dy[b], k * (wg * hx_j[:, a] + hg * x_j[:, a]))
-            product = sum(k * x_j[:, a] * y[:, b, None] for a, b, k in terms)
-            change = sum(
-                k * (hx_j[:, a] * y[:, b, None] + x_j[:, a] * hy[:, b, None]) for a, b, k in terms
-            )
+            change = _products(terms, hx_j, y) + _products(terms, x_j, hy)
             dw[path] = _plus(dw[path], change * g_i[:, c])
-            dg[c] = w[:, path] * change + hw[:, path] * product
+            dg[c] = w[:, path] * change + hw[:, path] * _products(terms, x_j, y)
         return (
             _sum_to_atoms(dx, sender, x),
             _sum_channels(dy, y),
             _stack(dw, w),
             _sum_to_atoms(dg, receiver, g),
         )
+
+
+def _products(terms: Sequence[tuple[int, int, float]], x: Tensor, y: Tensor) -> Tensor:
+    """Sum of a path's products of features and harmonics, (edges, multiplicity)."""
+    return sum(k * x[:, a] * y[:, b, None] for a, b, k in terms)
 
 
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:

@@ -283,7 +283,7 @@ class Fit:
             "power": self._power.total(),
             # The procedure draws no random numbers, but a network of the user's may.
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "random_cuda": torch.cuda.get_rng_state_all() if self._device.type == "cuda" else [],
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -302,7 +302,8 @@ class Fit:
         # How many structures of the epoch have been seen.
         self._sampler.resume(self._epoch, self._loss_weight)
         torch.set_rng_state(content["random"])
-        if len(content["random_cuda"]) == torch.cuda.device_count():
+        on_gpu = self._device.type == "cuda"
+        if on_gpu and len(content["random_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(content["random_cuda"])
 
 

@@ -107,10 +107,13 @@ def take_back(folder: Path, config_hash: str) -> bool:
         return False
     if metrics["config_hash"] != config_hash:
         return False
-    for name in OUTPUTS:
-        _link(kept / name, folder / name)
-        # Not older than what it was made from, whose times Snakemake may have renewed.
-        os.utime(folder / name)
+    try:
+        for name in OUTPUTS:
+            _link(kept / name, folder / name)
+            # Not older than what it was made from, whose times Snakemake may have renewed.
+            os.utime(folder / name)
+    except OSError:
+        return False
     return True
 
 

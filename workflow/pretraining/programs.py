@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -84,33 +85,55 @@ def load_program(
         Whatever the compiler raises, where there is none, say.
     """
     file = programs_folder() / f"{about['function']}-{_key(about, device)}.pt2"
-    if not file.is_file():
-        lock = FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            return None
-        except (OSError, NotImplementedError) as error:
-            raise OSError(
-                f"{error}: set {FOLDER_VARIABLE} to a folder that can be written and locked"
-            ) from error
-        try:
-            if not file.is_file():
-                say(f"compiling {about['function']} into {file}: minutes, once on this machine")
-                _compile(make(), file)
-        finally:
-            lock.release()
+    if not _is_there(file, make, about["function"], say, wait):
+        return None
+    try:
+        return _load(file)
+    except Exception as error:
+        say(f"{file} cannot be loaded ({error}): it is made anew")
+        file.unlink(missing_ok=True)
+    return _load(file) if _is_there(file, make, about["function"], say, wait) else None
+
+
+def _load(file: Path) -> Program:
     # Else the loader finds out in a second what the processor can do, which the name of the file
     # says already.
     with torch._inductor.config.patch({"cpp.vec_isa_ok": True}), _quiet("torch.export"):
         return torch._inductor.aoti_load_package(str(file), run_single_threaded=True)
 
 
+def _is_there(
+    file: Path, make: Callable[[], Source], name: str, say: Callable[[str], None], wait: bool
+) -> bool:
+    """Whether a program is there, after compiling it if no other process is about to."""
+    if file.is_file():
+        return True
+    lock = FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        return False
+    except (OSError, NotImplementedError) as error:
+        raise OSError(
+            f"{error}: set {FOLDER_VARIABLE} to a folder that can be written and locked"
+        ) from error
+    try:
+        # A process that was killed leaves its scratch folder.
+        for left in file.parent.glob(f"{file.stem}.*/"):
+            shutil.rmtree(left)
+        if not file.is_file():
+            say(f"compiling {name} into {file}: minutes, once on this machine")
+            _compile(make(), file)
+    finally:
+        lock.release()
+    return True
+
+
 def _compile(source: Source, file: Path) -> None:
     """Compile a function into `file`, which appears when it is complete."""
     with (
-        tempfile.TemporaryDirectory(dir=file.parent) as folder,
+        tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.stem}.") as folder,
         warnings.catch_warnings(),
         _quiet("torch._export", "torch._inductor", "torch.export"),
     ):

@@ -32,7 +32,7 @@ from pretraining.robustness import TORCH_SIM, duration_ps, test_stages
 from pretraining.robustness_files import bare, finish, measures
 from pretraining.settings import WORTH_COMPILING
 from pretraining.simulation import CHECKPOINT_SECONDS, Course, simulate
-from pretraining.step import PREDICTION, plain_seconds
+from pretraining.worth import PREDICTION, plain_seconds
 
 STATE = "state"  # the folder of what a trajectory goes on from
 

@@ -11,27 +11,27 @@ import ast
 import copy
 import hashlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 import torch
-from hydra.utils import get_method
 from nequip.data import AtomicDataDict as Key
 from nequip.nn import GraphModel
-from nequip.nn._tp_scatter_base import TensorProductScatter
 from torch import Tensor
 from torch.func import functional_call
 
 from pretraining import contraction, fusion, network
-from pretraining.contraction import Contraction
 from pretraining.fusion import write_out
-from pretraining.programs import Program, Source, load_program
+from pretraining.programs import Program, Source, load_program, programs_folder
 
 FUNCTIONS = GRADIENTS, PREDICTIONS = "gradients", "predictions"
 # Of a network's configuration: they show in its weights and buffers, or not at all.
+# A builder of somebody else's may build them in all the same, but for the seed.
 DECIDED_BY_WEIGHTS = ("seed", "type_names", "avg_num_neighbors")
 INPUTS = (
     Key.POSITIONS_KEY,
@@ -55,38 +55,21 @@ SIZES = {
     Key.EDGE_INDEX_KEY: {1: "edges"},
     Key.EDGE_CELL_SHIFT_KEY: {0: "edges"},
 }
-# Relative difference to NequIP's modules beyond which a program is not believed. In single
-# precision the two orders of summing differ by 1e-6, and by a few times 1e-5 in small gradients.
-TOLERANCE = 1e-3
+# Difference to NequIP's modules beyond which a program is not believed: of a tensor, relative to
+# itself, and to all of its kind. In single precision two orders of summing differ by 1e-6, and by a
+# few times 1e-5 in small gradients.
+TOLERANCE, FLOOR = 1e-3, 1e-5
 
 
-# Measured on one core of a 2023 server, without programs: seconds a step of a small network, and
-# seconds an edge and term of its convolutions.
-SECONDS_A_STEP, SECONDS_A_TERM = 0.03, 3.8e-8
-# A prediction takes this share of a training step on the same structures.
-PREDICTION = 0.25
-
-
-def plain_seconds(model: GraphModel, steps: float, edges: float) -> float:
-    """Return about how long steps take on a core without programs, s.
-
-    Parameters
-    ----------
-    model
-        The network.
-    steps
-        Number of steps.
-    edges
-        Edges in all of them together.
-    """
-    products = [m.tp for m in model.modules() if isinstance(m, TensorProductScatter)]
-    contractions = [Contraction.of(product) for product in products]
-    terms = sum(contraction.n_terms for contraction in contractions if contraction)
-    return SECONDS_A_STEP * steps + SECONDS_A_TERM * terms * edges
-
-
+# Lengths are in double precision up to the network's embeddings.
+TYPES = dict.fromkeys(SIZES, torch.float64)
+TYPES |= dict.fromkeys(
+    (Key.ATOM_TYPE_KEY, Key.EDGE_INDEX_KEY, Key.BATCH_KEY, Key.NUM_NODES_KEY), torch.int64
+)
 # What programs are made of, beside the builder of the network.
 CODE = (sys.modules[__name__], contraction, fusion, network)
+# Their builders are versioned, or among these.
+KNOWN_PACKAGES = ("nequip", "pretraining")
 
 
 class Functions:
@@ -179,22 +162,23 @@ class Functions:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             say(f"not compiled ({reason[0]}): NequIP's own modules are used, which are slower")
             return
-        difference = max(_difference(a, b) for a, b in zip(plain, compiled, strict=True))
-        if not difference < TOLERANCE:
+        if not all(_agree(a, b) for a, b in zip(plain, compiled, strict=True)):
             self._programs = {}
             say(
-                f"not compiled: programs and NequIP's modules differ by {difference:.1e}; the "
-                "modules are used, which are slower"
+                "not compiled: programs and NequIP's modules differ, and the slower modules are "
+                f"used; if the code of the network has changed, empty {programs_folder()}"
             )
 
     def _results(
         self, names: Sequence[str], batch: Key.Type, weights: Sequence[Tensor]
-    ) -> list[Tensor]:
-        results: list[Tensor] = []
+    ) -> list[Sequence[Tensor]]:
+        """Results of each function, of the same kind together."""
+        results: list[Sequence[Tensor]] = []
         if GRADIENTS in names:
             loss, gradients = self.gradients(batch, weights)
-            results += [loss, torch.cat([gradient.ravel() for gradient in gradients])]
-        return [*results, *self.predict(batch, weights)]
+            results += [[loss], gradients]
+        energies, forces = self.predict(batch, weights)
+        return [*results, [energies], [forces]]
 
     # -- as they are ------------------------------------------------------------------------------
 
@@ -291,19 +275,20 @@ class Functions:
             return list(compute(batch, tensors[ends[0] : ends[1]], buffers, network))
 
         # Each a tensor of its own: the compiler would take the same one for the same always.
-        arguments = [
-            tensor.detach().clone() for tensor in [*[example[field] for field in fields], *others]
-        ]
+        arguments = [tensor.detach().clone() for tensor in [*_arguments(example, fields), *others]]
         return Source(function, arguments, [*shapes, *[{} for _ in others]])
 
     def _about(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """All that a program depends on; what else each run decides is in weights and buffers."""
-        shape = {key: value for key, value in config.items() if key not in DECIDED_BY_WEIGHTS}
+        package = config["_target_"].partition(".")[0]
+        known = package in KNOWN_PACKAGES
+        decided = DECIDED_BY_WEIGHTS if known else DECIDED_BY_WEIGHTS[:1]
+        shape = {key: value for key, value in config.items() if key not in decided}
         about = {
             "function": name,
             "network": shape | {"types": len(config["type_names"])},
-            "versions": {package: version(package) for package in ("nequip", "e3nn")},
-            "code": _digest([*CODE, config["_target_"]]),
+            "versions": {name: version(name) for name in ("nequip", "e3nn")},
+            "code": _digest(CODE if known else [*CODE, *_modules(package)]),
         }
         return about | ({"loss": self._coefficients} if name == GRADIENTS else {})
 
@@ -315,19 +300,25 @@ def _has_two(batch: Key.Type) -> bool:
 
 def _arguments(batch: Key.Type, fields: Sequence[str]) -> list[Tensor]:
     """A program takes it for granted that arrays lie in memory as the examples did."""
-    return [batch[field].contiguous() for field in fields]
+    return [batch[field].to(TYPES[field]).contiguous() for field in fields]
 
 
-def _difference(a: Tensor, b: Tensor) -> float:
-    """Norm of a difference, relative to the first; not a number where one of them is not."""
-    size = float(a.double().norm())
-    return float((a - b).double().norm()) / (size or 1.0)
+def _agree(plain: Sequence[Tensor], compiled: Sequence[Tensor]) -> bool:
+    """Whether tensors of a kind are the same up to rounding; not if there is no number."""
+    sizes = [float(tensor.double().norm()) for tensor in plain]
+    floor = FLOOR * math.hypot(*sizes)
+    differences = [float((a - b).double().norm()) for a, b in zip(plain, compiled, strict=True)]
+    return all(d <= TOLERANCE * s + floor for d, s in zip(differences, sizes, strict=True))
 
 
-def _digest(sources: Sequence[Any]) -> str:
+def _modules(package: str) -> list[ModuleType]:
+    """Return the modules of a package, or the one of a file, that have been loaded from source."""
+    found = [name for name in sys.modules if name.partition(".")[0] == package]
+    modules = [sys.modules[name] for name in sorted(found)]
+    return [module for module in modules if (inspect.getsourcefile(module) or "").endswith(".py")]
+
+
+def _digest(modules: Sequence[ModuleType]) -> str:
     """Digest of the code that programs are made of; comments and layout do not matter."""
-    parts = []
-    for source in sources:
-        module = inspect.getmodule(get_method(source)) if isinstance(source, str) else source
-        parts.append(ast.dump(ast.parse(inspect.getsource(module))))
+    parts = [ast.dump(ast.parse(inspect.getsource(module))) for module in modules]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

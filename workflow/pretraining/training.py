@@ -59,10 +59,11 @@ from pretraining.settings import (
     load_settings,
     run_identity,
 )
-from pretraining.step import PREDICTION, Functions, plain_seconds
+from pretraining.step import Functions
 from pretraining.store import Store
 from pretraining.transforms import Transform
 from pretraining.weights import copy_parameters
+from pretraining.worth import PREDICTION, plain_seconds
 
 # Structures that the compiler sees.
 EXAMPLES = 3

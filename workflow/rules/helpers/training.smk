@@ -101,22 +101,23 @@ def compiling():
 
     # The published trainings were allowed 300 epochs.
     shares = [min(1, epochs(kind) / 300) for kind in GRID["kind"]]
-    seconds = sum(s * share for s, share in zip(map(SECONDS.get, GRID["path"]), shares))
+    trained = ~GRID["imported"]
+    costs = GRID["path"].map(SECONDS) * shares
+    seconds = costs[trained].sum()
     return "always" if seconds > WORTH_COMPILING else "never"
 
 
 COMPILING = compiling()
 
 
-def machine_json(keys):
+def machine_json(keys, **others):
     """Return entries of `training` that say how a job is carried out, as JSON."""
-    entries = config["training"] | {"compile": COMPILING}
-    return json.dumps({key: entries[key] for key in keys})
+    return json.dumps({key: config["training"][key] for key in keys} | others)
 
 
 def machine_options(wildcards):
     """Return how a training is carried out."""
-    return machine_json(MACHINE_KEYS)
+    return machine_json(MACHINE_KEYS, compile=COMPILING)
 
 
 def device_options(wildcards):
@@ -125,8 +126,9 @@ def device_options(wildcards):
 
 
 def dynamics_machine(wildcards):
-    """Return where and how the dynamics of a trained model run."""
-    return machine_json(["device", "allow_cpu", "compile"])
+    """Return where and how the dynamics of a trained model run; a long test may compile alone."""
+    chosen = COMPILING if COMPILING == "always" else config["training"]["compile"]
+    return machine_json(["device", "allow_cpu"], compile=chosen)
 
 
 def training_minutes(wildcards, attempt):
