@@ -405,3 +405,9 @@ def test_without_a_compiler_the_modules_are_used_and_it_is_said(data, monkeypatc
     energies, _ = functions.predict(batch, list(network_of(module_of(config)).parameters()))
     assert len(energies) == len(batch[Key.NUM_NODES_KEY])
     assert not list(tmp_path.rglob("*.pt2"))
+    # The next run does not spend a minute on finding out.
+    (failure,) = tmp_path.glob("*.failed")
+    before = len(said)
+    functions.compile(config, batch, said.append)
+    (again,) = said[before:]
+    assert "not compiled" in again and f"delete {failure} to have it tried again" in again

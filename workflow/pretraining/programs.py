@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -123,11 +124,31 @@ def _is_there(
         for left in file.parent.glob(f"{file.stem}.*/"):
             shutil.rmtree(left)
         if not file.is_file():
+            failure = file.with_suffix(".failed")
+            _raise_if_failed(failure)
             say(f"compiling {name} into {file}: minutes, once on this machine")
-            _compile(make(), file)
+            try:
+                _compile(make(), file)
+            except Exception as error:
+                _remember(failure, error)
+                raise
     finally:
         lock.release()
     return True
+
+
+def _remember(failure: Path, error: Exception) -> None:
+    """Let the runs to come know at once that there is no use in trying, for a day."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    with contextlib.suppress(OSError):
+        failure.write_text(reason, encoding="utf-8")
+
+
+def _raise_if_failed(failure: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - failure.stat().st_mtime < 86400:
+            reason = failure.read_text(encoding="utf-8")
+            raise RuntimeError(f"{reason}; delete {failure} to have it tried again")
 
 
 def _compile(source: Source, file: Path) -> None:
