@@ -7,6 +7,7 @@ The loop is no Lightning trainer's: that spends 3 ms on a step, and a compiled s
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from collections.abc import Sequence
@@ -257,8 +258,10 @@ class Fit:
         due = time.monotonic() - self._saved >= self._training.checkpoint_seconds
         if due or self._stop:
             self._look()
-            content = self.state_dict()
-            self._state.save(lambda path: torch.save(content, path))
+            # By way of memory: of a full disk PyTorch's own writer tells nothing.
+            content = io.BytesIO()
+            torch.save(self.state_dict(), content)
+            self._state.save(lambda path: path.write_bytes(content.getbuffer()))
             self._saved = time.monotonic()
         if self._stop:
             raise Interrupted(
