@@ -17,7 +17,13 @@ from pretraining.store import Store
 
 NETWORK = {"num_layers": 2, "num_features": 4, "num_bessels": 4}
 # Few steps, so large ones; a state after each.
-TRAINING = {"device": "cpu", "learning_rate": 0.03, "max_epochs": 8, "checkpoint_seconds": 0}
+TRAINING = {
+    "device": "cpu",
+    "compile": "never",
+    "learning_rate": 0.03,
+    "max_epochs": 8,
+    "checkpoint_seconds": 0,
+}
 # A robustness test of 120 steps.
 MD_TEST = {
     "seed": 42,

@@ -345,6 +345,17 @@ def test_a_run_in_programs_goes_on_in_programs_to_the_last_bit(data, folder):
     assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
+@pytest.mark.parametrize(("epochs", "worth"), [(2, False), (100_000, True)])
+def test_a_short_run_alone_is_not_worth_compiling(data, folder, epochs, worth, monkeypatch):
+    monkeypatch.setattr(Functions, "compile", lambda *arguments: None)  # takes minutes
+    options = {"compile": "auto", "max_epochs": epochs, "patience": 1, "min_delta": 1e9}
+    settings = write_settings(folder / f"auto-{epochs}.yaml", TINY, **options)
+    assert train(Request("direct", data, 16, 1, settings, folder / f"auto-{epochs}")) == 0
+    said = (folder / f"auto-{epochs}" / "train.log").read_text()
+    assert ("as they are: worth compiling" in said) == worth
+    assert ("as they are: not worth compiling" in said) != worth
+
+
 @compiler
 def test_dynamics_in_programs_are_those_without(data, folder, capfd):
     settings = write_settings(folder / "md.yaml", TINY)
