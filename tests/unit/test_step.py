@@ -5,13 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -34,6 +31,7 @@ from pretraining.step import FUNCTIONS, Functions
 from pretraining.store import Store
 from pretraining.training import Request, train
 from pretraining.transforms import Transform
+from stopping import interrupt
 from toy import MD_TEST, TRAINING, rattled_cells, write_settings, write_store
 
 LOSS = {"energy": 4.0, "forces": 1.0}
@@ -327,17 +325,7 @@ def test_a_run_in_programs_goes_on_in_programs_to_the_last_bit(data, folder):
     whole = Request("direct", data, 16, 1, settings, folder / "whole")
     assert train(whole) == 0
     part = dataclasses.replace(whole, out=folder / "resumed")
-    log = part.out / "state" / "train.log"
-
-    def stop():
-        while not (log.is_file() and "epoch 20:" in log.read_text()):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=stop)
-    thread.start()
-    assert train(part) == INTERRUPTED
-    thread.join()
+    assert interrupt(part, "epoch 20:", signal.SIGTERM) == INTERRUPTED
     assert train(dataclasses.replace(part, machine={"compile": "never"})) == 0
     said = (part.out / "train.log").read_text()
     assert "going on from" in said and "not compiled" not in said
@@ -379,17 +367,7 @@ def test_a_run_can_be_stopped_while_it_compiles(data, folder):
     """It has another number of features than those before."""
     settings = write_settings(folder / "long.yaml", TINY | {"num_features": 3}, compile="always")
     request = Request("direct", data, 16, 1, settings, folder / "long")
-    log = folder / "long" / "state" / "train.log"
-
-    def stop():
-        while not (log.is_file() and "compiling gradients" in log.read_text()):
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=stop)
-    thread.start()
-    assert train(request) == INTERRUPTED
-    thread.join()
+    assert interrupt(request, "compiling gradients", signal.SIGTERM) == INTERRUPTED
     assert not list((folder / "cache").glob("*/")), "nothing half made is left"
     assert train(dataclasses.replace(request, machine={"compile": "never"})) == 0
 

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 
 import numpy as np
@@ -28,6 +27,7 @@ from pretraining.modelfile import load_model
 from pretraining.store import Store
 from pretraining.training import Request, train
 from pretraining.transforms import Transform
+from stopping import interrupt, wait_for
 from toy import labelled, rattled_cells, write_settings, write_store
 
 OUTPUTS = ("curve.csv", "metrics.json", "model.ckpt", "train.log")
@@ -277,31 +277,6 @@ def start(out, data, settings):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(text, log, process=None, seconds=120):
-    """Wait until a log says something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if log.is_file() and text in log.read_text():
-            return
-        assert process is None or process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    raise TimeoutError(text)
-
-
-def interrupt(out, data, settings, when="epoch 3:", number=signal.SIGUSR1):
-    """Carry out a run in this process, and signal it when its log says `when`."""
-
-    def send():
-        wait_for(when, out / "state" / "train.log")
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    status = train(request(out, data, settings))
-    thread.join()
-    return status
-
-
 def test_a_run_killed_and_stopped_ends_as_if_it_had_not_been(
     root, folder, data, settings, finished, monkeypatch
 ):
@@ -376,14 +351,14 @@ def test_a_signal_waits_for_a_step_only_while_there_are_steps():
 def stopped(folder, data, settings):
     """Folder of a run that a signal has stopped: state only, to be copied."""
     out = folder / "stopped"
-    assert interrupt(out, data, settings) == INTERRUPTED
+    assert interrupt(request(out, data, settings)) == INTERRUPTED
     return out
 
 
 def test_a_signal_alone_makes_a_run_save_its_state(folder, data, finished):
     settings = write_settings(folder / "seldom.yaml", checkpoint_seconds=3600)
     out = folder / "signalled"
-    assert interrupt(out, data, settings, number=signal.SIGTERM) == INTERRUPTED
+    assert interrupt(request(out, data, settings), number=signal.SIGTERM) == INTERRUPTED
     assert [path.name for path in out.iterdir()] == ["state"]
     assert train(request(out, data, settings)) == 0
     assert "going on from" in (out / "train.log").read_text()

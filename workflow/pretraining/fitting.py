@@ -1,7 +1,7 @@
 """The steps of a training: the paper's procedure, the best model, divergence and the saved state.
 
 Optimiser, moving average and loss are those of NequIP's Lightning module, and so are the results.
-The loop is no Lightning trainer's: that spends 3 ms on a step, and a compiled step takes 2 to 5.
+The loop is no Lightning trainer's: that spends 3 ms on a step, longer than a small network's steps.
 """
 
 from __future__ import annotations
