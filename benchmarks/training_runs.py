@@ -22,6 +22,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
+from plain_config import plain_config
 from training_steps import CUTOFF
 
 from pretraining.builders import network_config
@@ -116,62 +117,14 @@ class Bench:
             options = f"--kind direct --data {data}/data.h5 --n {n} --seed {seed} "
             options += f"--settings {out}/settings.yaml --out {out}"
             return [sys.executable, str(WORKFLOW / "scripts" / "train.py"), *options.split()]
-        config = self._nequip_config(data, n, epochs, seed)
+        model = network_config(self.network, type_names=["C"], avg_num_neighbors=31.0, seed=seed)
+        files = data / f"train{n}.extxyz", data / "val.extxyz"
+        config = plain_config(model, *files, epochs, learning_rate=0.01, seed=seed)
+        config["trainer"]["accelerator"] = "gpu" if self.device.type == "cuda" else "cpu"
         config["hydra"] = {"run": {"dir": str(out)}}
         (out / "config.yaml").write_text(yaml.safe_dump(config))
         nequip_train = str(Path(sys.executable).with_name("nequip-train"))
         return [nequip_train, "-cp", str(out), "-cn", "config"]
-
-    def _nequip_config(self, data: Path, n: int, epochs: int, seed: int) -> dict[str, Any]:
-        """The same network, data and procedure."""
-        of_data = "nequip.data"
-        loader = {"_target_": "torch.utils.data.DataLoader"}
-        types = {
-            "_target_": f"{of_data}.transforms.ChemicalSpeciesToAtomTypeMapper",
-            "model_type_names": ["C"],
-        }
-        neighbours = {
-            "_target_": f"{of_data}.transforms.NeighborListTransform",
-            "r_max": CUTOFF,
-        }
-        return {
-            "run": ["train"],
-            "data": {
-                "_target_": f"{of_data}.datamodule.ASEDataModule",
-                "seed": seed,
-                "train_file_path": f"{data}/train{n}.extxyz",
-                "val_file_path": f"{data}/val.extxyz",
-                "transforms": [types, neighbours],
-                "train_dataloader": loader | {"batch_size": 10, "shuffle": True},
-                "val_dataloader": loader | {"batch_size": 20},
-            },
-            "trainer": {
-                "_target_": "lightning.Trainer",
-                "accelerator": "gpu" if self.device.type == "cuda" else "cpu",
-                "devices": 1,
-                "max_epochs": epochs,
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-            },
-            "training_module": {
-                "_target_": "nequip.train.EMALightningModule",
-                "ema_decay": 0.99,
-                "loss": {
-                    "_target_": "nequip.train.EnergyForceLoss",
-                    "per_atom_energy": True,
-                    "coeffs": {"total_energy": 4.0, "forces": 1.0},
-                },
-                "val_metrics": {
-                    "_target_": "nequip.train.EnergyForceMetrics",
-                    "coeffs": {"per_atom_energy_rmse": None, "forces_rmse": 1.0},
-                },
-                "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
-                "model": network_config(
-                    self.network, type_names=["C"], avg_num_neighbors=31.0, seed=seed
-                ),
-            },
-        }
 
     def execute(self, command: list[str]) -> str:
         """Run a command to its end and return what it said."""

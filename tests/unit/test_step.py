@@ -101,59 +101,21 @@ def test_loss_and_gradients_are_those_of_nequips_module(data):
 
 def nequip_train(folder, data, epochs):
     """Curve of ``nequip-train`` with the network, data and order of a run of this project."""
+    from plain_config import plain_config  # what the benchmarks compare with
+
     with Store(data) as store:
         for part in ("train", "val"):
             write(folder / f"{part}.extxyz", store.subset(part, 16 if part == "train" else None))
     metrics = json.loads((folder / "own" / "metrics.json").read_text())
     model = config_of() | {"avg_num_neighbors": metrics["avg_num_neighbors"]}
-    loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 10}
-    order = {"_target_": "pretraining.data.EpochSampler", "n": 16, "seed": 1}
-    config = {
-        "run": ["train"],
-        "data": {
-            "_target_": "nequip.data.datamodule.ASEDataModule",
-            "seed": 1,
-            "train_file_path": "train.extxyz",
-            "val_file_path": "val.extxyz",
-            "transforms": [
-                {
-                    "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
-                    "model_type_names": ["C"],
-                },
-                {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": 4.0},
-            ],
-            "train_dataloader": loader | {"sampler": order},
-            "val_dataloader": loader,
-        },
-        "trainer": {
-            "_target_": "lightning.Trainer",
-            "accelerator": "cpu",
-            "max_epochs": epochs,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "num_sanity_val_steps": 0,
-            "log_every_n_steps": 1,
-            "logger": {
-                "_target_": "lightning.pytorch.loggers.CSVLogger",
-                "save_dir": str(folder / "logs"),
-            },
-        },
-        "training_module": {
-            "_target_": "nequip.train.EMALightningModule",
-            "ema_decay": 0.99,
-            "loss": {
-                "_target_": "nequip.train.EnergyForceLoss",
-                "per_atom_energy": True,
-                "coeffs": {"total_energy": LOSS["energy"], "forces": LOSS["forces"]},
-            },
-            "val_metrics": {
-                "_target_": "nequip.train.EnergyForceMetrics",
-                "coeffs": {"per_atom_energy_rmse": None, "forces_rmse": 1.0},
-            },
-            "optimizer": {"_target_": "torch.optim.Adam", "lr": TRAINING["learning_rate"]},
-            "model": model,
-        },
-    }
+    files = folder / "train.extxyz", folder / "val.extxyz"
+    rate = TRAINING["learning_rate"]
+    config = plain_config(model, *files, epochs, learning_rate=rate, seed=1)
+    loader = config["data"]["train_dataloader"]
+    del loader["shuffle"]
+    loader["sampler"] = {"_target_": "pretraining.data.EpochSampler", "n": 16, "seed": 1}
+    logger = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(folder / "logs")}
+    config["trainer"] |= {"num_sanity_val_steps": 0, "log_every_n_steps": 1, "logger": logger}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "nequip.scripts.train", "-cp", str(folder), "-cn", "config"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -171,6 +133,7 @@ def nequip_train(folder, data, epochs):
 @pytest.mark.parametrize("choice", ["never", "always"])
 def test_the_curve_is_that_of_plain_nequip_train(data, folder, choice, monkeypatch, root):
     monkeypatch.setenv("PYTHONPATH", str(root / "workflow"))
+    monkeypatch.syspath_prepend(root / "benchmarks")
     epochs = 5
     place = folder / f"nequip-{choice}"
     place.mkdir()
