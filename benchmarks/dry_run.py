@@ -29,9 +29,9 @@ PARTS = ("Snakefile", "workflow", "envs", "profiles", "resources", "config", "re
 
 def grid_config(runs: int) -> tuple[dict, int]:
     """Return the paper's configuration with as many seeds as make `runs` trainings at least."""
-    from pretraining.config import validate_study
-    from pretraining.grid import grid_table
-    from pretraining.yamlfile import read_yaml
+    from pretraining.runtime.yaml_file import read_yaml
+    from pretraining.study.config import validate_study
+    from pretraining.study.grid import grid_table
 
     config = read_yaml(ROOT / "config/config.yaml")
     number = len(grid_table(validate_study(config, "config.yaml")))

@@ -24,16 +24,16 @@ from ase.build import bulk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow"))
 
-from pretraining.builders import network_config  # noqa: E402
-from pretraining.compiled import compiled_network  # noqa: E402
-from pretraining.dynamics import Settings, thermalise  # noqa: E402
-from pretraining.dynamics_ase import AseEngine  # noqa: E402
-from pretraining.dynamics_torchsim import Batch, load_batch_model  # noqa: E402
-from pretraining.inference import load_calculator  # noqa: E402
-from pretraining.machine import device_name, resolve_device  # noqa: E402
-from pretraining.modelfile import make_module, save_model  # noqa: E402
-from pretraining.protocol import Stage  # noqa: E402
-from pretraining.settings import Training  # noqa: E402
+from pretraining.dynamics.ase_engine import AseEngine
+from pretraining.dynamics.settings import Settings, thermalise
+from pretraining.dynamics.torchsim_engine import Batch, load_batch_model
+from pretraining.study.generation import Stage
+from pretraining.study.settings import Training
+from pretraining.training.compiled.calculator import compiled_network
+from pretraining.training.device import device_name, resolve_device
+from pretraining.training.network.builders import network_config
+from pretraining.training.network.checkpoint import make_module, save_model
+from pretraining.training.predict import load_calculator
 
 FORMS = ("modules", "programs")
 # Layers and features of the network, and the cell: 200 and 64 atoms.

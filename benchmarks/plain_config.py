@@ -14,7 +14,7 @@ def plain_config(
     Parameters
     ----------
     model
-        Network, as of :func:`pretraining.builders.network_config`.
+        Network, as of :func:`pretraining.training.network.builders.network_config`.
     train, val
         Structures of one element, extended XYZ.
     epochs

@@ -97,7 +97,7 @@ def step(name: str, folder: Path, n: int) -> None:
     if name in ("prepare", "import", "list"):
         accept_stand_in(files["archive"])
     if name == "prepare":
-        from pretraining.datasets import prepare
+        from pretraining.data.prepare import prepare
 
         config = {"datasets": {"C-SYNTH-23M": DATASET}}
         prepare(config, "C-SYNTH-23M", folder, files["prepared"], folder / "summary.json")
@@ -107,15 +107,15 @@ def step(name: str, folder: Path, n: int) -> None:
         os.environ |= {"LOAD_ATOMS_DEBUG": "1", "LOAD_ATOMS_VERBOSE": "0"}
         load_dataset("C-SYNTH-23M", root=files["cache"].parent)
     elif name == "list":
-        from pretraining.loading import open_raw
+        from pretraining.data.readers import open_raw
 
         # What a script without a store does: all structures as ASE objects.
         frames = list(open_raw(DATASET, folder).frames)
         print(f"{len(frames)} structures in a list")
     else:
-        from pretraining.chunks import chunk_rows, write_chunk
-        from pretraining.joining import join
-        from pretraining.store import Store
+        from pretraining.data.store import Store
+        from pretraining.labels.chunks import chunk_rows, write_chunk
+        from pretraining.labels.join import join
 
         with Store(files["prepared"]) as store:
             chunks = ["eval", *(f"{number:05d}" for number in range(n // 1000))]

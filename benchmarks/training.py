@@ -41,8 +41,8 @@ from training_steps import (  # noqa: E402
     profile_gpu,
 )
 
-from pretraining.machine import device_name, resolve_device  # noqa: E402
-from pretraining.programs import FOLDER_VARIABLE  # noqa: E402
+from pretraining.training.compiled.compile_cache import FOLDER_VARIABLE  # noqa: E402
+from pretraining.training.device import device_name, resolve_device  # noqa: E402
 
 PARTS = ("step", "run", "large", "small", "start", "grid")
 PUBLISHED = ROOT / "resources" / "published" / "training-cost.csv"

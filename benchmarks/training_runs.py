@@ -25,8 +25,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from plain_config import plain_config
 from training_steps import CUTOFF
 
-from pretraining.builders import network_config
-from pretraining.store import Store
+from pretraining.data.store import Store
+from pretraining.training.network.builders import network_config
 
 WORKFLOW = Path(__file__).resolve().parents[1] / "workflow"
 OWN, PLAIN = "this project", "nequip-train"

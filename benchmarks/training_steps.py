@@ -18,21 +18,27 @@ from torch._inductor import metrics
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pretraining.builders import network_config
-from pretraining.data import StructureDataset, collate, evaluation_batch, make_loader, to_device
-from pretraining.metrics import errors_of
-from pretraining.modelfile import make_module, network_of
-from pretraining.settings import Training
-from pretraining.step import FUNCTIONS, GRADIENTS, Functions
-from pretraining.store import Store
-from pretraining.training import EXAMPLES
-from pretraining.transforms import Transform
+from pretraining.data.store import Store
+from pretraining.data.transforms import Transform
+from pretraining.study.settings import Training
+from pretraining.training.compiled.loss_and_gradient import FUNCTIONS, GRADIENTS, Functions
+from pretraining.training.metrics import errors_of
+from pretraining.training.network.builders import network_config
+from pretraining.training.network.checkpoint import make_module, network_of
+from pretraining.training.network.graphs import (
+    StructureDataset,
+    collate,
+    evaluation_batch,
+    make_loader,
+    to_device,
+)
+from pretraining.training.run import EXAMPLES
 
 CUTOFF = 4.0
 
 
 class Work:
-    """A training in this process: the parts of a step that :class:`pretraining.fitting.Fit` takes.
+    """A training in this process: the parts of a step that :class:`.loop.Fit` takes.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from pretraining.training import Request, train
+from pretraining.training.run import Request, train
 
 
 def wait_for(

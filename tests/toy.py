@@ -13,7 +13,7 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from pretraining.store import Store
+from pretraining.data.store import Store
 
 NETWORK = {"num_layers": 2, "num_features": 4, "num_bessels": 4}
 # Few steps, so large ones; a state after each.

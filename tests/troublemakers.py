@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
-from pretraining.errors import UserError
+from pretraining.runtime.errors import UserError
 
 
 class Troublemaker(Calculator):

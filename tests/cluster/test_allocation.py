@@ -10,15 +10,15 @@ import pytest
 from slurmcluster import wait_for
 from study import DIRECT, long_training
 
-from pretraining.allocation import seconds_left
+from pretraining.runtime.slurm import seconds_left
 
 # A program that works until it is interrupted.
 PROGRAM = """
 import sys, time
 sys.path.insert(0, {workflow!r})
-from pretraining.allocation import progress
-from pretraining.errors import UserError
-from pretraining.interruption import Interrupted, StopRequest
+from pretraining.runtime.slurm import progress
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.stop import Interrupted, StopRequest
 with StopRequest() as stop:
     try:
         if {saves}:

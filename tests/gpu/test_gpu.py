@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from pretraining.training import Request, train
+from pretraining.training.run import Request, train
 from toy import write_settings, write_store
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -11,14 +11,14 @@ import pytest
 
 import copper
 from copper import add_files, counts, run, write
-from pretraining.collect import read_metrics
-from pretraining.errors import UserError
-from pretraining.joining import join
-from pretraining.labelling import read_reference
-from pretraining.modelfile import load_model
-from pretraining.robustness_figure import snapshots
-from pretraining.store import Store
-from pretraining.survival import read_counts, summarise
+from pretraining.data.store import Store
+from pretraining.dynamics.stability.survival import read_counts, summarise
+from pretraining.figures.stability import snapshots
+from pretraining.labels.join import join
+from pretraining.labels.label import read_reference
+from pretraining.results.collect import read_metrics
+from pretraining.runtime.errors import UserError
+from pretraining.training.network.checkpoint import load_model
 
 CONFIG = copper.CONFIG | {
     "dynamics": {

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from ase.io import read
 
-from pretraining.store import Store
+from pretraining.data.store import Store
 
 NAME = "C-melt-quench"
 FOLDER = f"results/generate/data/{NAME}"

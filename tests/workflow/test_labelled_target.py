@@ -12,7 +12,7 @@ import yaml
 from ase.calculators.emt import EMT
 
 from copper import CONFIG, structures
-from pretraining.store import Store
+from pretraining.data.store import Store
 
 RUN = "results/copper/runs/direct/target~Cu/source~none/n~3/seed~1/metrics.json"
 ERROR = "results/copper/evaluations/target~Cu/source~lj/metrics.json"

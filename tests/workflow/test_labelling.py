@@ -14,7 +14,7 @@ import yaml
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from pretraining.store import Store
+from pretraining.data.store import Store
 
 N_EVAL, CHUNK, N_PRE = 6, 4, 10
 SET = "results/copper/labels/Cu-synthetic/emt/npre~10.h5"

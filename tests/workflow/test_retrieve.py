@@ -13,7 +13,7 @@ import yaml
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from pretraining.store import Store
+from pretraining.data.store import Store
 
 
 def test_sizes_and_addresses_are_shown_before(checkout):

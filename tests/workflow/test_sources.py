@@ -10,9 +10,9 @@ import pytest
 import yaml
 from ase.io import read
 
-from pretraining.labels import make_calculator
-from pretraining.sources import load_source
-from pretraining.store import Store
+from pretraining.data.store import Store
+from pretraining.labels.evaluate import make_calculator
+from pretraining.study.sources import load_source
 
 RESULTS = "results/sources"
 

@@ -19,24 +19,30 @@ STARTED = time.time()
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from pretraining import estimate
-from pretraining import grid as grids
-from pretraining import protocol
-from pretraining import leftovers, packing, remote, retrieval, robustness, samples, status
-from pretraining.config import validate_study
-from pretraining.yamlfile import read_yaml
-from pretraining.entries import (
+from pretraining.study import estimate
+from pretraining.study import grid as grids
+from pretraining.study import generation as protocol
+from pretraining.operations import leftovers
+from pretraining.training import packing
+from pretraining.data import remote
+from pretraining.data import retrieve as retrieval
+from pretraining.study import stability as robustness
+from pretraining.study import embeddings as samples
+from pretraining.operations import status
+from pretraining.study.config import validate_study
+from pretraining.runtime.yaml_file import read_yaml
+from pretraining.study.queries import (
     dataset_part,
     datasets_of,
     fitted_zero,
     label_source,
     trajectory_files,
 )
-from pretraining.errors import UserError
-from pretraining.interruption import write_atomically
-from pretraining.parts import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
-from pretraining.settings import MACHINE_KEYS, WORTH_COMPILING
-from pretraining.sources import relative_to
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_atomically
+from pretraining.study.views import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
+from pretraining.study.settings import MACHINE_KEYS, WORTH_COMPILING
+from pretraining.study.sources import relative_to
 
 try:
     # Snakemake keeps the last of two equal keys without a word.
@@ -70,7 +76,7 @@ GENERATED = {
 }
 STAND_INS = grids.imported_runs(config)
 
-# The folders of runs, as pretraining.grid.Run.path spells them.
+# The folders of runs, as pretraining.study.grid.Run.path spells them.
 PARENT = "structures~{structures}/transform~{transform}/source~{source}/npre~{npre}"
 PRETRAINING = f"pretrain/{PARENT}/seed~{{seed}}"
 IMPORTED = f"imported/{PARENT}/seed~{{seed}}"

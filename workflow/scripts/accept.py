@@ -12,10 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli, moving
-from pretraining.config import load_config, validate_study
-from pretraining.errors import UserError
-from pretraining.grid import grid_table
+from pretraining.operations import moving
+from pretraining.runtime import cli
+from pretraining.runtime.errors import UserError
+from pretraining.study.config import load_config, validate_study
+from pretraining.study.grid import grid_table
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from pretraining import cli
-from pretraining.archive import write_archive
-from pretraining.config import load_config, validate_study
+from pretraining.operations.archive import write_archive
+from pretraining.runtime import cli
+from pretraining.study.config import load_config, validate_study
 
 
 def main() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.errors import UserError
-from pretraining.handover import hand_over
-from pretraining.interruption import write_atomically
-from pretraining.source_check import FAILED, NOT_INSTALLED, check_source, unavailable
-from pretraining.sources import Source, load_source
-from pretraining.yamlfile import read_yaml
+from pretraining.labels.check.run import FAILED, NOT_INSTALLED, check_source, unavailable
+from pretraining.labels.interpreter import hand_over
+from pretraining.runtime.cli import run
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_atomically
+from pretraining.runtime.yaml_file import read_yaml
+from pretraining.study.sources import Source, load_source
 
 
 def arguments() -> argparse.Namespace:

@@ -10,10 +10,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
-from pretraining import cli
-from pretraining.collect import collect, grid_of, read_grid
-from pretraining.errors import UserError
-from pretraining.results import write_csv
+from pretraining.results.collect import collect, grid_of, read_grid
+from pretraining.runtime import cli
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.tables import write_csv
 
 
 def main() -> None:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.comparison import OWN, compare, own_labels, source_labels, types_of
-from pretraining.comparison_figure import matrix, parity
-from pretraining.comparison_table import as_markdown
-from pretraining.errors import UserError
-from pretraining.results import write_text
-from pretraining.store import Store
-from pretraining.style import order_sources, read_styles, save
+from pretraining.data.store import Store
+from pretraining.figures.source_comparison import matrix, parity
+from pretraining.figures.style import save
+from pretraining.labels.compare.differences import OWN, compare, own_labels, source_labels, types_of
+from pretraining.labels.compare.table import as_markdown
+from pretraining.runtime.cli import run
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_text
+from pretraining.study.titles import order_sources, read_styles
 
 
 def main() -> None:

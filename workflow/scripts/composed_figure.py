@@ -8,15 +8,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.composed import alchemical, specialised
-from pretraining.errors import UserError
-from pretraining.panel_table import panel_table
-from pretraining.panels import Options
-from pretraining.results import RMSE, read_runs, write_csv
-from pretraining.selection import Selection, moved_to, select, select_each, sets_tested
-from pretraining.style import read_styles, read_titles, save
-from pretraining.yamlfile import read_yaml
+from pretraining.figures.composed import alchemical, specialised
+from pretraining.figures.panel_table import panel_table
+from pretraining.figures.panels import Options
+from pretraining.figures.style import save
+from pretraining.results.runs_table import RMSE, read_runs
+from pretraining.results.selection import Selection, moved_to, select, select_each, sets_tested
+from pretraining.runtime import cli
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.tables import write_csv
+from pretraining.runtime.yaml_file import read_yaml
+from pretraining.study.titles import read_styles, read_titles
 
 COMPARE = {"pretrain_size": "npre", "source": "source"}
 
@@ -68,7 +70,7 @@ def embedding_panel(args: argparse.Namespace):
     """Return what draws the map of environments into a panel; None without one."""
     if args.embedding is None:
         return None
-    from pretraining.embedding_figure import draw_embedding, legend_handles, read_map
+    from pretraining.figures.maps import draw_embedding, legend_handles, read_map
 
     style = read_yaml(args.embedding_style, "samples", "colour_by")
     table, samples, colour_by = read_map(args.embedding), style["samples"], style["colour_by"][0]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli, estimate
-from pretraining.collect import collect
-from pretraining.cost import (
+from pretraining.results.claims import read_headlines
+from pretraining.results.collect import collect
+from pretraining.results.cost import (
     CARBON_KG_PER_KWH,
     POWER_W,
     add_experiments,
@@ -20,9 +20,12 @@ from pretraining.cost import (
     read_training_grid,
     training_runs,
 )
-from pretraining.errors import UserError
-from pretraining.headline import read_headlines
-from pretraining.results import normalise, read_runs, write_csv, write_text
+from pretraining.results.runs_table import normalise, read_runs
+from pretraining.runtime import cli
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_text
+from pretraining.runtime.tables import write_csv
+from pretraining.study import estimate
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.chunks import chunk_rows, write_chunk
-from pretraining.cli import run
-from pretraining.store import Store
+from pretraining.data.store import Store
+from pretraining.labels.chunks import chunk_rows, write_chunk
+from pretraining.runtime.cli import run
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.descriptors import describe
-from pretraining.store import Store
-from pretraining.yamlfile import read_yaml
+from pretraining.data.store import Store
+from pretraining.embedding.soap import describe
+from pretraining.runtime.cli import run
+from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> None:

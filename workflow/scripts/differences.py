@@ -8,10 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.published import compare, compare_markdown, read_table1
-from pretraining.results import write_csv, write_text
-from pretraining.style import read_styles
+from pretraining.results.published import compare, compare_markdown, read_table1
+from pretraining.runtime import cli
+from pretraining.runtime.files import write_text
+from pretraining.runtime.tables import write_csv
+from pretraining.study.titles import read_styles
 
 
 def main() -> None:

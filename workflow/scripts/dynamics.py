@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import yaml
 
-from pretraining import cli
-from pretraining.interruption import Interrupted, StopRequest
-from pretraining.lease import Lease
-from pretraining.yamlfile import read_yaml
+from pretraining.runtime import cli
+from pretraining.runtime.lease import Lease
+from pretraining.runtime.stop import Interrupted, StopRequest
+from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
 
     with StopRequest() as stop:
         try:
-            from pretraining.robustness_run import Request, run  # takes seconds
+            from pretraining.dynamics.stability.run import Request, run
 
             request = Request(
                 model=arguments.model,

@@ -10,10 +10,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ase.io import write
 
-from pretraining.cli import run
-from pretraining.interruption import write_atomically
-from pretraining.robustness_start import start_structure
-from pretraining.yamlfile import read_yaml
+from pretraining.dynamics.stability.start import start_structure
+from pretraining.runtime.cli import run
+from pretraining.runtime.files import write_atomically
+from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.efficiency import as_markdown, efficiency, gains
-from pretraining.headline import beside_published, read_headlines
-from pretraining.results import read_runs, write_csv, write_text
-from pretraining.style import read_styles
+from pretraining.results.claims import beside_published, read_headlines
+from pretraining.results.efficiency import as_markdown, efficiency, gains
+from pretraining.results.runs_table import read_runs
+from pretraining.runtime import cli
+from pretraining.runtime.files import write_text
+from pretraining.runtime.tables import write_csv
+from pretraining.study.titles import read_styles
 
 
 def main() -> None:

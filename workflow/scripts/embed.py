@@ -8,11 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.descriptors import Environments
-from pretraining.embedding import embed
-from pretraining.results import write_csv
-from pretraining.yamlfile import read_yaml
+from pretraining.embedding.soap import Environments
+from pretraining.embedding.umap import embed
+from pretraining.runtime.cli import run
+from pretraining.runtime.tables import write_csv
+from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> None:

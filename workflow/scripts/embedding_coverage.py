@@ -8,10 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.coverage import as_markdown, coverage_table
-from pretraining.descriptors import Environments
-from pretraining.results import write_csv, write_text
+from pretraining.embedding.coverage import as_markdown, coverage_table
+from pretraining.embedding.soap import Environments
+from pretraining.runtime.cli import run
+from pretraining.runtime.files import write_text
+from pretraining.runtime.tables import write_csv
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import yaml
 
-from pretraining import cli
+from pretraining.runtime import cli
 
 
 def main() -> None:
@@ -36,14 +36,13 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    from pretraining.errors import UserError
-    from pretraining.inference import errors_on, parse_elements_as, predict_part
-    from pretraining.interruption import write_atomically, write_json
-    from pretraining.machine import resolve_device
-    from pretraining.metrics import describe
-    from pretraining.modelfile import load_model
-    from pretraining.remote import file_sha256
-    from pretraining.store import Store
+    from pretraining.data.store import Store
+    from pretraining.runtime.errors import UserError
+    from pretraining.runtime.files import file_sha256, write_atomically, write_json
+    from pretraining.training.device import resolve_device
+    from pretraining.training.metrics import describe
+    from pretraining.training.network.checkpoint import load_model
+    from pretraining.training.predict import errors_on, parse_elements_as, predict_part
 
     outputs = [path for path in (arguments.out, arguments.predictions) if path]
     if not outputs:

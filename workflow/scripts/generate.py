@@ -10,16 +10,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import yaml
 
-from pretraining.cli import run
-from pretraining.generation import Request, generate
-from pretraining.handover import hand_over
-from pretraining.interruption import Interrupted, StopRequest
-from pretraining.labelling import read_reference
-from pretraining.lease import Lease, running
-from pretraining.protocol import Trajectory
-from pretraining.simulation import CHECKPOINT_SECONDS
-from pretraining.sources import load_source
-from pretraining.yamlfile import read_yaml
+from pretraining.dynamics.generate import Request, generate
+from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS
+from pretraining.labels.interpreter import hand_over
+from pretraining.labels.label import read_reference
+from pretraining.runtime.cli import run
+from pretraining.runtime.lease import Lease, running
+from pretraining.runtime.stop import Interrupted, StopRequest
+from pretraining.runtime.yaml_file import read_yaml
+from pretraining.study.generation import Trajectory
+from pretraining.study.sources import load_source
 
 
 def main() -> int:

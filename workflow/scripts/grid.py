@@ -8,10 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli, estimate
-from pretraining.config import load_config, validate_study
-from pretraining.grid import grid_table
-from pretraining.results import write_text
+from pretraining.runtime import cli
+from pretraining.runtime.files import write_text
+from pretraining.study import estimate
+from pretraining.study.config import load_config, validate_study
+from pretraining.study.grid import grid_table
 
 
 def main() -> None:

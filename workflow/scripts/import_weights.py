@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
+from pretraining.runtime import cli
 
 
 def main() -> None:
@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
     arguments = parser.parse_args()
 
-    from pretraining.settings import load_settings
-    from pretraining.standin import import_weights
-    from pretraining.transforms import Transform
+    from pretraining.data.transforms import Transform
+    from pretraining.study.settings import load_settings
+    from pretraining.training.imported import import_weights
 
     settings = load_settings(arguments.settings, "pretrain")
     import_weights(

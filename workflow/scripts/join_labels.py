@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.entries import FITTED
-from pretraining.joining import join
-from pretraining.store import Store
+from pretraining.data.store import Store
+from pretraining.labels.join import join
+from pretraining.runtime.cli import run
+from pretraining.study.queries import FITTED
 
 
 def main() -> None:

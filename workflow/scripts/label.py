@@ -11,13 +11,14 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.handover import hand_over
-from pretraining.interruption import Interrupted, StopRequest, say, write_json
-from pretraining.isolated import isolated_energies
-from pretraining.labelling import label, read_reference, read_structures
-from pretraining.lease import Lease, running
-from pretraining.sources import Source, load_source
+from pretraining.labels.interpreter import hand_over
+from pretraining.labels.isolated_atoms import isolated_energies
+from pretraining.labels.label import label, read_reference, read_structures
+from pretraining.runtime.cli import run
+from pretraining.runtime.files import write_json
+from pretraining.runtime.lease import Lease, running
+from pretraining.runtime.stop import Interrupted, StopRequest, say
+from pretraining.study.sources import Source, load_source
 
 
 def arguments() -> argparse.Namespace:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.curves import Options, learning_curves
-from pretraining.panel_table import panel_table
-from pretraining.published import TARGET, published_points
-from pretraining.results import RMSE, read_runs, write_csv
-from pretraining.selection import Selection, select_each
-from pretraining.style import read_styles, save
+from pretraining.figures.learning_curves import Options, learning_curves
+from pretraining.figures.panel_table import panel_table
+from pretraining.figures.style import save
+from pretraining.results.published import TARGET, published_points
+from pretraining.results.runs_table import RMSE, read_runs
+from pretraining.results.selection import Selection, select_each
+from pretraining.runtime import cli
+from pretraining.runtime.tables import write_csv
+from pretraining.study.titles import read_styles
 
 FIGURES = {"fig2": "npre", "fig3": "source"}
 COMPARE = {"npre": "npre", "pretrain_size": "npre", "source": "source"}

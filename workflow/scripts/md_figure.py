@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.results import read_csv
-from pretraining.robustness_figure import robustness_figure
-from pretraining.style import save
+from pretraining.figures.stability import robustness_figure
+from pretraining.figures.style import save
+from pretraining.runtime.cli import run
+from pretraining.runtime.tables import read_csv
 
 
 def main() -> None:

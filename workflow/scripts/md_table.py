@@ -8,9 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.results import write_csv, write_text
-from pretraining.survival import as_markdown, summarise, survival_curves
+from pretraining.dynamics.stability.survival import as_markdown, summarise, survival_curves
+from pretraining.runtime.cli import run
+from pretraining.runtime.files import write_text
+from pretraining.runtime.tables import write_csv
 
 
 def main() -> None:

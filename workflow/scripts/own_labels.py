@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.errors import UserError
-from pretraining.store import Store, StoreWriter
+from pretraining.data.store import Store, StoreWriter
+from pretraining.runtime import cli
+from pretraining.runtime.errors import UserError
 
 
 def main() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.parity import parity_figure
-from pretraining.predictions import Predictions
-from pretraining.style import read_styles, save, source_looks
+from pretraining.figures.parity import parity_figure
+from pretraining.figures.style import save, source_looks
+from pretraining.runtime import cli
+from pretraining.study.titles import read_styles
+from pretraining.training.predictions import Predictions
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
+from pretraining.runtime import cli
 
 
 def main() -> None:
@@ -25,9 +25,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     arguments = parser.parse_args()
 
-    from pretraining.inference import parse_elements_as, predict_file
-    from pretraining.machine import resolve_device
-    from pretraining.modelfile import load_model
+    from pretraining.training.device import resolve_device
+    from pretraining.training.network.checkpoint import load_model
+    from pretraining.training.predict import parse_elements_as, predict_file
 
     device = resolve_device(arguments.device)
     model = load_model(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.config import load_config
-from pretraining.datasets import prepare
+from pretraining.data.prepare import prepare
+from pretraining.runtime.cli import run
+from pretraining.study.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

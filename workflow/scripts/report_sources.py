@@ -8,12 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.results import write_text
-from pretraining.source_figure import figure_of_sources
-from pretraining.source_summary import read_checks
-from pretraining.source_table import as_csv, as_markdown, table_of_sources
-from pretraining.style import read_styles, save
+from pretraining.figures.source_checks import figure_of_sources
+from pretraining.figures.style import save
+from pretraining.labels.check.summary import read_checks
+from pretraining.labels.check.table import as_csv, as_markdown, table_of_sources
+from pretraining.runtime.cli import run
+from pretraining.runtime.files import write_text
+from pretraining.study.titles import read_styles
 
 
 def main() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.config import validate_study
-from pretraining.errors import UserError
-from pretraining.interruption import write_json
-from pretraining.remote import listing, total
-from pretraining.retrieval import remote_files, retrieve, study_items
-from pretraining.yamlfile import read_yaml
+from pretraining.data.remote import listing, total
+from pretraining.data.retrieve import remote_files, retrieve, study_items
+from pretraining.runtime.cli import run
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_json
+from pretraining.runtime.yaml_file import read_yaml
+from pretraining.study.config import validate_study
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,8 +15,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.interruption import write_atomically
+from pretraining.runtime import cli
+from pretraining.runtime.files import write_atomically
 
 
 def main() -> None:

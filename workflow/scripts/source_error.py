@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.interruption import write_json
-from pretraining.source_error import source_error
-from pretraining.store import Store
+from pretraining.data.store import Store
+from pretraining.labels.source_error import source_error
+from pretraining.runtime.cli import run
+from pretraining.runtime.files import write_json
 
 
 def main() -> None:

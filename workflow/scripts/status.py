@@ -12,9 +12,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from pretraining import cli, estimate, status
-from pretraining.config import load_config, validate_study
-from pretraining.grid import grid_table
+from pretraining.operations import status
+from pretraining.runtime import cli
+from pretraining.study import estimate
+from pretraining.study.config import load_config, validate_study
+from pretraining.study.grid import grid_table
 
 
 def main() -> None:

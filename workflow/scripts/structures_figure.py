@@ -8,10 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.results import read_csv
-from pretraining.style import save
-from pretraining.trajectories import CLASSES, ENERGY, structures_figure
+from pretraining.dynamics.summary import CLASSES, ENERGY
+from pretraining.figures.generated import structures_figure
+from pretraining.figures.style import save
+from pretraining.runtime.cli import run
+from pretraining.runtime.tables import read_csv
 
 
 def main() -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.results import read_runs, write_csv
-from pretraining.students import students, students_figure
-from pretraining.style import read_styles, read_titles, save
+from pretraining.figures.source_vs_model import students_figure
+from pretraining.figures.style import save
+from pretraining.results.runs_table import read_runs
+from pretraining.results.source_vs_model import students
+from pretraining.runtime import cli
+from pretraining.runtime.tables import write_csv
+from pretraining.study.titles import read_styles, read_titles
 
 
 def main() -> None:

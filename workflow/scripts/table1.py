@@ -8,13 +8,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining import cli
-from pretraining.errors import UserError
-from pretraining.published import read_table1
-from pretraining.results import read_runs, write_csv, write_text
-from pretraining.selection import Selection, select
-from pretraining.style import read_styles
-from pretraining.table1 import TABLE_COLUMNS, as_latex, as_markdown, table1
+from pretraining.results.published import read_table1
+from pretraining.results.runs_table import read_runs
+from pretraining.results.selection import Selection, select
+from pretraining.results.table1 import TABLE_COLUMNS, as_latex, as_markdown, table1
+from pretraining.runtime import cli
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_text
+from pretraining.runtime.tables import write_csv
+from pretraining.study.titles import read_styles
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import yaml
 
-from pretraining import cli
-from pretraining.settings import KINDS
+from pretraining.runtime import cli
+from pretraining.study.settings import KINDS
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
     arguments = parser.parse_args()
 
-    from pretraining.training import Request, train  # takes seconds; not for a mistyped argument
+    from pretraining.training.run import Request, train
 
     return train(Request(**vars(arguments)), started=STARTED)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.results import write_csv, write_text
-from pretraining.trajectories import as_markdown, summarise
-from pretraining.yamlfile import read_yaml
+from pretraining.dynamics.summary import as_markdown, summarise
+from pretraining.runtime.cli import run
+from pretraining.runtime.files import write_text
+from pretraining.runtime.tables import write_csv
+from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> None:

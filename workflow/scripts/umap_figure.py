@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.cli import run
-from pretraining.embedding_figure import embedding_figure, read_map
-from pretraining.style import save
-from pretraining.yamlfile import read_yaml
+from pretraining.figures.maps import embedding_figure, read_map
+from pretraining.figures.style import save
+from pretraining.runtime.cli import run
+from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> None:

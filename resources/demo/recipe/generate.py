@@ -22,9 +22,9 @@ from structures import bare, melt_quench, random_start, shuffle_trajectories, sp
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from pretraining.cli import run
-from pretraining.labels import make_calculator
-from pretraining.sources import load_source
+from pretraining.labels.evaluate import make_calculator
+from pretraining.runtime.cli import run
+from pretraining.study.sources import load_source
 
 # Of an element: numbers of atoms to draw from, densities (g/cm^3), temperatures (K) of melt and
 # anneal, distances (Å) of a random start and below which a frame is of no use to a small training

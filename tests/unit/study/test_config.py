@@ -1,0 +1,199 @@
+"""Every way to get the configuration wrong ends in one line that names file, key and cure."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+
+from pretraining.runtime.errors import UserError
+from pretraining.study.config import load_config, validate_study
+from pretraining.study.queries import largest_pool
+from pretraining.study.schema import validate_config
+from pretraining.study.views import settings_part
+
+
+@pytest.fixture(scope="module")
+def paper(root):
+    """The shipped configuration of the paper's grid, as written."""
+    return yaml.safe_load((root / "config/config.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml"])
+def test_shipped_configurations_are_valid(root, name):
+    path = root / "config" / name
+    config = validate_study(load_config(path), str(path))
+    # Validation is idempotent: what it returns it accepts, and changes no further.
+    assert validate_study(config, "again") == config
+
+
+def change(config, key, value):
+    """Set a dotted key, or delete it where the value is `...`."""
+    config = copy.deepcopy(config)
+    *parents, last = key.split(".")
+    section = config
+    for parent in parents:
+        section = section.setdefault(parent, {})
+    if value is ...:
+        del section[last]
+    else:
+        section[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("experiments.fig2.sources", ["acee"], ["fig2.sources[0]", "'acee'", "allowed: edip"]),
+        ("experiments.fig2.target", "C-GAP-71", ["fig2.target", "'C-GAP-71'", "C-GAP-17"]),
+        ("experiments.fig2.structures", "nothing", ["fig2.structures", "'nothing'"]),
+        ("experiments.fig2.transforms", ["Ge"], ["fig2.transforms[0]", "'Ge'", "none, Si"]),
+        ("experiments.fig2.sizes", [25, 5000], ["fig2.sizes[1]", "5000", "pool of 'C-GAP-17'"]),
+        ("experiments.fig2.pretrain_sizes", [200000], ["pretrain_sizes[0]", "pool"]),
+        ("experiments.fig2.sizes", [-25], ["fig2.sizes[0]", "-25", ">= 1"]),
+        ("experiments.fig2.sizes", [], ["fig2.sizes"]),
+        ("experiments.fig2.sizes", [25.5], ["fig2.sizes[0]", "25.5", "integer"]),
+        ("experiments.fig2.direct_seeds", [1, 2, 1], ["direct_seeds", "1 is given twice"]),
+        ("experiments.fig2.finetune_seeds", [-1], ["finetune_seeds[0]", "-1", ">= 0"]),
+        ("experiments.fig2.sizes", ..., ["experiments.fig2", "'sizes' is missing"]),
+        ("experiments.fig2.compare", "colour", ["fig2.compare", "'colour'", "pretrain_size"]),
+        ("experiments.fig2.also_test", ["C-GAP-71"], ["also_test[0]", "'C-GAP-71'", "allowed"]),
+        ("experiments.fig2.also_test", ["C-GAP-17"], ["also_test[0]", "is the target"]),
+        ("experiments.fig2.also_test", ["C-SYNTH-23M"], ["also_test[0]", "has no labels"]),
+        ("experiments", {}, ["experiments"]),
+        ("experiments", ..., ["'experiments' is missing"]),
+        ("sources", ..., ["'sources' is missing"]),
+        ("trainig", {}, ["unknown key 'trainig'", "did you mean 'training'"]),
+        ("training.batchsize", 10, ["training", "'batchsize'", "did you mean 'batch_size'"]),
+        ("training.batch_size", 0, ["training.batch_size", "0", ">= 1"]),
+        ("training.learning_rate", -0.01, ["training.learning_rate", "-0.01", "> 0"]),
+        ("training.device", "gpu", ["training.device", "'gpu'", "auto, cpu, cuda"]),
+        ("training.ema_decay", 1.0, ["training.ema_decay", "1.0"]),
+        ("network.cutoff", 0, ["network.cutoff", "0", "Å"]),
+        ("network.num_layers", "four", ["network.num_layers", "'four'", "integer"]),
+        ("results", "/scratch/me", ["results", "'/scratch/me'", "relative"]),
+        ("datasets.C-GAP-17.labels", ..., ["C-GAP-17"]),
+        ("datasets.C-GAP-17.labels", {"energy": "energy"}, ["C-GAP-17.labels", "energy + forces"]),
+        ("datasets.C-GAP-17.path", "a.xyz", ["datasets.C-GAP-17", "load_atoms"]),
+        ("datasets.C-GAP-17.load_atoms", ..., ["datasets.C-GAP-17", "path"]),
+        ("datasets.C-GAP-17.energy_reference", {"source": "pbe"}, ["energy_reference", "'pbe'"]),
+        ("datasets.C-GAP-17.energy_reference", {"mean": True}, ["energy_reference", "'mean'"]),
+        ("datasets.C-GAP-17.energy_reference", {"given": {"c": 1.0}}, ["energy_reference", "'c'"]),
+        ("datasets.C-GAP-17.split.val", "val", ["C-GAP-17.split"]),
+        ("datasets.C-GAP-17.energy_reference", {"median_shift": True}, ["fig2", "energy zero"]),
+        ("datasets.C-SYNTH-23M.energy_reference", {"given": {"C": 1.0}}, ["has no labels"]),
+        ("datasets.C-GAP-17.filters", [{"key": "a"}], ["C-GAP-17.filters[0]", "include"]),
+        ("datasets.C/GAP", {"path": "x"}, ["C/GAP"]),
+        ("sources.ace.calculator", "PyACE", ["sources.ace.calculator", "'PyACE'", "import path"]),
+        ("sources.ace.kind", "machine", ["sources.ace.kind", "'machine'", "empirical, ml, dft"]),
+        ("sources.ace.elements", ["Carbon"], ["sources.ace.elements[0]", "'Carbon'"]),
+        ("transforms.Si", {"energy_shift": {"Sj": 1}}, ["Si.energy_shift", "'Sj'"]),
+        ("sources.ace.elements", ["C", "Xx"], ["sources.ace.elements[1]", "'Xx'", "symbol"]),
+        ("sources.ace.time_limit", 0, ["sources.ace.time_limit", "0", "> 0"]),
+        ("sources.ace.files", [{"url": "https://a/b"}], ["sources.ace.files[0]", "'path'"]),
+        (
+            "sources.ace.kwargs",
+            {"basis_set": "{home}/c_ace.yace"},
+            ["sources.ace.kwargs", "'{home}'", "{root}, {prefix}"],
+        ),
+        ("transforms.Si", {"scale": 0}, ["transforms.Si.scale", "0", "> 0"]),
+        (
+            "pretrained_weights",
+            [{"structures": "C-SYNTH-23M", "source": "ace", "npre": 1, "seed": 1, "file": "w"}],
+            ["pretrained_weights[0]", "'avg_num_neighbors' is missing"],
+        ),
+        ("labelling.chunk_size", -5, ["labelling.chunk_size", "-5", ">= 1"]),
+        ("figures.aggregate", "median", ["figures.aggregate", "'median'", "best, mean"]),
+    ],
+)
+def test_bad_configuration_is_one_line(paper, key, value, words):
+    if key == "datasets.C-GAP-17.split.val":
+        paper = change(paper, "datasets.C-GAP-17.split.key", ...)
+    with pytest.raises(UserError) as error:
+        validate_study(change(paper, key, value), "config/mine.yaml")
+    message = str(error.value)
+    assert message.startswith("config/mine.yaml: ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_files_of_the_same_name_are_refused(paper):
+    experiments = paper["experiments"] | {"md-fig4d": paper["experiments"]["fig2"]}
+    with pytest.raises(UserError, match="experiments.md-fig4d: figures/md-fig4d.pdf is another"):
+        validate_study(paper | {"experiments": experiments}, "c")
+    entry = {"structures": "C-SYNTH-23M", "source": "ace", "seed": 42, "avg_num_neighbors": 31.0}
+    weights = [entry | {"npre": n, "file": f"{n}/ace.pth"} for n in (100, 1000)]
+    with pytest.raises(UserError, match=r"weights\[0\].file: another file is called 'ace.pth'"):
+        validate_study(paper | {"pretrained_weights": weights}, "c")
+    weights[0]["file"] = weights[1]["file"]
+    validate_study(paper | {"pretrained_weights": weights}, "c")
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+    for text, words in [
+        ("a: [1, 2", "not valid YAML"),
+        ("- a\n- b", "must be a mapping"),
+        ("results: a\nresults: b", "line 2: key 'results' is given twice"),
+    ]:
+        path = tmp_path / "bad.yaml"
+        path.write_text(text)
+        with pytest.raises(UserError, match=words) as error:
+            load_config(path)
+        assert str(path) in str(error.value)
+
+
+def test_defaults_are_the_protocols(paper):
+    left_out = ("network", "training", "transforms", "embeddings")
+    config = {k: v for k, v in paper.items() if k not in left_out}
+    for experiment in config["experiments"].values():
+        experiment.pop("transforms", None)
+        experiment.pop("embedding", None)
+    training = validate_study(copy.deepcopy(config), "c")["training"]
+    written = validate_study(paper, "c")["training"]
+    for key, value in written.items():
+        if key not in ("device",):
+            assert training[key] == value
+
+
+def test_largest_pool():
+    def pool(n, split):
+        defaults = {"fraction": 0.1, "max_test": 1000, "max_val": 100, "test": "test"}
+        return largest_pool({"structures": n, "exclude": [], "split": defaults | split})
+
+    assert pool(2475, {}) == 2475 - 247 - 100
+    assert pool(115206, {}) == 115206 - 1100
+    assert pool(200, {"n_test": 40, "n_val": 10}) == 150
+
+
+def test_variables_of_codes_are_no_placeholders(paper):
+    kwargs = {"lmpcmds": ["variable a equal 1", "print ${a} {}", "{root}/x {package:ase}/y"]}
+    validate_study(change(paper, "sources.ace.kwargs", kwargs), "config/mine.yaml")
+
+
+def test_only_what_decides_labels_is_in_a_sources_settings(paper):
+    """How labels are made, and where files come from, is no reason to make them again."""
+    config = validate_config(paper, "config/mine.yaml")
+    files = [{"path": "a", "url": "https://a/b", "from": "https://a", "sha256": "0" * 64}]
+    how = {
+        "title": "new",
+        "kind": "dft",
+        "elements": ["C", "H"],
+        "on_error": "skip",
+        "time_limit": 7,
+        "install": "by hand",
+        "python": "python3",
+        "env": "envs/x.yaml",
+        "files": files,
+    }
+    before = copy.deepcopy(settings_part(config, "source~ace"))
+    config["sources"]["ace"] |= how
+    assert settings_part(config, "source~ace") == before
+    assert settings_part(config, "files~ace")["sources"]["ace"] == {
+        "files": [{"path": "a", "sha256": "0" * 64}]
+    }
+    config["sources"]["ace"]["kwargs"]["basis_set"] = "other.yace"
+    assert settings_part(config, "source~ace") != before

@@ -1,0 +1,146 @@
+"""What is subtracted from a dataset's energies, by atom.
+
+Fits see the training pool only, never the validation or test set. The pool is the same for every
+training size, so a reference that is fitted knows more structures than a small training set has;
+the summary says on how many it was fitted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from pretraining.runtime.errors import UserError
+
+KINDS = ("none", "given", "source", "least_squares", "median_shift")
+
+
+@dataclass
+class Reference:
+    """Energy of one atom of each element, eV.
+
+    Attributes
+    ----------
+    kind
+        One of :data:`KINDS`.
+    energies
+        eV by element.
+    n_fitted
+        Number of structures of the training pool that it was fitted to; None if it was not fitted.
+    source
+        Label source that computed it.
+    note
+        What a reader should know about a fit.
+    """
+
+    kind: str
+    energies: dict[str, float] = field(default_factory=dict)
+    n_fitted: int | None = None
+    source: str | None = None
+    note: str | None = None
+
+    def of(self, numbers: np.ndarray) -> float:
+        """Sum over the atoms with the atomic numbers `numbers`, eV."""
+        if self.kind == "none":
+            return 0.0
+        elements, counts = np.unique(numbers, return_counts=True)
+        terms = zip(elements, counts, strict=True)
+        return float(sum(self.energies[chemical_symbols[z]] * int(n) for z, n in terms))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the summary and the provenance say."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+def make_reference(
+    entry: Mapping[str, Any],
+    elements: Iterable[str],
+    pool: Iterable[tuple[np.ndarray, float]],
+    source_file: Path | None = None,
+) -> Reference:
+    """Make the energy reference that the configuration asks for.
+
+    Parameters
+    ----------
+    entry
+        The dataset's ``energy_reference``: one of ``{none: true}``, ``{given: {C: -148.3}}``,
+        ``{source: NAME}``, ``{least_squares: true}``, ``{median_shift: true}``.
+    elements
+        Elements of the dataset.
+    pool
+        Atomic numbers and total energy (eV) of each structure of the training pool; only read for
+        the two fits.
+    source_file
+        JSON file of isolated-atom energies by element, as the label source computed them.
+
+    Raises
+    ------
+    UserError
+        If an element has no energy, or the source's file is missing.
+    """
+    kind = next(iter(entry), "none")
+    if kind == "given":
+        return _complete(Reference(kind, dict(entry[kind])), elements, "energy_reference.given")
+    if kind == "source":
+        if source_file is None:
+            raise UserError(
+                f"the energy reference is to come from the source '{entry[kind]}': give its "
+                "reference.json with --reference-from"
+            )
+        reference = Reference(kind, _read_energies(source_file), source=entry[kind])
+        return _complete(reference, elements, str(source_file))
+    if kind == "least_squares":
+        return fit_elements(pool)
+    if kind == "median_shift":
+        return fit_shift(pool, elements)
+    return Reference("none")
+
+
+def fit_elements(pool: Iterable[tuple[np.ndarray, float]]) -> Reference:
+    """Fit an energy an element to the total energies of the pool, by least squares."""
+    rows = list(pool)
+    present = sorted({int(z) for numbers, _ in rows for z in numbers})
+    counts = np.array([[np.count_nonzero(numbers == z) for z in present] for numbers, _ in rows])
+    energies, _, rank, _ = np.linalg.lstsq(counts, np.array([e for _, e in rows]), rcond=None)
+    note = None
+    if rank < len(present):
+        note = (
+            f"only {rank} combination(s) of {len(present)} elements vary in the pool: the sum over "
+            "a structure means something, an element's own energy does not"
+        )
+    by_element = {chemical_symbols[z]: float(e) for z, e in zip(present, energies, strict=True)}
+    return Reference("least_squares", by_element, n_fitted=len(rows), note=note)
+
+
+def fit_shift(pool: Iterable[tuple[np.ndarray, float]], elements: Iterable[str]) -> Reference:
+    """Take the median energy an atom of the pool as the energy of every element's atom."""
+    per_atom = [energy / len(numbers) for numbers, energy in pool]
+    shift = float(np.median(per_atom))
+    return Reference("median_shift", dict.fromkeys(elements, shift), n_fitted=len(per_atom))
+
+
+def _complete(reference: Reference, elements: Iterable[str], where: str) -> Reference:
+    missing = sorted(set(elements) - set(reference.energies))
+    if missing:
+        raise UserError(f"{where} has no energy of {', '.join(missing)}: add it")
+    return reference
+
+
+def _read_energies(path: Path) -> dict[str, float]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        energies = {str(element): float(energy) for element, energy in content.items()}
+    except FileNotFoundError:
+        raise UserError(f"no file {path} of isolated-atom energies: make it first") from None
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path} is not a JSON object of element: energy in eV") from None
+    unknown = sorted(set(energies) - set(atomic_numbers))
+    if unknown or not np.isfinite(list(energies.values())).all():
+        raise UserError(f"{path} is not a JSON object of element: energy in eV")
+    return energies

@@ -1,0 +1,184 @@
+"""From raw structures to a prepared set: filter, check, split, reference, store.
+
+The raw structures are read once, one at a time, into a temporary store; when all are known to be
+fit, they are copied in their final order. Memory holds one structure and a few numbers for each of
+the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretraining.data.checks import Filter
+from pretraining.data.energy_references import Reference, make_reference
+from pretraining.data.raw import Raw
+from pretraining.data.readers import open_raw
+from pretraining.data.screening import Kept, read_raw
+from pretraining.data.splits import Split, split_structures
+from pretraining.data.store import Store, StoreWriter
+from pretraining.data.summary import Statistics, Twins, as_markdown
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_json, write_text
+
+
+def prepare(
+    config: Mapping[str, Any],
+    name: str,
+    root: Path,
+    out: Path,
+    summary: Path | None = None,
+    sizes: Sequence[int] = (),
+    source_reference: Path | None = None,
+) -> dict[str, Any]:
+    """Prepare a dataset of the configuration.
+
+    Parameters
+    ----------
+    config
+        The configuration, with its defaults.
+    name
+        Name of the dataset in it.
+    root
+        The repository's root, to which paths are relative.
+    out
+        Store to write.
+    summary
+        JSON summary to write; a page beside it has the suffix ``.md``.
+    sizes
+        Training sizes that the set must be able to give.
+    source_reference
+        Isolated-atom energies of the label source that the energy reference names (JSON).
+
+    Returns
+    -------
+    dict
+        The summary.
+
+    Raises
+    ------
+    UserError
+        In one line that names the dataset, and the structure or file at fault.
+    """
+    if name not in config["datasets"]:
+        known = ", ".join(config["datasets"])
+        raise UserError(f"no dataset '{name}' in the configuration (known: {known})")
+    dataset = config["datasets"][name]
+    scratch = out.with_name(f".{out.name}.{os.getpid()}.raw.h5")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        filters = [Filter(entry) for entry in dataset.get("filters", [])]
+        raw = open_raw(dataset, root)
+        kept = read_raw(raw, dataset, filters, scratch)
+        with Store(scratch) as store:
+            result = _write(store, kept, raw, dataset, name, filters, out, sizes, source_reference)
+    except UserError as error:
+        raise UserError(f"dataset '{name}': {error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+    if summary is not None:
+        write_json(summary, result)
+        write_text(summary.with_suffix(".md"), as_markdown(result))
+    return result
+
+
+def _pool(store: Store, rows: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+    for i in rows:
+        row = store.arrays(int(i))
+        yield row["numbers"], float(row["energy"])
+
+
+def _write(
+    store: Store,
+    kept: Kept,
+    raw: Raw,
+    dataset: Mapping[str, Any],
+    name: str,
+    filters: Sequence[Filter],
+    out: Path,
+    sizes: Sequence[int],
+    source_reference: Path | None,
+) -> dict[str, Any]:
+    """Split, refer the energies, write the final store and sum it up."""
+    split = dataset.get("split", {})
+    parts = split_structures(len(store), split, kept.own or None, kept.groups or None)
+    _check_sizes(parts, sizes)
+    reference = Reference("none")
+    if store.has_labels:
+        reference = make_reference(
+            dataset.get("energy_reference", {"none": True}),
+            sorted(kept.elements),
+            _pool(store, parts.train),
+            source_reference,
+        )
+    groups = {group: Statistics() for group in ("val", "test", "train", "all")}
+    twins = Twins()
+    provenance = {
+        "dataset": name,
+        "origin": raw.origin,
+        "settings": {key: dataset[key] for key in sorted(dataset)},
+        "energy_reference": reference.as_dict(),
+    }
+    with StoreWriter(out, store.has_labels, store.info_names) as writer:
+        for group in ("val", "test", "train"):
+            for i in map(int, getattr(parts, group)):
+                row = store.arrays(i)
+                if store.has_labels:
+                    row["energy"] = row["energy"] - reference.of(row["numbers"])
+                twins.add(writer.add_arrays(row, store.info(i)), group)
+                for statistics in (groups[group], groups["all"]):
+                    statistics.add(row, kept.nearest[i], kept.config_types[i])
+        checksum = writer.finish(len(parts.val), len(parts.test), provenance)
+    return {
+        "dataset": name,
+        "title": dataset.get("title", name),
+        "checksum": checksum,
+        "origin": raw.origin,
+        "counts": {
+            "raw": kept.n_raw,
+            "excluded": kept.n_excluded,
+            "dropped": [{"filter": str(f), "structures": f.n_dropped} for f in filters],
+            "kept": len(store),
+            "val": len(parts.val),
+            "test": len(parts.test),
+            "train": len(parts.train),
+        },
+        "notes": _notes(kept, groups["all"], reference, twins),
+        "labelled": store.has_labels,
+        "energy_reference": reference.as_dict(),
+        "groups": {group: statistics.as_dict() for group, statistics in groups.items()},
+    }
+
+
+def _check_sizes(parts: Split, sizes: Sequence[int]) -> None:
+    too_large = sorted(size for size in sizes if size > len(parts.train))
+    if too_large:
+        raise UserError(
+            f"the training pool has {len(parts.train):,} structures, but the sizes "
+            f"{', '.join(f'{size:,}' for size in too_large)} are asked for: lower them, or give "
+            "more structures"
+        )
+
+
+def _notes(kept: Kept, everything: Statistics, reference: Reference, twins: Twins) -> list[str]:
+    """What a reader of the summary should know and might not expect."""
+    notes = []
+    if kept.n_own_unused:
+        notes.append(
+            f"{kept.n_own_unused:,} structures have an entry 'split' of their own, which is not "
+            "used: split.key is not set"
+        )
+    if len(everything.periodic) > 1:
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(everything.periodic.items()))
+        notes.append(f"periodic and non-periodic structures are mixed: {kinds}")
+    if twins.repeated:
+        notes.append(f"{twins.repeated:,} structures repeat an earlier one: labelled only once")
+    for (first, second), n in sorted(twins.across.items()):
+        notes.append(f"{n:,} structures of the {second} part are also in the {first} part")
+    if reference.note is not None:
+        notes.append(f"energy reference: {reference.note}")
+    return notes

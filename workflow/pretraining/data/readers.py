@@ -1,0 +1,91 @@
+"""Raw structures, one at a time, from load-atoms or from the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.io import iread
+from ase.io.formats import UnknownFileTypeError
+
+from pretraining.data.compressed import unpacked
+from pretraining.data.raw import Raw
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import file_sha256
+
+
+def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
+    """Open the raw structures of a configured dataset.
+
+    Parameters
+    ----------
+    dataset
+        The dataset's entry in the configuration: ``load_atoms``, or ``path``, ``format`` and
+        ``sha256``.
+    root
+        The repository's root, to which paths are relative.
+
+    Raises
+    ------
+    UserError
+        If a file is missing, or is not the expected one.
+    """
+    if "load_atoms" in dataset:
+        from pretraining.data.load_atoms import open_load_atoms
+
+        return open_load_atoms(dataset["load_atoms"], root)
+    paths = dataset["path"] if isinstance(dataset["path"], list) else [dataset["path"]]
+    expected = dataset.get("sha256")
+    hashes = expected if isinstance(expected, list) else [expected] if expected else []
+    if hashes and len(hashes) != len(paths):
+        raise UserError(f"{len(hashes)} sha256 are given for {len(paths)} files: give one a file")
+    files = []
+    for i, name in enumerate(paths):
+        path = root / name
+        if not path.is_file():
+            raise UserError(f"no structure file {path}: put it there or correct the path")
+        found = file_sha256(path)
+        if hashes and found != hashes[i]:
+            raise UserError(
+                f"{path} has the sha256 {found}, not {hashes[i]}: get the right file, or correct "
+                "the sha256 in the configuration"
+            )
+        files.append({"path": str(name), "sha256": found, "bytes": path.stat().st_size})
+    frames = read_files([root / name for name in paths], dataset.get("format"))
+    return Raw(frames, {"files": files})
+
+
+def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Atoms]:
+    """Read the structures of one or more files, one at a time.
+
+    Parameters
+    ----------
+    paths
+        Files in any format that ASE reads, compressed or not.
+    format
+        ASE's name of the format; by default ASE finds out.
+
+    Raises
+    ------
+    UserError
+        Naming the file and the structure, if it cannot be read.
+    """
+    for path in paths:
+        n = 0
+        try:
+            with unpacked(path) as plain:
+                for atoms in iread(plain, ":", format=format, do_not_split_by_at_sign=True):
+                    yield atoms
+                    n += 1
+        except UserError:
+            raise
+        except UnknownFileTypeError as error:
+            raise UserError(f"{path}: ASE does not know the file format ({error})") from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"[:300]
+            raise UserError(
+                f"{path}: structure {n} cannot be read as {format or 'what the name says'} "
+                f"({reason}): repair the file"
+            ) from error

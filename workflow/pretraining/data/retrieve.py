@@ -1,0 +1,207 @@
+"""Which files a study reads that do not come with it, and how they get into their places.
+
+A file that lies in its place with the right checksum is taken, whoever put it there; one with a
+wrong checksum is refused by name and never touched. The rest is downloaded where its address is
+known; what then is missing is named in one line: where it goes, how large it is and where it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretraining.data.remote import RemoteFile, missing_message, refuse_wrong
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import file_sha256
+from pretraining.study.queries import datasets_read
+
+
+def study_items(config: Mapping[str, Any]) -> list[str]:
+    """Return what is to be retrieved: ``dataset~NAME``, ``source~NAME`` and ``weights~FILE``.
+
+    That is what experiments, maps and dynamics of a study use, and all of a configuration without
+    experiments.
+    """
+    used = {kind: set(config.get(kind, {})) for kind in ("datasets", "sources")}
+    if "experiments" in config:
+        experiments = config["experiments"].values()
+        used["datasets"] = datasets_read(config)
+        used["sources"] = {source for e in experiments for source in e["sources"]}
+        for name in used["datasets"]:
+            for key in ("energy_reference", "generate", "labels"):
+                used["sources"].add(config["datasets"][name].get(key, {}).get("source"))
+    items = [
+        f"{kind.removesuffix('s')}~{name}"
+        for kind, names in used.items()
+        for name in config.get(kind, {})
+        if name in names
+    ]
+    files = [Path(weights["file"]).name for weights in config.get("pretrained_weights", [])]
+    items += dict.fromkeys(f"weights~{name}" for name in files)
+    return [item for item in items if is_retrieved(config, item)]
+
+
+def is_retrieved(config: Mapping[str, Any], item: str) -> bool:
+    """Say whether a dataset, a source or published weights have files to be retrieved."""
+    entry = _entry(config, item)
+    return bool(entry.keys() & {"load_atoms", "url"} or entry.get("files"))
+
+
+def _entry(config: Mapping[str, Any], item: str) -> Mapping[str, Any]:
+    kind, name = item.split("~", 1)
+    if kind == "weights":
+        weights = config["pretrained_weights"]
+        return next(entry for entry in weights if Path(entry["file"]).name == name)
+    return config[f"{kind}s"][name]
+
+
+def remote_files(
+    config: Mapping[str, Any], item: str, root: Path | None = None
+) -> list[RemoteFile]:
+    """Return the files of a dataset, of a source or of published weights.
+
+    Parameters
+    ----------
+    config
+        Configuration, or the part of it with this item.
+    item
+        As :func:`study_items` names it.
+    root
+        The repository's root: if load-atoms' own cache of a dataset is there, its raw files are
+        not needed.
+
+    Raises
+    ------
+    UserError
+        If load-atoms does not know the dataset, or addresses and files do not match.
+    """
+    entry = _entry(config, item)
+    if "load_atoms" in entry:
+        # Heavy, and not needed by a study of the user's own files.
+        from pretraining.data.load_atoms import cache_of, raw_files
+
+        files = raw_files(entry["load_atoms"])
+        return files[:1] if root and cache_of(entry["load_atoms"], root) else files
+    if "url" in entry:
+        path = "file" if item.startswith("weights~") else "path"
+        paths, urls, hashes = (_as_list(entry.get(key)) for key in (path, "url", "sha256"))
+        if len(paths) != len(urls) or len(hashes) not in (0, len(paths)):
+            raise UserError(
+                f"{item.replace('~', ' ')}: {len(paths)} path, {len(urls)} url and {len(hashes)} "
+                "sha256: give one of each a file"
+            )
+        hashes = hashes or [None] * len(paths)
+        return [
+            RemoteFile(path, url, digest=digest)
+            for path, url, digest in zip(paths, urls, hashes, strict=True)
+        ]
+    return [_listed(file) for file in entry.get("files", [])]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _listed(file: Mapping[str, Any]) -> RemoteFile:
+    algorithm = "md5" if "md5" in file and "sha256" not in file else "sha256"
+    return RemoteFile(
+        path=file["path"],
+        url=file.get("url"),
+        origin=file.get("from"),
+        algorithm=algorithm,
+        digest=file.get(algorithm),
+        bytes=file.get("bytes"),
+    )
+
+
+def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[str, Any]]:
+    """Put files in their places and check them.
+
+    Parameters
+    ----------
+    item
+        What they belong to, for messages.
+    files
+        Files.
+    root
+        The repository's root.
+
+    Returns
+    -------
+    list of dict
+        ``path``, ``sha256`` and ``bytes`` of each, and of the files that a GAP names.
+
+    Raises
+    ------
+    UserError
+        In one line that names every file that is missing or wrong.
+    """
+    missing: list[tuple[RemoteFile, str]] = []
+    unreachable: dict[str, str] = {}
+    found = []
+    waiting = list(files)
+    while waiting:
+        file = waiting.pop(0)
+        path = root / file.path
+        if path.exists():
+            refuse_wrong(item, file, path)
+            print(f"{file.path}: in place", flush=True)
+        else:
+            reason = _download(file, path, unreachable)
+            if reason is not None:
+                missing.append((file, reason))
+                continue
+        found.append(file)
+        known = {other.path for other in [*files, *found]}
+        waiting += [other for other in sparse_points(file, path) if other.path not in known]
+    if missing:
+        raise UserError(missing_message(item, missing))
+    return [
+        {
+            "path": file.path,
+            "sha256": file_sha256(root / file.path),
+            "bytes": (root / file.path).stat().st_size,
+        }
+        for file in found
+    ]
+
+
+def sparse_points(file: RemoteFile, path: Path) -> list[RemoteFile]:
+    """Return the files of sparse points that a GAP's XML file names, with their checksums.
+
+    They lie beside it.
+    """
+    if path.suffix != ".xml":
+        return []
+    folder, found = Path(file.path).parent, {}
+    for element in re.findall(r"<gpCoordinates\s[^>]*>", path.read_text(errors="replace")):
+        attributes = dict(re.findall(r'(\w+)="([^"]*)"', element))
+        if "sparseX_filename" in attributes:
+            target = str(folder / Path(attributes["sparseX_filename"]).name)
+            md5 = attributes.get("sparseX_md5sum")
+            origin = f"where {path.name} is from"
+            found[target] = RemoteFile(target, origin=origin, algorithm="md5", digest=md5)
+    return list(found.values())
+
+
+def _download(file: RemoteFile, path: Path, unreachable: dict[str, str]) -> str | None:
+    """Download a file; return the reason if that cannot be done."""
+    from urllib.parse import urlsplit
+
+    from pretraining.data.download import NoConnection, Refused, download
+
+    if file.url is None:
+        return "no direct address is known"
+    host = urlsplit(file.url).netloc
+    if host in unreachable:
+        return unreachable[host]
+    try:
+        download(file, path)
+    except NoConnection as error:
+        unreachable[host] = f"no connection to {host}: {error}"
+        return unreachable[host]
+    except Refused as error:
+        return str(error)
+    return None

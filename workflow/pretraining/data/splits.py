@@ -1,0 +1,167 @@
+"""Which structures are for validation, testing and training.
+
+One permutation decides, the same for every training seed. Training on *n* structures means the
+first *n* of the training pool, so that training sets are nested.
+
+- The set's own test part, where it is used, is taken as it stands and the rest is permuted;
+  else all *n* structures are permuted and the last ``min(1000, n // 10)`` are the test set.
+- Of the *m* structures that are left, in that same order, the last ``min(100, m // 10)`` are the
+  validation set. (*m*, not *n*: the published runs counted what is left.)
+- Split by trajectory, whole trajectories are dealt out in a permuted order until the test set, then
+  the validation set, is at least that large; the training pool mixes the remaining ones.
+
+Source: Gardner, Baker, Deringer (2023) and the code that made its data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pretraining.runtime.errors import UserError
+from pretraining.study.splits import MAX_VAL, _size, split_sizes
+
+SEED = 42
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions of the structures of each group, in the order in which they are used."""
+
+    val: np.ndarray
+    test: np.ndarray
+    train: np.ndarray
+
+
+def split_structures(
+    n: int,
+    split: Mapping[str, Any],
+    own: Sequence[Any] | None = None,
+    groups: Sequence[Any] | None = None,
+) -> Split:
+    """Deal `n` structures out to validation, test and training.
+
+    Parameters
+    ----------
+    n
+        Number of structures, after filters.
+    split
+        The dataset's ``split`` of the configuration: ``seed``, ``test`` and ``val`` (values of
+        `own`), ``fraction``, ``max_test``, ``max_val``, ``n_test``, ``n_val``.
+    own
+        Part that the set itself assigns to each structure.
+    groups
+        Trajectory of each structure.
+
+    Raises
+    ------
+    UserError
+        If a part would be empty, values are not understood, or a trajectory is cut.
+    """
+    rng = np.random.RandomState(split.get("seed", SEED))
+    if own is None:
+        parts = _deal(rng, np.arange(n), split, groups)
+    else:
+        parts = _own_split(rng, np.asarray(own, dtype=object), split, groups)
+    for name in ("test", "val", "train"):
+        if len(getattr(parts, name)) == 0:
+            raise UserError(
+                f"no {name} structures are left of {n}: give more structures, or set split.n_test "
+                "and split.n_val"
+            )
+    if groups is not None:
+        _check_groups(parts, groups)
+    return parts
+
+
+def _deal(
+    rng: np.random.RandomState,
+    rest: np.ndarray,
+    split: Mapping[str, Any],
+    groups: Sequence[Any] | None,
+    test: np.ndarray | None = None,
+) -> Split:
+    """Deal out the positions `rest`: all of a set, or all but the `test` part it came with."""
+    if groups is not None:
+        return _deal_groups(rng, rest, split, groups, test)
+    rest = rest[rng.permutation(len(rest))]
+    if test is None:
+        rest, test = _cut(rest, split_sizes(len(rest), split)[1])
+    train, val = _cut(rest, _size(len(rest), split, "n_val", "max_val", MAX_VAL))
+    return Split(val=val, test=test, train=train)
+
+
+def _cut(values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut off the last `n` values; ``values[:-n]`` would go wrong for none."""
+    cut = max(0, len(values) - n)
+    return values[:cut], values[cut:]
+
+
+def _deal_groups(
+    rng: np.random.RandomState,
+    rest: np.ndarray,
+    split: Mapping[str, Any],
+    groups: Sequence[Any],
+    test: np.ndarray | None,
+) -> Split:
+    members: dict[Any, list[int]] = {}
+    for i in rest:
+        members.setdefault(groups[i], []).append(int(i))
+    lists = list(members.values())
+    order = [lists[i] for i in rng.permutation(len(lists))]
+
+    def take(at_least: int) -> np.ndarray:
+        taken: list[int] = []
+        while order and len(taken) < at_least:
+            taken.extend(order.pop())
+        return np.array(taken, dtype=np.int64)
+
+    if test is None:
+        test = take(split_sizes(len(rest), split)[1])
+    val = take(_size(sum(map(len, order)), split, "n_val", "max_val", MAX_VAL))
+    train = np.array([i for group in order for i in group], dtype=np.int64)
+    return Split(val=val, test=test, train=train[rng.permutation(len(train))])
+
+
+def _own_split(
+    rng: np.random.RandomState,
+    own: np.ndarray,
+    split: Mapping[str, Any],
+    groups: Sequence[Any] | None,
+) -> Split:
+    names = {"test": str(split.get("test", "test"))}
+    if split.get("val") is not None:
+        names["val"] = str(split["val"])
+    own = own.astype(str)
+    values = sorted(set(own))
+    others = [value for value in values if value not in names.values()]
+    for key, value in names.items():
+        if value not in values:
+            raise UserError(
+                f"split.{key} is '{value}', but the set's own split has only: {', '.join(values)}"
+            )
+    if len(others) > 1:
+        raise UserError(
+            f"the set's own split has the values {', '.join(values)}: one besides split.test and "
+            "split.val can be the training part"
+        )
+    test = np.flatnonzero(own == names["test"])
+    rest = np.flatnonzero(own == others[0]) if others else np.array([], dtype=np.int64)
+    if "val" in names:
+        val = np.flatnonzero(own == names["val"])
+        return Split(val=val, test=test, train=rest[rng.permutation(len(rest))])
+    return _deal(rng, rest, split, groups, test)
+
+
+def _check_groups(parts: Split, groups: Sequence[Any]) -> None:
+    seen: dict[Any, str] = {}
+    for name in ("test", "val", "train"):
+        for i in getattr(parts, name):
+            if seen.setdefault(groups[i], name) != name:
+                raise UserError(
+                    f"trajectory {groups[i]} is in both the {seen[groups[i]]} and the {name} part: "
+                    "leave out split.groups or split.key"
+                )

@@ -1,0 +1,244 @@
+"""An indexed file of structures: one HDF5 file a prepared set, read a frame at a time.
+
+Structures of different size lie end to end ("ragged") in flat arrays, and ``ptr`` says where each
+begins, so that opening a set of 23 million atoms costs a megabyte and reading one structure, or the
+first *n*, does not touch the rest. The order is validation, test, then the training pool: the
+training set of size *n* is the first *n* of the pool, whatever the seed.
+
+Layout (N atoms in n structures)::
+
+    /ptr        (n + 1,) int64      atoms of structure i are ptr[i]:ptr[i + 1]
+    /numbers    (N,) uint8          atomic numbers
+    /positions  (N, 3) float64      Å
+    /cell       (n, 3, 3) float64   Å, rows are the lattice vectors
+    /pbc        (n, 3) bool
+    /index      (n,) int64          position of the structure in the raw dataset
+    /twin       (n,) int64          first row with the same structure, atom for atom
+    /energy     (n,) float64        eV a structure, relative to the energy reference (labelled sets)
+    /forces     (N, 3) float64      eV/Å (labelled sets)
+    /info/NAME  (n,)                numbers or text carried along from the raw dataset
+
+Attributes: ``format``, ``n_val``, ``n_test``, ``n_train``, ``has_labels``, ``checksum`` (SHA-256 of
+the content), ``provenance`` (JSON).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from pretraining.data.store_writer import ATOM_ARRAYS, FORMAT, FRAME_ARRAYS, LABELS, StoreWriter
+from pretraining.runtime.errors import UserError, remake
+
+__all__ = ["GROUPS", "Store", "StoreWriter"]
+
+GROUPS = ("val", "test", "train")
+
+
+class Store:
+    """Read a store; use it as a context manager, or keep it open for as long as it is needed.
+
+    A store may be pickled and may cross a fork (data-loading workers): each process opens the file
+    for itself.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, cut short, or not a store.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._open()
+        attrs = self._file.attrs
+        if attrs.get("format") != FORMAT:
+            raise UserError(f"{self.path} is not a prepared set: run the `prepare` step to make it")
+        self.n_val, self.n_test, self.n_train = (int(attrs[f"n_{group}"]) for group in GROUPS)
+        self.has_labels = bool(attrs["has_labels"])
+        self.checksum = str(attrs["checksum"])
+        self.provenance: dict[str, Any] = json.loads(attrs["provenance"])
+        self.ptr: np.ndarray = self._file["ptr"][:]
+        self.info_names: tuple[str, ...] = tuple(self._file["info"]) if "info" in self._file else ()
+        self._columns: dict[str, np.ndarray] = {}
+        self._twins: np.ndarray | None = None
+
+    @staticmethod
+    def write(
+        path: str | Path,
+        frames: Iterable[Atoms],
+        n_val: int,
+        n_test: int,
+        provenance: dict[str, Any] | None = None,
+        has_labels: bool | None = None,
+        info: Sequence[str] = (),
+    ) -> str:
+        """Write structures, in the order val, test, train, and return the content's checksum.
+
+        `frames` is consumed one structure at a time. Without `has_labels`, the first structure
+        decides. `info` names the entries of ``atoms.info`` to carry along.
+        """
+        frames = iter(frames)
+        first = next(frames, None)
+        if first is None:
+            raise UserError(f"{path}: no structures to write")
+        if has_labels is None:
+            results = first.calc.results if first.calc is not None else {}
+            has_labels = all(label in results for label in LABELS)
+        with StoreWriter(path, has_labels, info) as writer:
+            writer.add(first)
+            for atoms in frames:
+                writer.add(atoms)
+            return writer.finish(n_val, n_test, provenance)
+
+    def _open(self) -> None:
+        if not self.path.is_file():
+            raise UserError(f"no prepared set at {self.path}: run the `prepare` step to make it")
+        try:
+            # Stores are never changed in place, and shared file systems often refuse locks.
+            self._file = h5py.File(self.path, "r", locking=False)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} is not a readable HDF5 file: {remake(self.path)}"
+            ) from error
+        self._pid = os.getpid()
+        self._datasets: dict[str, h5py.Dataset] = {}
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        """Dataset `name`, of a file that this very process has opened.
+
+        Handles are kept, because a dataset's cache of chunks lives only as long as its handle.
+        """
+        if self._pid != os.getpid():
+            self._open()
+        if name not in self._datasets:
+            self._datasets[name] = self._file[name]
+        return self._datasets[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self.ptr) - 1
+
+    def __iter__(self) -> Iterator[Atoms]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def n_atoms(self) -> np.ndarray:
+        """Number of atoms of each structure, shape (n,)."""
+        return np.diff(self.ptr)
+
+    @property
+    def twins(self) -> np.ndarray:
+        """First row with the same structure as each row, shape (n,); its own, if there is none."""
+        if self._twins is None:
+            self._twins = self._file["twin"][:] if "twin" in self._file else np.arange(len(self))
+        return self._twins
+
+    def indices(self, group: str, n: int | None = None) -> range:
+        """Row numbers of a group, or of its first `n` structures.
+
+        Raises
+        ------
+        UserError
+            If the group has fewer than `n` structures, or there is no such group.
+        """
+        if group not in GROUPS:
+            raise UserError(f"no group {group!r} in a prepared set: choose of {', '.join(GROUPS)}")
+        sizes = {"val": self.n_val, "test": self.n_test, "train": self.n_train}
+        start = sum(sizes[name] for name in GROUPS[: GROUPS.index(group)])
+        if n is not None and not 0 <= n <= sizes[group]:
+            raise UserError(
+                f"{self.path} has {sizes[group]} {group} structures, {n} were asked for"
+            )
+        return range(start, start + (sizes[group] if n is None else n))
+
+    def arrays(self, i: int) -> dict[str, np.ndarray]:
+        """Arrays of structure `i`: numbers, positions, cell, pbc, index and, if labelled, labels.
+
+        Shapes are those of the file's layout for one structure: ``numbers`` (N,), ``positions`` and
+        ``forces`` (N, 3), ``cell`` (3, 3), ``pbc`` (3,), ``energy`` and ``index`` scalars.
+        """
+        i = self._row(i)
+        atoms = slice(int(self.ptr[i]), int(self.ptr[i + 1]))
+        names = [n for n in ATOM_ARRAYS | FRAME_ARRAYS if self.has_labels or n not in LABELS]
+        return {
+            name: np.asarray(self._dataset(name)[atoms if name in ATOM_ARRAYS else i])
+            for name in names
+        }
+
+    def info(self, i: int) -> dict[str, Any]:
+        """Entries carried along with structure `i` (those it has), and its raw ``index``."""
+        i = self._row(i)
+        for name in self.info_names:
+            if name not in self._columns:
+                # A number a structure: reading one of them costs the system as much as thousands.
+                self._columns[name] = self._dataset(f"info/{name}")[:]
+        entries = {name: _value(self._columns[name][i]) for name in self.info_names}
+        entries = {name: value for name, value in entries.items() if value is not None}
+        return {"index": int(self._dataset("index")[i])} | entries
+
+    def column(self, name: str, group: str | None = None, n: int | None = None) -> np.ndarray:
+        """One value a structure: ``energy`` (eV), ``index``, ``cell``, ``pbc`` or an info entry.
+
+        Text comes back as an array of `str` objects; a missing value is NaN or an empty string.
+        """
+        dataset = self._dataset(name if name in FRAME_ARRAYS else f"info/{name}")
+        rows = range(len(self)) if group is None else self.indices(group, n)
+        if h5py.check_string_dtype(dataset.dtype):
+            dataset = dataset.asstr()
+        return dataset[rows.start : rows.stop]
+
+    def __getitem__(self, i: int) -> Atoms:
+        row = self.arrays(i)
+        atoms = Atoms(
+            numbers=row["numbers"],
+            positions=row["positions"],
+            cell=row["cell"],
+            pbc=row["pbc"],
+            info=self.info(i),
+        )
+        if self.has_labels:
+            atoms.calc = SinglePointCalculator(
+                atoms, energy=float(row["energy"]), forces=row["forces"]
+            )
+        return atoms
+
+    def subset(self, group: str, n: int | None = None) -> list[Atoms]:
+        """Structures of a group, or its first `n`, as ASE objects (all in memory)."""
+        return [self[i] for i in self.indices(group, n)]
+
+    def _row(self, i: int) -> int:
+        # An IndexError, not a UserError: Python's iteration protocol ends on it.
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"structure {i} of {len(self)}")
+        return i % len(self)
+
+
+def _value(value: Any) -> Any:
+    """Turn one stored info entry into a plain Python value; None if it is missing."""
+    if isinstance(value, bytes):
+        return value.decode() or None
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and np.isnan(value) else value

@@ -1,0 +1,112 @@
+"""Alchemical transforms: turn a structure of one element into one of another.
+
+Structures that carry labels of one element become pre-training data of another: elements are
+renamed and lengths multiplied, while the labels stay. Forces are then no longer minus the gradient
+of the energy; `scale_forces` divides them by the scale and makes them so again. `energy_shift` adds
+a constant an atom, for labels whose zero of energy is not that of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from pretraining.runtime.errors import UserError
+
+KEYS = ("elements", "scale", "scale_forces", "energy_shift", "cutoff")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A named change of structures.
+
+    Attributes
+    ----------
+    elements
+        Chemical symbols by the symbols that they replace.
+    scale
+        Factor of the cell and the positions.
+    scale_forces
+        Whether forces are divided by `scale`.
+    energy_shift
+        Energy in eV that is added for each atom of an element, by the symbol after renaming.
+    cutoff
+        Cut-off of a network that trains on these structures, Å; None: the network's own.
+    """
+
+    name: str = "none"
+    elements: Mapping[str, str] = field(default_factory=dict)
+    scale: float = 1.0
+    scale_forces: bool = False
+    energy_shift: Mapping[str, float] = field(default_factory=dict)
+    cutoff: float | None = None
+
+    @classmethod
+    def from_settings(cls, name: str, transforms: Mapping[str, Any]) -> Transform:
+        """Look a transform up in the configuration's `transforms`; ``none`` always exists.
+
+        Raises
+        ------
+        UserError
+            If there is no such transform, or one of its entries means nothing.
+        """
+        transforms = {"none": {}, **(transforms or {})}
+        if name not in transforms:
+            raise UserError(f"no transform {name!r}: `transforms` has {', '.join(transforms)}")
+        options = dict(transforms[name] or {})
+        for key in options:
+            if key not in KEYS:
+                raise UserError(f"transforms.{name}.{key}: unknown; known are {', '.join(KEYS)}")
+        elements = dict(options.get("elements") or {})
+        shift = {symbol: float(e) for symbol, e in (options.get("energy_shift") or {}).items()}
+        symbols = {"elements": (*elements, *elements.values()), "energy_shift": shift}
+        for key, named in symbols.items():
+            for symbol in named:
+                if symbol not in atomic_numbers:
+                    raise UserError(f"transforms.{name}.{key}: {symbol!r} is not an element")
+        scale = float(options.get("scale", 1.0))
+        if not scale > 0:
+            raise UserError(f"transforms.{name}.scale: must be positive, not {scale}")
+        cutoff = options.get("cutoff")
+        return cls(
+            name=name,
+            elements=elements,
+            scale=scale,
+            scale_forces=bool(options.get("scale_forces", False)),
+            energy_shift=shift,
+            cutoff=None if cutoff is None else float(cutoff),
+        )
+
+    def apply(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Transform a structure given as arrays (those of :meth:`.Store.arrays`).
+
+        Parameters
+        ----------
+        arrays
+            ``numbers`` (N,), ``positions`` (N, 3) and ``cell`` (3, 3) in Å, and, with labels,
+            ``energy`` in eV and ``forces`` (N, 3) in eV/Å; further entries pass through.
+        """
+        changed = dict(arrays)
+        changed["numbers"] = self.apply_to_numbers(arrays["numbers"])
+        if self.scale != 1.0:
+            changed["positions"] = arrays["positions"] * self.scale
+            changed["cell"] = arrays["cell"] * self.scale
+            if self.scale_forces and "forces" in arrays:
+                changed["forces"] = arrays["forces"] / self.scale
+        if self.energy_shift and "energy" in arrays:
+            changed["energy"] = arrays["energy"] + sum(
+                shift * np.count_nonzero(changed["numbers"] == atomic_numbers[symbol])
+                for symbol, shift in self.energy_shift.items()
+            )
+        return changed
+
+    def apply_to_numbers(self, numbers: np.ndarray) -> np.ndarray:
+        """Rename the elements of atoms given by their atomic numbers, shape (N,)."""
+        renamed = np.array(numbers)
+        for old, new in self.elements.items():
+            renamed[np.asarray(numbers) == atomic_numbers[old]] = atomic_numbers[new]
+        return renamed

@@ -1,0 +1,169 @@
+"""Molecular dynamics in Python, with the forces of any ASE calculator.
+
+Velocity Verlet with a chain of Nosé-Hoover thermostats, in the splitting and with the masses of
+LAMMPS' ``fix nvt``, so that both engines give the same trajectory. It is written out here because
+ASE has such a thermostat only from 3.25 on, without a temperature that changes from step to step.
+Langevin dynamics are ASE's.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.langevin import Langevin
+
+from pretraining.dynamics.settings import Settings
+from pretraining.study.generation import Stage
+
+CHAIN = 3  # thermostats in the chain, as in LAMMPS and ASE
+
+
+class NoseHooverChain:
+    """A chain of thermostats, integrated over half a time step.
+
+    Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996).
+
+    Parameters
+    ----------
+    freedom
+        Degrees of freedom of the atoms.
+    damping
+        Relaxation time, in the unit of the time step.
+    """
+
+    def __init__(self, freedom: int, damping: float) -> None:
+        self.freedom = freedom
+        self.damping = damping
+        self.rates = np.zeros(CHAIN)
+
+    def half_step(self, kinetic: float, kt: float, timestep: float) -> float:
+        """Advance the chain; return the factor that it scales the momenta by.
+
+        Parameters
+        ----------
+        kinetic
+            Kinetic energy of the atoms, eV.
+        kt
+            Boltzmann's constant times the temperature asked for, eV.
+        """
+        rates = self.rates
+        # The masses follow the temperature, which keeps the relaxation time.
+        masses = kt * self.damping**2 * np.array([self.freedom] + [1] * (CHAIN - 1))
+
+        def kick(link: int) -> None:
+            if link == 0:
+                push = 2 * kinetic - self.freedom * kt
+            else:
+                push = masses[link - 1] * rates[link - 1] ** 2 - kt
+            drag = np.exp(-timestep / 8 * rates[link + 1]) if link + 1 < CHAIN else 1.0
+            rates[link] = (rates[link] * drag + timestep / 4 * push / masses[link]) * drag
+
+        for link in reversed(range(CHAIN)):
+            kick(link)
+        scale = float(np.exp(-timestep / 2 * rates[0]))
+        kinetic *= scale**2
+        for link in range(CHAIN):
+            kick(link)
+        return scale
+
+
+class AseEngine:
+    """Moves a structure that has momenta and a calculator.
+
+    A state holds positions, momenta, thermostat and random numbers bit by bit: dynamics that go
+    on from it are the uninterrupted ones if the forces depend on the positions alone. A
+    calculator with a memory (a neighbour list that it keeps) may differ in the last digits.
+    """
+
+    chunk = 1  # step by step, for calculators that take long
+
+    def __init__(self, atoms: Atoms, settings: Settings) -> None:
+        self.atoms = atoms
+        self.settings = settings
+        self.timestep = settings.timestep_fs * units.fs
+        self.rng = np.random.default_rng(settings.seed)
+        freedom = settings.degrees_of_freedom(len(atoms))
+        self.chain = NoseHooverChain(freedom, settings.damping_fs * units.fs)
+        self._masses = atoms.get_masses()[:, None]
+        self._move = self._langevin_step if settings.thermostat == "langevin" else self._verlet_step
+
+    def start(self, number: int, stage: Stage, done: int) -> None:
+        """Begin a stage, or go on with it after `done` of its steps."""
+        self._stage, self._done = stage, done
+        if done == 0:
+            self.chain.rates[:] = 0
+        if self.settings.thermostat == "langevin":
+            self._langevin = Langevin(
+                self.atoms,
+                self.timestep,
+                temperature_K=stage.temperature(done),
+                friction=1 / (self.settings.damping_fs * units.fs),
+                fixcm=False,
+                rng=self.rng,
+            )
+
+    def advance(self, steps: int) -> None:
+        """Integrate the equations of motion."""
+        for _ in range(steps):
+            self._done += 1
+            self._move(self._stage.temperature(self._done))
+
+    def _verlet_step(self, kelvin: float) -> None:
+        atoms = self.atoms
+        momenta = self._thermostat(atoms.get_momenta(), kelvin)
+        momenta += self.timestep / 2 * atoms.get_forces()
+        atoms.positions += self.timestep * momenta / self._masses
+        momenta += self.timestep / 2 * atoms.get_forces()
+        atoms.set_momenta(self._thermostat(momenta, kelvin))
+
+    def _thermostat(self, momenta: np.ndarray, kelvin: float) -> np.ndarray:
+        if self.settings.thermostat == "none":
+            return momenta
+        kinetic = float(np.sum(momenta**2 / self._masses)) / 2
+        return momenta * self.chain.half_step(kinetic, units.kB * kelvin, self.timestep)
+
+    def _langevin_step(self, kelvin: float) -> None:
+        self._langevin.set_temperature(temperature_K=kelvin)
+        self._langevin.step()
+
+    def energy(self) -> float:
+        """Potential energy (eV) whose negative gradient the forces are."""
+        energy = float(self.atoms.get_potential_energy())
+        free = self.atoms.calc.results.get("free_energy")
+        return energy if free is None else float(free)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.atoms)
+
+    def vital(self) -> tuple[float, bool]:
+        """Kinetic energy (eV), and whether the forces are finite."""
+        return float(self.atoms.get_kinetic_energy()), bool(
+            np.isfinite(self.atoms.get_forces()).all()
+        )
+
+    def read(self) -> tuple[Atoms, np.ndarray]:
+        """The structure, with momenta and its atoms in the cell, and the forces (eV/Å)."""
+        atoms = self.atoms.copy()
+        atoms.wrap()
+        return atoms, self.atoms.get_forces()
+
+    def state(self) -> dict[str, Any]:
+        """Arrays that :meth:`restore` goes on from."""
+        return {
+            "positions": self.atoms.positions,
+            "momenta": self.atoms.get_momenta(),
+            "thermostat": self.chain.rates,
+            "random": np.array(json.dumps(self.rng.bit_generator.state)),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go back to what :meth:`state` returned."""
+        self.atoms.positions = state["positions"]
+        self.atoms.set_momenta(state["momenta"])
+        self.chain.rates[:] = state["thermostat"]
+        self.rng.bit_generator.state = json.loads(str(state["random"]))

@@ -1,0 +1,134 @@
+"""Molecular dynamics inside LAMMPS, for sources that are LAMMPS pair styles.
+
+LAMMPS is set up by ASE's ``LAMMPSlib`` from the source's own entry, as it is for labelling, and
+then integrates by itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.lammps import convert
+
+from pretraining.dynamics.settings import Settings
+from pretraining.runtime.errors import UserError
+from pretraining.study.generation import LAMMPSLIB, Stage
+from pretraining.study.sources import Source
+
+# Arguments of LAMMPSlib that dynamics can follow: a potential, and no other way of setting up.
+KNOWN = {"lmpcmds", "atom_types", "atom_type_masses", "keep_alive", "log_file"}
+# What LAMMPSlib must be told in place of the source's own arguments.
+ARGUMENTS = {"keep_alive": True, "log_file": None}
+LARGEST_SEED = 900_000_000  # of LAMMPS' random number generator
+
+
+def obstacle(source: Source) -> str | None:
+    """Return why LAMMPS cannot drive a source; None if it can."""
+    if source.calculator != LAMMPSLIB:
+        return f"its calculator is not {LAMMPSLIB}"
+    unknown = sorted(set(source.kwargs) - KNOWN)
+    if unknown or source.args:
+        return f"its arguments are not only {', '.join(sorted(KNOWN))}"
+    return None
+
+
+class LammpsEngine:
+    """Moves a structure that has momenta and a ``LAMMPSlib`` calculator.
+
+    A state is a binary restart file of LAMMPS, which holds the thermostat too. As LAMMPS sets
+    itself up again at the beginning of every chunk, dynamics that go on from it are the
+    uninterrupted ones but for the order of sums: 5e-14 Å after 200 steps, and chaos from there.
+    """
+
+    chunk = 100  # so that setting up for each takes a per cent or two
+
+    def __init__(self, atoms: Atoms, settings: Settings) -> None:
+        if not all(atoms.pbc):
+            raise UserError("dynamics in LAMMPS need a periodic cell: set engine: ase")
+        self.settings = settings
+        self._atoms = atoms.copy()
+        calculator = atoms.calc
+        # Sets LAMMPS up and hands the positions over.
+        calculator.get_forces(atoms)
+        # Without its calculator LAMMPS would be closed.
+        self._calculator = calculator
+        self.lmp, self.prism = calculator.lmp, calculator.prism
+        velocities = convert(atoms.get_velocities(), "velocity", "ASE", "metal")
+        self._scatter("v", self.prism.vector_to_lammps(velocities))
+        self.lmp.command(f"timestep {settings.timestep_fs / 1000!r}")
+        self._fix: str | None = None
+
+    def _scatter(self, name: str, array: np.ndarray) -> None:
+        flat = np.ascontiguousarray(array, dtype=float).ravel()
+        self.lmp.scatter_atoms(name, 1, 3, np.ctypeslib.as_ctypes(flat))
+
+    def _gather(self, name: str) -> np.ndarray:
+        flat = np.array(self.lmp.gather_atoms(name, 1, 3), dtype=float)
+        return self.prism.vector_to_ase(flat.reshape(-1, 3))
+
+    def start(self, number: int, stage: Stage, done: int) -> None:
+        """Begin a stage, or go on with it after `done` of its steps."""
+        self._stage, self._done = stage, done
+        if self._fix is not None:
+            self.lmp.command(f"unfix {self._fix}")
+        # LAMMPS hands a restarted thermostat to the fix of the same name: each stage has its own.
+        self._fix = f"stage{number}"
+        if self.settings.thermostat == "nose-hoover":
+            damping = self.settings.damping_fs / 1000
+            style = f"nvt temp {stage.first!r} {stage.last!r} {damping!r}"
+        else:
+            style = "nve"
+        self.lmp.command(f"fix {self._fix} all {style}")
+
+    def advance(self, steps: int) -> None:
+        """Integrate the equations of motion."""
+        now = int(self.lmp.extract_global("ntimestep"))
+        if self.settings.thermostat == "langevin":
+            # Its random numbers are in no restart file: each chunk has a seed of its own.
+            seed = np.random.default_rng([self.settings.seed, now]).integers(1, LARGEST_SEED)
+            ends = (self._stage.temperature(self._done + n) for n in (0, steps))
+            first, last = map(repr, map(float, ends))
+            damping = self.settings.damping_fs / 1000
+            self.lmp.command(f"fix noise all langevin {first} {last} {damping!r} {seed}")
+        begin = now - self._done
+        self.lmp.command(f"run {steps} start {begin} stop {begin + self._stage.steps}")
+        self._done += steps
+
+    def energy(self) -> float:
+        """Potential energy, eV."""
+        return float(self.lmp.get_thermo("pe"))
+
+    def read(self) -> tuple[Atoms, np.ndarray]:
+        """The structure, with momenta and its atoms in the cell, and the forces (eV/Å)."""
+        atoms = self._atoms
+        atoms.positions = self._gather("x")
+        atoms.set_velocities(convert(self._gather("v"), "velocity", "metal", "ASE"))
+        atoms = atoms.copy()
+        atoms.wrap()
+        return atoms, self._gather("f")
+
+    def state(self) -> dict[str, Any]:
+        """Arrays that :meth:`restore` goes on from."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "state.restart"
+            self.lmp.command(f'write_restart "{path}"')
+            return {"restart": np.frombuffer(path.read_bytes(), dtype=np.uint8)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go back to what :meth:`state` returned."""
+        parameters = self._calculator.parameters
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "state.restart"
+            path.write_bytes(state["restart"].tobytes())
+            self.lmp.command("clear")
+            for command in [*parameters.lammps_header, "box tilt large"]:
+                self.lmp.command(command)
+            self.lmp.command(f'read_restart "{path}"')
+        for command in parameters.lmpcmds:
+            self.lmp.command(command)
+        self.lmp.command("neigh_modify delay 0 every 1 check yes")
+        self.lmp.command(f"timestep {self.settings.timestep_fs / 1000!r}")

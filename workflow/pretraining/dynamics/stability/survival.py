@@ -1,0 +1,196 @@
+"""How long the trajectories of a robustness test last: survival curves and their table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pretraining.data.coordination import FOLDS, LAYERING, SPACINGS
+from pretraining.runtime.errors import UserError, whole
+from pretraining.runtime.tables import markdown_table
+
+KINDS = {"direct": "direct", "finetune": "fine-tuned", "pretrain": "pre-trained"}
+SP2 = "fold_3"
+LAST = 0.1  # share of a trajectory, at its end, that final values are means over
+IDENTITY = ("kind", "target", "structures", "transform", "source", "npre", "preseed", "n", "seed")
+
+
+def kaplan_meier(times: Sequence[float], failed: Sequence[bool]) -> pd.DataFrame:
+    """Estimate the share that survives, where some were only watched for so long.
+
+    Kaplan and Meier, J. Am. Stat. Assoc. 53, 457 (1958): S(t) = Π (1 - d_i/n_i) over the times
+    t_i ≤ t of failures, with d_i failures among the n_i that are alive and watched just before.
+    The standard error is Greenwood's, S √(Σ d_i / n_i (n_i - d_i)).
+
+    Parameters
+    ----------
+    times
+        When each failed, or was last seen alive.
+    failed
+        Which of the two.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``time_ps``, ``at_risk``, ``failures``, ``censored``, ``survival``, ``standard_error``: the
+        start and each time at which something happens, in order.
+    """
+    times, failed = np.asarray(times, dtype=float), np.asarray(failed, dtype=bool)
+    rows = [(0.0, len(times), 0, 0, 1.0, 0.0)]
+    share, spread = 1.0, 0.0
+    for time in np.unique(times):
+        at_risk = int((times >= time).sum())
+        failures = int((failed & (times == time)).sum())
+        censored = int((~failed & (times == time)).sum())
+        share *= 1 - failures / at_risk
+        if failures < at_risk:
+            spread += failures / (at_risk * (at_risk - failures))
+        rows.append((time, at_risk, failures, censored, share, share * np.sqrt(spread)))
+    columns = ["time_ps", "at_risk", "failures", "censored", "survival", "standard_error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def median_time(curve: pd.DataFrame) -> float:
+    """Return the time at which half have failed; infinity if more survive."""
+    half = curve.loc[curve["survival"] <= 0.5, "time_ps"]
+    return float(half.iloc[0]) if len(half) else np.inf
+
+
+def identity_of(outcome: Path) -> dict[str, str]:
+    """Return which model a trajectory is of, by the folders of its outcome."""
+    parts = list(outcome.parts[:-1])
+    named = {}
+    while "~" in parts[-1]:
+        key, value = parts.pop().split("~", 1)
+        named[key] = value
+    return {"kind": {"imported": "pretrain"}.get(parts[-1], parts[-1])} | named
+
+
+def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
+    """Return a row for each trajectory of a test.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Identity of the model, ``replica``, ``group`` (its title), ``status``, ``time_ps``,
+        ``planned_ps``, ``criterion``, ``reason``, ``first_five_fold_ps`` (of the first atom with
+        five neighbours or more, NaN without one), ``sp2_start``, ``sp2_end`` and ``layering_end``
+        (means over the last tenth), ``steps_per_second`` and ``folder``.
+
+    Raises
+    ------
+    UserError
+        If there is no trajectory.
+    """
+    if not outcomes:
+        raise UserError("no trajectory of this test has ended yet")
+    rows = []
+    for path in outcomes:
+        with whole(path):
+            outcome = json.loads(path.read_text(encoding="utf-8"))
+        counts = read_counts(path.parent)
+        over = counts[list(FOLDS[5:])].sum(axis=1) > 0
+        end = counts[counts["time_ps"] >= (1 - LAST) * counts["time_ps"].iloc[-1]]
+        row = dict.fromkeys(IDENTITY, "") | identity_of(path)
+        row |= {key: outcome[key] for key in ("status", "time_ps", "planned_ps")}
+        row |= {key: outcome[key] or "" for key in ("criterion", "reason")}
+        row |= {
+            "first_five_fold_ps": counts.loc[over, "time_ps"].min(),
+            "sp2_start": counts[SP2].iloc[0] / outcome["n_atoms"],
+            "sp2_end": end[SP2].mean() / outcome["n_atoms"],
+            "layering_end": end[LAYERING].mean(),
+            "steps_per_second": outcome["steps_per_second"],
+            "folder": str(path.parent),
+        }
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    table.insert(0, "group", groups_of(table))
+    for column in ("npre", "n", "seed", "replica"):
+        table[column] = pd.to_numeric(table[column])
+    rank = table["kind"].map({kind: i for i, kind in enumerate(KINDS)})
+    order = ["_rank", "n", "npre", "group", "seed", "replica"]
+    ordered = table.assign(_rank=rank).sort_values(order, kind="stable")
+    return ordered.drop(columns="_rank").reset_index(drop=True)
+
+
+def read_counts(folder: str | Path) -> pd.DataFrame:
+    """Read the atoms by number of neighbours, and the layering, of a trajectory."""
+    path = Path(folder) / "coordination.csv"
+    with whole(path):
+        table = pd.read_csv(path)
+        return table[["time_ps", *FOLDS, LAYERING]]
+
+
+def groups_of(table: pd.DataFrame) -> pd.Series:
+    """Title the trajectories that are one curve: by kind, and by what else tells models apart."""
+    titles = table["kind"].map(KINDS)
+    words = {"n": "n = {}", "npre": "npre = {}", "source": "{}", "transform": "{}"}
+    for _, part in table.groupby("kind"):
+        telling = [column for column in words if part[column].nunique() > 1]
+        for column in telling:
+            texts = part[column].map(
+                lambda value, form=words[column]: form.format(
+                    f"{int(value):,}" if str(value).isdigit() else value
+                )
+            )
+            titles.loc[part.index] = titles.loc[part.index] + ", " + texts
+    return titles
+
+
+def survival_curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the survival curve of each group, in the table's order."""
+    curves = []
+    for group, part in table.groupby("group", sort=False):
+        curve = kaplan_meier(part["time_ps"], part["status"] == "failed")
+        curve.insert(0, "group", group)
+        curves.append(curve)
+    return pd.concat(curves, ignore_index=True)
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return a summary by group and a line for each trajectory as a page."""
+    curves = survival_curves(table)
+    header = ["models", "trajectories", "survived", "share (%)", "half have failed at (ps)"]
+    header += ["first failure (ps)", "sp² at the end (%)", "layering at the end"]
+    rows = []
+    for group, part in table.groupby("group", sort=False):
+        curve = curves[curves["group"] == group]
+        failed = part["status"] == "failed"
+        last = curve.iloc[-1]
+        half = median_time(curve)
+        rows.append(
+            [
+                group,
+                f"{len(part)}",
+                f"{(~failed).sum()}",
+                f"{100 * last['survival']:.0f} ± {100 * last['standard_error']:.0f}",
+                f"{half:g}" if np.isfinite(half) else "—",
+                f"{part.loc[failed, 'time_ps'].min():g}" if failed.any() else "—",
+                f"{100 * part['sp2_end'].mean():.0f}",
+                f"{part['layering_end'].mean():.3f}",
+            ]
+        )
+    lines = []
+    for row in table.itertuples():
+        ended = "survived" if row.status == "survived" else f"{row.criterion}: {row.reason}"
+        five = "—" if np.isnan(row.first_five_fold_ps) else f"{row.first_five_fold_ps:g}"
+        lines.append(
+            [row.group, f"{row.seed:g}", f"{row.replica:g}", f"{row.time_ps:g}", five, ended]
+        )
+    planned = " or ".join(f"{time:g}" for time in sorted(table["planned_ps"].unique()))
+    return (
+        f"{len(table)} trajectories of {planned} ps. The share that survives is Kaplan and Meier's "
+        "estimate with Greenwood's standard error. sp² (three neighbours) and layering are means "
+        "over the last tenth of each trajectory, failed ones included. Layering is the largest "
+        f"peak of the structure factor at {SPACINGS[0]:g}–{SPACINGS[1]:g} Å over the number of "
+        "atoms: 1 for perfect layers.\n\n"
+        + markdown_table(header, rows)
+        + "\n"
+        + markdown_table(
+            ["models", "seed", "replica", "lasted (ps)", "first 5-fold atom (ps)", "end"], lines
+        )
+    )

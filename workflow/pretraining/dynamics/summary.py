@@ -1,0 +1,97 @@
+"""What generated trajectories ended in: energies and coordination numbers by density."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ase import Atoms
+from ase.io import read
+
+from pretraining.data.coordination import neighbours
+from pretraining.runtime.errors import UserError, whole
+from pretraining.runtime.tables import markdown_table
+
+CLASSES = ("0", "1", "2", "3", "4", "5+")
+ENERGY = "energy_ev_per_atom"
+
+
+def coordination(atoms: Atoms, radius: float) -> np.ndarray:
+    """Return the fractions of atoms with 0, 1, 2, 3, 4, and 5 or more neighbours.
+
+    Parameters
+    ----------
+    radius
+        Distance within which an atom is a neighbour, Å.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (6,), its sum is 1.
+    """
+    counts = neighbours(atoms, radius)
+    top = len(CLASSES) - 1
+    return np.bincount(np.minimum(counts, top), minlength=top + 1) / len(atoms)
+
+
+def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame:
+    """Return a row for each trajectory, with the state at its end.
+
+    Parameters
+    ----------
+    paths
+        Trajectories, each with its log beside it.
+    source
+        Name of the label source whose energies they carry.
+    radius
+        Distance within which an atom is a neighbour, Å.
+
+    Raises
+    ------
+    UserError
+        If a trajectory lacks those energies.
+    """
+    rows = []
+    for path in paths:
+        with whole(path):
+            last = read(path, index=-1)
+        with whole(path.with_suffix(".csv")):
+            log = pd.read_csv(path.with_suffix(".csv"))
+        energy = last.info.get(f"{source}_energy")
+        if energy is None:
+            raise UserError(f"{path}: no {source}_energy; delete it, and it is made again")
+        rows.append(
+            {
+                "run_id": last.info["run_id"],
+                "density": float(last.info["density"]),
+                "anneal_T": float(last.info.get("anneal_T", np.nan)),
+                "structures": len(log),
+                "time_ps": float(last.info["time"]),
+                "temperature_k": float(log["temperature_k"].iloc[-1]),
+                ENERGY: float(energy) / len(last),
+                "radius": radius,
+                **dict(zip(CLASSES, coordination(last, radius), strict=True)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return the means by density as a page."""
+    mean = table.groupby("density").mean(numeric_only=True)
+    count = table.groupby("density").size()
+    header = ["density (g/cm³)", "trajectories", "energy (eV/atom)"]
+    header += [f"{name} neighbours (%)" for name in CLASSES]
+    rows = [
+        [f"{density:g}", f"{count[density]}", f"{row[ENERGY]:.3f}"]
+        + [f"{100 * row[name]:.1f}" for name in CLASSES]
+        for density, row in mean.iterrows()
+    ]
+    about = (
+        f"The last frames of {len(table):,} trajectories ({table['structures'].sum():,} "
+        f"structures): means by density, neighbours within {table['radius'].iloc[0]:g} Å. "
+        "Energies are relative to isolated atoms.\n\n"
+    )
+    return about + markdown_table(header, rows)

@@ -1,0 +1,243 @@
+"""Molecular dynamics of several systems in one batch, with torch-sim and NequIP's interface to it.
+
+State, batching and velocity Verlet are torch-sim's. The thermostats are those of
+:mod:`pretraining.dynamics.ase_engine`, one for each system, so that both engines give the same
+trajectories: torch-sim's own (0.3.0) is one chain for all systems of a batch, which fails with more
+than one, and its temperature counts the motion of the centre of mass.
+
+torch-sim is optional: nothing but a test with ``engine: torch-sim`` imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
+
+from pretraining.dynamics.ase_engine import NoseHooverChain
+from pretraining.dynamics.settings import Settings
+from pretraining.runtime.errors import UserError
+from pretraining.study.generation import Stage
+from pretraining.training.network.checkpoint import cutoff_of, load_model, type_names_of_model
+
+REQUIREMENT = "torch-sim-atomistic==0.3.0"
+
+try:
+    from nequip.integrations.torchsim import NequIPTorchSimCalc
+    from torch_sim import initialize_state
+    from torch_sim.integrators.md import MDState, momentum_step, position_step
+    from torch_sim.quantities import calc_kinetic_energy
+except ImportError as error:
+    raise UserError(
+        f"dynamics: engine torch-sim cannot be used here ({error}): pip install "
+        f"{REQUIREMENT}, or set engine: ase"
+    ) from error
+
+
+def load_batch_model(path: Path, device: torch.device | str) -> NequIPTorchSimCalc:
+    """Return a trained network as a model of torch-sim."""
+    # Lists of neighbours on the GPU, where NVIDIA's package for them is installed.
+    on_gpu = torch.device(device).type == "cuda" and find_spec("nvalchemiops") is not None
+    network = load_model(path, device=device)
+    transforms = [
+        ChemicalSpeciesToAtomTypeMapper(type_names_of_model(network)),
+        NeighborListTransform(cutoff_of(network), backend="alchemiops" if on_gpu else "matscipy"),
+    ]
+    model = NequIPTorchSimCalc(network, device=device, transforms=transforms)
+    model.compute_stress = False
+    return model
+
+
+class Batch:
+    """Structures with momenta that move together under one model.
+
+    Parameters
+    ----------
+    model
+        What :func:`load_batch_model` returns.
+    structures
+        Periodic in all directions or in none.
+    settings
+        With the thermostat ``nose-hoover`` or ``none``.
+
+    Attributes
+    ----------
+    systems
+        An engine of :mod:`.engines` for each structure, but that :meth:`advance` moves
+        all of them.
+
+    Raises
+    ------
+    UserError
+        If a structure is periodic in some directions only.
+    """
+
+    def __init__(
+        self, model: NequIPTorchSimCalc, structures: Sequence[Atoms], settings: Settings
+    ) -> None:
+        if any(atoms.pbc.any() != atoms.pbc.all() for atoms in structures):
+            raise UserError(
+                "torch-sim moves structures that are periodic in all directions or in none: set "
+                "engine: ase"
+            )
+        self.model = model
+        self.timestep = settings.timestep_fs * units.fs
+        self.systems = [System(self, i, atoms, settings) for i, atoms in enumerate(structures)]
+        self._live = list(self.systems)
+        start = initialize_state(list(structures), model.device, torch.float64)
+        out = model(start)
+        momenta = np.concatenate([atoms.get_momenta() for atoms in structures])
+        self._state = MDState(
+            positions=start.positions,
+            masses=start.masses,
+            cell=start.cell,
+            pbc=start.pbc,
+            atomic_numbers=start.atomic_numbers,
+            system_idx=start.system_idx,
+            momenta=torch.as_tensor(momenta, device=model.device),
+            energy=out["energy"].double(),
+            forces=out["forces"].double(),
+        )
+        self._observe()
+
+    def advance(self, steps: int) -> None:
+        """Integrate the equations of motion of all systems that have not been dropped."""
+        for _ in range(steps):
+            targets = [system.next_target() for system in self._live]
+            self._thermostat(targets)
+            state = momentum_step(self._state, self.timestep / 2)
+            state = position_step(state, self.timestep)
+            out = self.model(state)
+            state.energy, state.forces = out["energy"].double(), out["forces"].double()
+            self._state = momentum_step(state, self.timestep / 2)
+            self._observe()
+            self._thermostat(targets)
+
+    def drop(self, system: System) -> None:
+        """Take a system out; the others go on as if it had never been there."""
+        self._live.remove(system)
+        if self._live:
+            self._state = self._state[[other.index for other in self._live]]
+        for index, other in enumerate(self._live):
+            other.index = index
+
+    def _observe(self) -> None:
+        """Fetch what is looked at after every step, for all systems at once."""
+        state = self._state
+        infinite = torch.zeros_like(state.energy)
+        infinite.index_add_(
+            0, state.system_idx, (~torch.isfinite(state.forces)).any(dim=1).to(infinite.dtype)
+        )
+        kinetic = calc_kinetic_energy(
+            masses=state.masses, momenta=state.momenta, system_idx=state.system_idx
+        )
+        rows = torch.stack([state.energy, kinetic, infinite], dim=1).cpu().numpy()
+        for system, (energy, kinetic, infinite) in zip(self._live, rows, strict=True):
+            system.potential, system.kinetic = float(energy), float(kinetic)
+            system.finite = infinite == 0
+
+    def _thermostat(self, targets: Sequence[float]) -> None:
+        factors = [
+            system.half_step(kelvin) for system, kelvin in zip(self._live, targets, strict=True)
+        ]
+        if factors[0] is None:
+            return
+        scale = torch.tensor(factors, dtype=torch.float64, device=self.model.device)
+        self._state.momenta = self._state.momenta * scale[self._state.system_idx, None]
+
+    def atoms_of(self, system: System) -> slice:
+        """Which atoms of the batch are those of a system; all systems may differ in size."""
+        first = sum(other.n_atoms for other in self._live[: system.index])
+        return slice(first, first + system.n_atoms)
+
+    def fetch(self, system: System) -> dict[str, np.ndarray]:
+        """Positions, momenta and forces of a system."""
+        rows = self.atoms_of(system)
+        return {
+            name: getattr(self._state, name)[rows].cpu().numpy().copy()
+            for name in ("positions", "momenta", "forces")
+        }
+
+    def put(self, system: System, values: dict[str, np.ndarray]) -> None:
+        """Set what :meth:`fetch` returned."""
+        rows = self.atoms_of(system)
+        for name in ("positions", "momenta", "forces"):
+            # A copy: what a compiled model returns cannot be changed in place.
+            tensor = getattr(self._state, name).clone()
+            tensor[rows] = torch.as_tensor(values[name], device=tensor.device)
+            setattr(self._state, name, tensor)
+
+
+class System:
+    """One structure of a batch, as an engine."""
+
+    chunk = 1
+
+    def __init__(self, batch: Batch, index: int, atoms: Atoms, settings: Settings) -> None:
+        self.batch = batch
+        self.index = index
+        self.n_atoms = len(atoms)
+        self.potential = self.kinetic = np.nan
+        self.finite = True
+        freedom = settings.degrees_of_freedom(self.n_atoms)
+        self.chain = NoseHooverChain(freedom, settings.damping_fs * units.fs)
+        self._thermostatted = settings.thermostat != "none"
+        self._like = Atoms(atoms.numbers, cell=atoms.cell, pbc=atoms.pbc)
+        self._like.set_masses(atoms.get_masses())
+
+    def start(self, number: int, stage: Stage, done: int) -> None:
+        """Begin a stage, or go on with it after `done` of its steps."""
+        self._stage, self._done = stage, done
+        if done == 0:
+            self.chain.rates[:] = 0
+
+    def next_target(self) -> float:
+        """Temperature asked for after the coming step, K."""
+        self._done += 1
+        return self._stage.temperature(self._done)
+
+    def half_step(self, kelvin: float) -> float | None:
+        """Advance the thermostat; return the factor of the momenta, None without a thermostat."""
+        if not self._thermostatted:
+            return None
+        scale = self.chain.half_step(self.kinetic, units.kB * kelvin, self.batch.timestep)
+        self.kinetic *= scale**2
+        return scale
+
+    def energy(self) -> float:
+        """Potential energy, eV."""
+        return self.potential
+
+    def vital(self) -> tuple[float, bool]:
+        """Kinetic energy (eV), and whether the forces are finite."""
+        return self.kinetic, self.finite
+
+    def read(self) -> tuple[Atoms, np.ndarray]:
+        """The structure, with momenta and its atoms in the cell, and the forces (eV/Å)."""
+        values = self.batch.fetch(self)
+        atoms = self._like.copy()
+        atoms.positions = values["positions"]
+        atoms.set_momenta(values["momenta"])
+        atoms.wrap()
+        return atoms, values["forces"]
+
+    def state(self) -> dict[str, Any]:
+        """Arrays that :meth:`restore` goes on from."""
+        return {
+            **self.batch.fetch(self),
+            "energies": np.array([self.potential, self.kinetic]),
+            "thermostat": self.chain.rates,
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go back to what :meth:`state` returned."""
+        self.batch.put(self, state)
+        self.potential, self.kinetic = map(float, state["energies"])
+        self.finite = bool(np.isfinite(state["forces"]).all())
+        self.chain.rates[:] = state["thermostat"]

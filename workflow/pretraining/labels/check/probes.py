@@ -1,0 +1,231 @@
+"""The few structures that a label source is checked on.
+
+They are made in the interpreter of the source: only the standard library, numpy and ASE (3.22 or
+later). All are small, so that a DFT code can be checked too; for such a one there are fewer of
+them, in the order of what they tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.data import atomic_numbers, covalent_radii, reference_states
+
+from pretraining.runtime.errors import UserError
+
+SEED = 42
+CUBIC = ("fcc", "bcc", "sc", "diamond")
+CARBON = {
+    "diamond": {"prototype": "diamond", "a": 3.57},
+    # Many potentials know nothing of the layers' distance: it is kept, and only `a` varies.
+    "graphite": {"prototype": "graphite", "a": 2.46, "c": 6.71, "fixed": "c"},
+}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is computed.
+
+    Attributes
+    ----------
+    dimer, crystal
+        Number of distances and of volumes.
+    distances
+        Shortest and longest distance of the dimer in units of twice the covalent radius.
+    scales
+        Smallest and largest lattice parameter in units of the prototype's.
+    atoms
+        Atoms in the cells on which forces are held against finite differences.
+    step
+        Displacement of the finite differences, Å.
+    stretched, speed
+        Whether there is a second such cell, and a large cell for the time.
+    """
+
+    dimer: int
+    crystal: int
+    distances: tuple[float, float] = (0.5, 3.0)
+    scales: tuple[float, float] = (0.92, 1.10)
+    atoms: int = 8
+    step: float = 0.002
+    stretched: bool = True
+    speed: bool = True
+
+
+def effort_of(kind: str, points: Mapping[str, Mapping[str, int]]) -> Effort:
+    """Effort for an ``empirical``, ``ml`` or ``dft`` source.
+
+    Self-consistent energies have some noise, which a longer step of the finite differences
+    drowns.
+    """
+    if kind == "dft":
+        return Effort(
+            **points["dft"],
+            distances=(0.7, 2.2),
+            scales=(0.95, 1.05),
+            atoms=2,
+            step=0.01,
+            stretched=False,
+            speed=False,
+        )
+    return Effort(**points["fast"])
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A structure and what it is evaluated for.
+
+    Attributes
+    ----------
+    kind
+        ``crystal``, ``dimer``, ``forces``, ``moved`` (a cell of ``forces``, translated and its
+        atoms in reverse order) or ``speed``.
+    name
+        Of the curve or the cell that it belongs to.
+    x
+        Lattice parameter or distance, Å; for ``forces`` the displacement, 0 in the cell itself.
+    component
+        Index of the displaced coordinate.
+    """
+
+    kind: str
+    element: str
+    name: str
+    atoms: Atoms
+    x: float = 0.0
+    component: int = -1
+
+    def __str__(self) -> str:
+        at = f" at {self.x:.3f} Å" if self.kind in ("crystal", "dimer") else ""
+        return f"{self.element} {self.name}{at}"
+
+
+def crystals_of(element: str, configured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Prototypes of an element by name: the configured ones, or ASE's reference state.
+
+    An element whose reference state is none of the simple lattices is tried as fcc, with atoms
+    that touch.
+    """
+    if element in configured:
+        return configured[element]
+    if element == "C":
+        return CARBON
+    state = reference_states[atomic_numbers[element]] or {}
+    lattice = state.get("symmetry")
+    if lattice in CUBIC:
+        return {lattice: {"prototype": lattice, "a": state["a"]}}
+    if lattice == "hcp":
+        return {"hcp": {"prototype": "hcp", "a": state["a"], "c": state["a"] * state["c/a"]}}
+    touching = 2 * covalent_radii[atomic_numbers[element]] * np.sqrt(2)
+    return {"fcc": {"prototype": "fcc", "a": round(float(touching), 2)}}
+
+
+def primitive_cell(element: str, crystal: Mapping[str, Any], scale: float = 1.0) -> Atoms:
+    """Primitive cell of a prototype, its lattice parameter (and c, if that is not fixed) scaled.
+
+    Raises
+    ------
+    UserError
+        If the prototype needs a lattice parameter `c` and has none.
+    """
+    prototype, a, c = crystal["prototype"], crystal["a"], crystal.get("c")
+    if prototype in CUBIC:
+        return bulk(element, prototype, a=a * scale)
+    if c is None:
+        raise UserError(f"check_sources.crystals.{element}: {prototype} needs 'c' as well as 'a'")
+    if crystal.get("fixed") != "c":
+        c = c * scale
+    if prototype == "hcp":
+        return bulk(element, "hcp", a=a * scale, c=c)
+    # Graphite: layers A and B, P6_3/mmc, atoms on 2b and 2c.
+    cell = [[1, 0, 0], [-0.5, np.sqrt(0.75), 0], [0, 0, c / (a * scale)]]
+    scaled = [(0, 0, 0.25), (1 / 3, 2 / 3, 0.25), (0, 0, 0.75), (2 / 3, 1 / 3, 0.75)]
+    cell = np.array(cell) * a * scale
+    return Atoms([element] * 4, scaled_positions=scaled, cell=cell, pbc=True)
+
+
+def repeated(atoms: Atoms, n: int) -> Atoms:
+    """The smallest repetition, along the shortest edges first, with at least `n` atoms."""
+    while len(atoms) < n:
+        factors = [1, 1, 1]
+        factors[int(np.argmin(atoms.cell.lengths().round(6)))] = 2
+        atoms = atoms.repeat(factors)
+    return atoms
+
+
+def nearest_distance(element: str, crystal: Mapping[str, Any]) -> float:
+    """Shortest distance in a prototype, Å."""
+    atoms = primitive_cell(element, crystal).repeat(3)
+    return float(atoms.get_distances(0, range(1, len(atoms)), mic=True).min())
+
+
+def plan(
+    element: str, configured: Mapping[str, Any], effort: Effort, dimer_box: float | None
+) -> Iterator[Probe]:
+    """Structures of one element, in the order in which they are evaluated.
+
+    Parameters
+    ----------
+    configured
+        Prototypes by element and name, from the configuration.
+    effort
+        How many structures.
+    dimer_box
+        Vacuum on every side of the dimer, Å, in a periodic box; None for open boundaries.
+    """
+    crystals = crystals_of(element, configured)
+    first = next(iter(crystals.values()))
+    for number, (name, crystal) in enumerate(crystals.items()):
+        for scale in np.linspace(*effort.scales, effort.crystal):
+            atoms = primitive_cell(element, crystal, scale)
+            yield Probe("crystal", element, name, atoms, x=float(crystal["a"] * scale))
+        if number == 0:
+            yield from _displaced(element, "rattled", first, effort, 1.0, 0.05)
+    yield from _dimers(element, effort, dimer_box)
+    if effort.stretched:
+        # Distances beyond those of any crystal: where potentials cut their bonds off.
+        yield from _displaced(element, "stretched", first, effort, 1.2, 0.1)
+    if effort.speed:
+        for seed in range(3):
+            atoms = repeated(primitive_cell(element, first), 64)
+            atoms.rattle(0.05 * nearest_distance(element, first), seed=seed)
+            yield Probe("speed", element, "speed", atoms)
+
+
+def _dimers(element: str, effort: Effort, vacuum: float | None) -> Iterator[Probe]:
+    contact = 2 * covalent_radii[atomic_numbers[element]]
+    distances = np.geomspace(*(contact * end for end in effort.distances), effort.dimer)
+    for distance in distances:
+        atoms = Atoms([element] * 2, positions=[[0, 0, 0], [0, 0, distance]])
+        if vacuum is not None:
+            # The same box for all distances, as the basis set of a plane-wave code depends on it.
+            atoms.set_cell([2 * vacuum, 2 * vacuum, 2 * vacuum + distances[-1]])
+            atoms.center()
+            atoms.pbc = True
+        yield Probe("dimer", element, "dimer", atoms, x=float(distance))
+
+
+def _displaced(
+    element: str, name: str, crystal: Mapping[str, Any], effort: Effort, scale: float, sigma: float
+) -> Iterator[Probe]:
+    """A rattled cell, the same translated, and with each coordinate moved forth and back.
+
+    The forces of two atoms add up to zero, so that one of them suffices there.
+    """
+    atoms = repeated(primitive_cell(element, crystal, scale), effort.atoms)
+    atoms.rattle(sigma * scale * nearest_distance(element, crystal), seed=SEED)
+    yield Probe("forces", element, name, atoms)
+    moved = atoms[::-1]
+    moved.positions += atoms.cell.cartesian_positions([0.31, 0.47, 0.73])
+    moved.wrap()
+    yield Probe("moved", element, name, moved)
+    for component in range(3 if len(atoms) == 2 else 3 * len(atoms)):
+        for step in (effort.step, -effort.step):
+            moved = atoms.copy()
+            moved.positions[component // 3, component % 3] += step
+            yield Probe("forces", element, name, moved, x=step, component=component)

@@ -1,0 +1,217 @@
+"""Evaluate a label source on a few structures: dimer, crystals, finite differences, a lone atom.
+
+This runs in the interpreter of the source: only the standard library, numpy, ASE and PyYAML. What
+the numbers mean is worked out later, in :mod:`pretraining.labels.check.summary`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pretraining.labels.check.probes import Probe, effort_of, plan
+from pretraining.labels.evaluate import make_calculator
+from pretraining.labels.isolated_atoms import isolated_energies
+from pretraining.labels.pool import Outcome, evaluate_all
+from pretraining.labels.versions import provenance
+from pretraining.runtime.errors import UserError
+from pretraining.study.sources import Source, expand
+
+INSTALLED = "installed"
+NOT_INSTALLED = "not installed"
+FAILED = "failed"
+
+
+def unavailable(source: Source, status: str, reason: str) -> dict[str, Any]:
+    """Result for a source of which nothing was evaluated."""
+    return {
+        "source": source.name,
+        "status": status,
+        "reason": " ".join(reason.split()),
+        "install": how_to_get(source),
+    }
+
+
+def how_to_get(source: Source) -> str:
+    """Where the code of a source, and files that are not there, come from."""
+    texts = [source.install.strip()] if source.install else []
+    for file in source.files:
+        if os.path.exists(expand(file["path"])):
+            continue
+        texts.append(f"{file['path']} is from {file.get('from') or file.get('url')}")
+        if "url" in file:
+            texts[-1] += ", and `snakemake retrieve` fetches it if an experiment uses the source"
+    return "; ".join(texts)
+
+
+def is_missing(error: UserError) -> bool:
+    """Whether a calculator could not be made because something is not there.
+
+    A calculator that refuses its arguments is there; models that it looks up may not be.
+    """
+    cause = error.__cause__
+    return (
+        cause is None
+        or isinstance(cause, (UserError, ImportError, OSError))
+        or type(cause).__name__.endswith("NotFound")
+    )
+
+
+def check_source(source: Source, kind: str, elements: Sequence[str], settings: Mapping) -> dict:
+    """Evaluate a source on the structures of all its elements.
+
+    Parameters
+    ----------
+    kind
+        ``empirical``, ``ml`` or ``dft``, which has fewer structures.
+    settings
+        The configuration's section ``check_sources``.
+
+    Returns
+    -------
+    dict
+        ``status``; for an installed source ``reference_ev`` (isolated atoms), ``curves`` (each with
+        points of ``x`` in Å, ``energy`` in eV relative to the isolated atoms, of the cell, and the
+        ``force`` that stretches a dimer, eV/Å), ``forces`` (analytic and numerical, eV/Å),
+        ``speed``, ``errors`` (what could not be evaluated, and why) and ``left_out`` (number of
+        structures for which no time was left).
+    """
+    started = time.monotonic()
+    source = replace(source, time_limit=min(source.time_limit, settings["time_limit"]))
+    try:
+        make_calculator(source)
+    except UserError as error:
+        return unavailable(source, NOT_INSTALLED if is_missing(error) else FAILED, str(error))
+    reference, errors = isolated(source, elements)
+    box = settings["dimer_vacuum"] if source.isolated_atom.get("pbc") else None
+    effort = effort_of(kind, settings["points"])
+    plans = [list(plan(e, settings["crystals"], effort, box)) for e in elements]
+    probes = [probe for probes in plans for probe in probes]
+    outcomes: dict[int, Outcome] = {}
+    made_with = None
+    try:
+        for index, outcome in evaluate_all(source, [probe.atoms for probe in probes]):
+            outcomes[index] = outcome
+            made_with = made_with or outcome.made_with
+            if time.monotonic() - started > settings["time_limit"]:
+                break
+    except UserError as error:
+        errors.append({"structure": "the calculator", "reason": str(error)})
+    done = [(probes[index], outcomes[index]) for index in sorted(outcomes)]
+    errors += [{"structure": str(p), "reason": o.error} for p, o in done if o.error]
+    good = [(probe, outcome) for probe, outcome in done if not outcome.error]
+    reason = None
+    if not good:
+        reason = "; ".join(dict.fromkeys(error["reason"] for error in errors)) or "no time"
+    return {
+        "source": source.name,
+        "status": INSTALLED if good else FAILED,
+        "reason": reason,
+        "install": how_to_get(source),
+        "provenance": provenance(source, reference, [made_with] if made_with else None),
+        "reference_ev": reference,
+        "curves": curves_of(good, reference),
+        "forces": forces_of(good, effort.step),
+        "speed": speed_of(good),
+        "evaluated": len(good),
+        "errors": errors,
+        "left_out": len(probes) - len(outcomes),
+        "seconds": time.monotonic() - started,
+    }
+
+
+def isolated(source: Source, elements: Sequence[str]) -> tuple[dict[str, float], list[dict]]:
+    """Energies (eV) of lone atoms, given or computed, and what went wrong with the others."""
+    reference: dict[str, float] = {}
+    errors = []
+    for element in elements:
+        try:
+            reference |= isolated_energies(source, [element])
+        except UserError as error:
+            errors.append({"structure": f"isolated {element} atom", "reason": str(error)})
+    return {element: reference[element] for element in elements if element in reference}, errors
+
+
+def curves_of(good: Sequence[tuple[Probe, Outcome]], reference: Mapping) -> list[dict[str, Any]]:
+    """Energies of the dimer and of each crystal against distance and lattice parameter.
+
+    Without an isolated atom the energies are those of the code.
+    """
+    curves: dict[tuple[str, str], dict] = {}
+    for probe, outcome in good:
+        if probe.kind not in ("crystal", "dimer"):
+            continue
+        n = len(probe.atoms)
+        point = {
+            "x": probe.x,
+            "energy": outcome.energy - n * reference.get(probe.element, 0.0),
+            "seconds": outcome.seconds,
+        }
+        if probe.kind == "dimer":
+            point["force"] = float(outcome.forces[1, 2] - outcome.forces[0, 2]) / 2
+        else:
+            point["volume"] = float(probe.atoms.get_volume())
+        curve = {"kind": probe.kind, "element": probe.element, "name": probe.name, "atoms": n}
+        curve = curves.setdefault((probe.element, probe.name), {**curve, "points": []})
+        curve["points"].append(point)
+    return list(curves.values())
+
+
+def forces_of(good: Sequence[tuple[Probe, Outcome]], step: float) -> list[dict[str, Any]]:
+    """Force components of each rattled cell beside ``-dE/dx`` by central differences.
+
+    ``moved`` says by how much energy (eV/atom) and forces (eV/Å) change where the same structure is
+    written otherwise: translated, and its atoms in reverse order.
+    """
+    cells: dict[tuple[str, str], dict] = {}
+    again: dict[tuple[str, str], Outcome] = {}
+    energies: dict[tuple[str, str, int], dict[float, float]] = {}
+    for probe, outcome in good:
+        key = (probe.element, probe.name)
+        if probe.kind == "moved":
+            again[key] = outcome
+        elif probe.kind == "forces" and probe.component < 0:
+            cells[key] = {"atoms": len(probe.atoms), "outcome": outcome}
+        elif probe.kind == "forces":
+            energies.setdefault((*key, probe.component), {})[probe.x] = outcome.energy
+    found = []
+    for (element, name), cell in cells.items():
+        components, moved, own = [], None, cell["outcome"]
+        if (element, name) in again:
+            other = again[element, name]
+            moved = {
+                "energy": abs(other.energy - own.energy) / cell["atoms"],
+                "force": float(np.abs(other.forces[::-1] - own.forces).max()),
+            }
+        for (*key, component), pair in energies.items():
+            if tuple(key) == (element, name) and len(pair) == 2:
+                numerical = (pair[-step] - pair[step]) / (2 * step)
+                components.append([float(own.forces.ravel()[component]), numerical])
+        found.append(
+            {
+                "element": element,
+                "name": name,
+                "atoms": cell["atoms"],
+                "largest_force": float(np.linalg.norm(own.forces, axis=1).max()),
+                "components": components,
+                "moved": moved,
+            }
+        )
+    return found
+
+
+def speed_of(good: Sequence[tuple[Probe, Outcome]]) -> dict[str, float] | None:
+    """Seconds of an evaluation: of the large cell, or of the largest crystal of a slow code."""
+    kinds = ("speed", "crystal") if any(p.kind == "speed" for p, _ in good) else ("crystal",)
+    timed = [(len(p.atoms), o.seconds) for p, o in good if p.kind == kinds[0]]
+    if not timed:
+        return None
+    atoms = max(n for n, _ in timed)
+    # The first one of a process may include what is made only once.
+    seconds = float(np.median([s for n, s in timed if n == atoms]))
+    return {"atoms": atoms, "seconds": seconds, "atoms_per_second": atoms / seconds}

@@ -1,0 +1,181 @@
+"""Energies and forces of structures from any ASE calculator: the label sources.
+
+This module and ``scripts/label.py`` run in the interpreter of the *source*, wherever its code is
+installed, so they import only the standard library, numpy, ASE (3.22 or later) and PyYAML.
+
+Labels are ``<source>_energy`` (eV, total, relative to isolated atoms) in ``Atoms.info`` and
+``<source>_force`` (eV/Å) in ``Atoms.arrays``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from pretraining.labels.versions import versions
+from pretraining.runtime.errors import UserError
+from pretraining.study.sources import FILE_NAME, Source, expand, words
+
+VACUUM = 20.0  # Å on every side of an isolated atom
+PYTHON_ACE = (
+    "uninstall it and run `pip install git+https://github.com/ICAMS/python-ace@"
+    "d1c213a7d9c5b809a3ae83b2e5a916be26d921f0` in an environment with numpy<2 (envs/ace.yaml)"
+)
+
+
+def make_calculator(source: Source):
+    """Create the source's ASE calculator.
+
+    Raises
+    ------
+    UserError
+        If a library to preload, the module or the attribute is missing, a file that an argument
+        names does not exist, or the calculator refuses its arguments.
+    """
+    for library in expand(source.preload):
+        try:
+            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise UserError(f"source '{source.name}': cannot preload {library}: {error}") from None
+    for word in words(expand([source.args, source.kwargs])):
+        if FILE_NAME.match(word) and not os.path.exists(word):
+            raise UserError(
+                f"source '{source.name}': no file {word} (seen from {os.getcwd()}); "
+                "put it there or correct the path in the configuration"
+            )
+    module_name, _, attribute = source.calculator.rpartition(".")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, ValueError, AttributeError, OSError) as error:
+        raise UserError(
+            f"source '{source.name}': cannot import {source.calculator} with {sys.executable} "
+            f"({error}); {_cure(source, module_name)}"
+        ) from None
+    try:
+        return factory(*expand(source.args), **expand(source.kwargs))
+    except UserError as error:
+        raise UserError(f"source '{source.name}': {error}") from error
+    except Exception as error:
+        raise UserError(
+            f"source '{source.name}': {source.calculator}: {reason_of(error)}"
+        ) from error
+
+
+def _cure(source: Source, module: str) -> str:
+    """What helps where a code cannot be imported."""
+    if module.split(".")[0] == "pyace":
+        spec = importlib.util.find_spec("pyace")
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        if folders and not os.path.exists(os.path.join(folders[0], "asecalc.py")):
+            return f"{folders[0]} is PyPI's pyace, a tool for guitar chords: {PYTHON_ACE}"
+    cure = "install it there or set the source's 'python' or 'env'"
+    return f"{cure}; to get it: {source.install.strip()}" if source.install else cure
+
+
+def reason_of(error: BaseException) -> str:
+    """One short line for an exception."""
+    text = " ".join(str(error).split()).replace('"', "'")
+    if isinstance(error, NotALabel):
+        return text
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def boxed(atoms: Atoms) -> Atoms:
+    """A bare copy in which no atom lies outside the cell along a non-periodic direction.
+
+    Codes with a real box (LAMMPS) lose such atoms; along these directions the cell has no
+    physical meaning, so that a new one changes neither energy nor forces.
+    """
+    copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    open_axes = [axis for axis in range(3) if not copy.pbc[axis]]
+    if not open_axes:
+        return copy
+    lengths = copy.cell.lengths()
+    if all(lengths[axis] > 0 for axis in open_axes):
+        scaled = copy.cell.complete().scaled_positions(copy.positions)[:, open_axes]
+        if ((scaled >= 0) & (scaled < 1)).all():
+            return copy
+    copy.center(vacuum=VACUUM / 2, axis=open_axes)
+    return copy
+
+
+class NotALabel(ArithmeticError):
+    """A code gave something that cannot be a label."""
+
+
+class Evaluator:
+    """Energies and forces from one source, its calculator kept from structure to structure."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._calculator = None
+        self._pbc: tuple[bool, ...] | None = None
+        self._used: Any = None
+
+    def make(self) -> None:
+        """Make the calculator, which otherwise happens with the first structure."""
+        self._calculator = make_calculator(self.source)
+        self._pbc = None
+
+    def versions(self) -> dict[str, Any]:
+        """Versions of the code that evaluated the last structure."""
+        return versions(self.source.calculator, self._used)
+
+    def __call__(self, atoms: Atoms) -> tuple[float, np.ndarray]:
+        """Energy (eV, as the code gives it) and forces (n_atoms, 3) (eV/Å) of a structure.
+
+        The energy is the one whose negative gradient the forces are: the free energy where a
+        code with electronic smearing gives both.
+        """
+        atoms = boxed(atoms)
+        pbc = tuple(bool(axis) for axis in atoms.pbc)
+        # LAMMPS cannot turn a tilted periodic box into an open one.
+        if self._calculator is None or self._pbc not in (None, pbc):
+            self.make()
+        self._pbc = pbc
+        self._used = atoms.calc = self._calculator
+        if self.source.fresh_calculator:
+            self._calculator = None
+        try:
+            energy = float(atoms.get_potential_energy())
+            free = atoms.calc.results.get("free_energy")
+            energy = energy if free is None else float(free)
+            forces = np.array(atoms.get_forces(), dtype=float)
+        except BaseException:
+            # A code that failed may not be fit to be asked again.
+            self._calculator = None
+            raise
+        if not np.isfinite(energy):
+            raise NotALabel(f"energy is {energy}")
+        if forces.shape != (len(atoms), 3) or not np.isfinite(forces).all():
+            raise NotALabel("forces are not finite")
+        return energy, forces
+
+
+def identity(atoms: Atoms) -> bytes:
+    """Digest of all that a label depends on: elements, positions, cell, periodic directions."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
+
+
+def fingerprint(source: Source, reference: dict[str, float], frames: Iterable[Atoms]) -> str:
+    """Hash of all that decides the labels: definition, reference and structures in order."""
+    digest = hashlib.sha256()
+    digest.update(
+        json.dumps([source.name, source.definition(), reference], sort_keys=True).encode()
+    )
+    for atoms in frames:
+        digest.update(identity(atoms))
+    return digest.hexdigest()

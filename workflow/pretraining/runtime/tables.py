@@ -1,0 +1,132 @@
+"""Tables as text files: read with clear errors, written atomically, and as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_text
+
+_NO_VALUE = ("", "none", "-", "na", "n/a", "nan", "null")
+
+
+def read_table(path: str | Path, required: Sequence[str], what: str) -> pd.DataFrame:
+    """Read a CSV or TSV file as text, every cell stripped.
+
+    Parameters
+    ----------
+    path
+        Tab-separated if its name ends in ``.tsv``, comma-separated otherwise.
+    required
+        Columns that must be there.
+    what
+        The table's name in messages.
+
+    Raises
+    ------
+    UserError
+        If the file is absent, empty, not a table, or lacks a column.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_csv(
+            path,
+            sep="\t" if path.suffix == ".tsv" else ",",
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+        )
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file (wanted: {what})") from None
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{path}: the file is empty (wanted: {what})") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not a readable table ({error})") from None
+    table.columns = [str(column).strip() for column in table.columns]
+    missing = [column for column in required if column not in table.columns]
+    if missing:
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; {what} has the columns {', '.join(required)}"
+        )
+    repeated = table.columns[table.columns.duplicated()]
+    if len(repeated):
+        raise UserError(f"{path}: the column {repeated[0]} appears twice")
+    # A short row is filled with NaN in spite of keep_default_na.
+    return table.fillna("").apply(lambda column: column.str.strip())
+
+
+def read_csv(path: str | Path, required: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file that the workflow wrote, its numbers as numbers.
+
+    Raises
+    ------
+    UserError
+        If it is no such table.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable table ({error})") from None
+    missing = [column for column in required if column not in table.columns]
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(missing)}; remake it")
+    return table
+
+
+def numbers(column: pd.Series, path: str | Path, *, whole: bool = False) -> pd.Series:
+    """Turn a text column into floats (empty and ``nan`` become NaN) or, if `whole`, integers.
+
+    Raises
+    ------
+    UserError
+        Naming file, column and line of the first cell that is not such a number.
+    """
+    text = column.astype(str).str.strip()
+    empty = text.str.lower().isin(_NO_VALUE)
+    values = pd.to_numeric(text.mask(empty), errors="coerce")
+    wrong = values.isna() & ~empty
+    if whole:
+        # 25.0 is what other programs make of a column that once held an empty cell.
+        wrong = wrong | empty | (values < 0) | values.isin([math.inf]) | (values % 1 != 0)
+    if wrong.any():
+        line = int(wrong.to_numpy().argmax())
+        kind = "a whole number" if whole else "a number"
+        raise UserError(
+            f"{path}: column {column.name}, line {line + 2}: {text.iloc[line]!r} is not {kind}"
+        )
+    return values.astype("int64") if whole else values.astype("float64")
+
+
+def truths(column: pd.Series, path: str | Path) -> pd.Series:
+    """Turn a text column into booleans; an empty cell is false."""
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    text = column.astype(str).str.strip().str.lower()
+    values = text.mask(text.isin(_NO_VALUE), "false").map(known)
+    if values.isna().any():
+        line = int(values.isna().to_numpy().argmax())
+        raise UserError(
+            f"{path}: column {column.name}, line {line + 2}: {text.iloc[line]!r} "
+            "is neither true nor false"
+        )
+    return values.astype(bool)
+
+
+def write_csv(path: str | Path, table: pd.DataFrame, floats: str = "%.10g") -> None:
+    """Write a table as CSV, atomically; booleans in lower case, numbers free of binary noise."""
+    table = table.copy()
+    for column in table.columns:
+        if table[column].dtype == bool:
+            table[column] = table[column].map({True: "true", False: "false"})
+    write_text(path, table.to_csv(index=False, float_format=floats, lineterminator="\n"))
+
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table with every column right-aligned."""
+    header = list(header)
+    lines = [header, ["---:"] * len(header), *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

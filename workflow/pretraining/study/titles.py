@@ -1,0 +1,129 @@
+"""The printed names of label sources, datasets and transforms, and their order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pretraining.runtime.errors import UserError
+
+KINDS = ("empirical", "ml", "dft")
+
+
+@dataclass(frozen=True)
+class SourceStyle:
+    """How a label source is named and drawn; None leaves the colour or marker to the cycle."""
+
+    title: str
+    kind: str = "ml"
+    colour: str | None = None
+    marker: str | None = None
+
+
+# The paper's sources, in the paper's order.
+PAPER_SOURCES = {
+    "edip": SourceStyle("EDIP", "empirical", "#E69F00", "s"),
+    "lcbop": SourceStyle("LCBOP", "empirical", "#CC79A7", "D"),
+    "gap20u": SourceStyle("GAP-20U", "ml", "#009E73", "^"),
+    "ace": SourceStyle("C-ACE", "ml", "#0072B2", "o"),
+    "gap17": SourceStyle("C-GAP-17", "ml", "#56B4E9", "v"),
+}
+
+
+def read_styles(path: str | Path | None) -> dict[str, SourceStyle]:
+    """Read titles, kinds and (optionally) colours and markers of the label sources.
+
+    Parameters
+    ----------
+    path
+        JSON or YAML: a mapping of source to ``{title, kind, colour, marker}``, or a configuration
+        that has one under ``sources``; other keys are ignored. None gives the paper's sources.
+
+    Raises
+    ------
+    UserError
+        If the file is no such mapping or names an unknown kind.
+    """
+    if path is None:
+        return dict(PAPER_SOURCES)
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file (titles of the label sources)") from None
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: neither JSON nor YAML ({error})") from None
+    if isinstance(content, Mapping) and isinstance(content.get("sources"), Mapping):
+        content = content["sources"]
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: not a mapping of label sources to their titles")
+    styles = {}
+    for name, entry in content.items():
+        if not isinstance(entry, Mapping):
+            raise UserError(f"{path}: source {name}: not a mapping with title and kind")
+        known = PAPER_SOURCES.get(name, SourceStyle(name))
+        kind = entry.get("kind", known.kind)
+        if kind not in KINDS:
+            raise UserError(f"{path}: source {name}: kind {kind!r} is none of {', '.join(KINDS)}")
+        styles[name] = SourceStyle(
+            title=str(entry.get("title", known.title)),
+            kind=kind,
+            colour=entry.get("colour", known.colour),
+            marker=entry.get("marker", known.marker),
+        )
+    return styles
+
+
+def read_titles(path: str | Path | None) -> dict[str, dict[str, str]]:
+    """Read the printed names of ``datasets``, and say what ``transforms`` do.
+
+    Parameters
+    ----------
+    path
+        YAML with these sections: `title` of a dataset, entries of a transform. None gives no names.
+    """
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else {}
+    datasets, transforms = (content.get(section) or {} for section in ("datasets", "transforms"))
+    return {
+        "datasets": {name: str(entry["title"]) for name, entry in datasets.items()},
+        "transforms": {name: transform_title(entry) for name, entry in transforms.items()},
+    }
+
+
+def transform_title(options: Mapping) -> str:
+    """What a transform does in a few words: ``C as Si, scaled 1.5 ×``."""
+    parts = [f"{old} as {new}" for old, new in (options.get("elements") or {}).items()]
+    scale = float(options.get("scale", 1.0))
+    parts.append("unscaled" if scale == 1 else f"scaled {scale:g} ×")
+    if "cutoff" in options:
+        parts.append(f"cut-off {options['cutoff']:g} Å")
+    return ", ".join(parts)
+
+
+def title_of(source: str, styles: Mapping[str, SourceStyle] | None = None) -> str:
+    """The printed name of a label source."""
+    if source == "none":
+        return "Direct"
+    for table in (styles or {}, PAPER_SOURCES):
+        if source in table:
+            return table[source].title
+    return source
+
+
+def order_sources(
+    sources: Iterable[str], styles: Mapping[str, SourceStyle] | None = None
+) -> list[str]:
+    """Direct first, then by kind (empirical, ML, DFT), then as in the styles, then by name."""
+    styles = PAPER_SOURCES if styles is None else styles
+    position = {source: i for i, source in enumerate(styles)}
+
+    def rank(source: str):
+        kind = styles[source].kind if source in styles else KINDS[-1]
+        return (source != "none", KINDS.index(kind), position.get(source, len(styles)), source)
+
+    return sorted(set(sources), key=rank)

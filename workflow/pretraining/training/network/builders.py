@@ -1,0 +1,131 @@
+"""Networks by their configuration: the paper's, NequIP's own, or any other builder for NequIP."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from hydra.utils import get_method
+from nequip.model.nequip_models import FullNequIPGNNModel
+from nequip.nn import GraphModel
+from nequip.utils.global_state import set_global_state
+
+from pretraining.runtime.errors import UserError
+
+BUILDERS = {
+    "paper": "pretraining.training.network.paper.PaperNetwork",
+    "stock": "nequip.model.NequIPGNNModel",
+}
+DEFAULT_CUTOFF = 4.0
+# Arguments of a builder that a run decides, not the configuration.
+RUN_ARGUMENTS = ("seed", "model_dtype", "type_names", "r_max", "avg_num_neighbors")
+
+
+def network_config(
+    network: dict[str, Any],
+    *,
+    type_names: Sequence[str],
+    avg_num_neighbors: float,
+    seed: int,
+    cutoff: float | None = None,
+) -> dict[str, Any]:
+    """Turn the configuration's `network` into the arguments of a NequIP model builder.
+
+    Parameters
+    ----------
+    network
+        ``model`` (``paper``, ``stock`` or the import path of a builder), ``cutoff`` in Å, and
+        hyperparameters under the names that the builder gives them.
+    type_names
+        Chemical symbols of the atom types.
+    avg_num_neighbors
+        Average number of neighbours in the run's own training set.
+    seed
+        Seed of the initial weights.
+    cutoff
+        Used in place of the network's cut-off, Å.
+
+    Returns
+    -------
+    dict
+        What NequIP's Lightning modules take as ``model``: ``_target_`` and keyword arguments.
+    """
+    options = dict(network)
+    model = options.pop("model", "paper")
+    own_cutoff = options.pop("cutoff", DEFAULT_CUTOFF)
+    taken = [name for name in RUN_ARGUMENTS if name in options]
+    if taken:
+        raise UserError(f"network: {taken[0]!r} is decided by each run; remove it from `network`")
+    config = {
+        "_target_": BUILDERS.get(model, model),
+        "seed": int(seed),
+        "model_dtype": "float32",
+        "type_names": list(type_names),
+        "r_max": float(cutoff if cutoff is not None else own_cutoff),
+        "avg_num_neighbors": float(avg_num_neighbors),
+        **options,
+    }
+    if config["_target_"] == BUILDERS["stock"]:
+        # Without a scale and a shift a species, as in the paper's network.
+        config = {"per_type_energy_scales": 1.0, "per_type_energy_shifts": 0.0} | config
+    return config
+
+
+def build_network(config: dict[str, Any]) -> GraphModel:
+    """Build a network from the arguments of :func:`network_config`.
+
+    Raises
+    ------
+    UserError
+        If there is no such builder, or it does not know a hyperparameter.
+    """
+    set_global_state(allow_tf32=False)
+    check_network_config(config)
+    options = dict(config)
+    target = options.pop("_target_")
+    with faults_named(target):
+        return get_method(target)(**options)
+
+
+@contextlib.contextmanager
+def faults_named(target: str) -> Iterator[None]:
+    """Turn a builder's complaint about its arguments into a `UserError`."""
+    try:
+        yield
+    except (AssertionError, TypeError, ValueError) as error:
+        raise UserError(
+            f"network: {target} cannot be built with these hyperparameters "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def check_network_config(config: dict[str, Any]) -> None:
+    """Raise a `UserError` for an unknown builder or, where it can be told, hyperparameter."""
+    target = config["_target_"]
+    try:
+        builder = get_method(target)
+    except Exception as error:
+        raise UserError(
+            f"network.model: {target!r} cannot be imported as a model builder; give "
+            f"{', '.join(BUILDERS)} or the import path of a NequIP model builder"
+        ) from error
+    parameters = inspect.signature(builder).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        # NequIP's builders pass what they do not know on to this one, which knows all.
+        if target != BUILDERS["stock"]:
+            return
+        parameters = {**parameters, **inspect.signature(FullNequIPGNNModel).parameters}
+    known = [name for name in parameters if name not in (*RUN_ARGUMENTS, "kwargs")]
+    for name in config:
+        if name not in (*parameters, *RUN_ARGUMENTS, "_target_", "compile_mode"):
+            raise UserError(
+                f"network.{name}: {target} has no such hyperparameter; known are {', '.join(known)}"
+            )
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,267 @@
+"""Trained models as files: Lightning checkpoints that NequIP's own tools open.
+
+A run's ``model.ckpt`` holds the network, its weights (the moving average of the best epoch) and
+what NequIP needs to build it again, but no optimiser. ``nequip.model.ModelFromCheckpoint``,
+``nequip-compile`` and NequIP's calculators read it wherever this package can be imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from nequip.data import AtomicDataDict as Key
+from nequip.model.saved_models.load_utils import load_saved_model
+from nequip.nn import GraphModel
+from nequip.train import EMALightningModule
+from nequip.utils import get_current_code_versions
+from nequip.utils.global_state import get_latest_global_state, set_global_state
+
+from pretraining.runtime.errors import UserError, remake
+from pretraining.runtime.files import write_atomically
+from pretraining.study.settings import Training
+from pretraining.training.network.builders import check_network_config, faults_named
+from pretraining.training.network.graphs import add_neighbours, to_data
+from pretraining.training.network.published_weights import PUBLISHED_SUFFIX, load_published
+
+SOLE_MODEL = "sole_model"  # NequIP's name for the model of a module that has only one
+
+
+def quiet_lightning() -> None:
+    """Silence what Lightning and NequIP say about a run that goes as intended."""
+    for name in ("lightning.pytorch", "lightning.fabric", "nequip"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.*is deprecated.*",
+        ".*GPU available but not used.*",
+        ".*`srun` command is available.*",
+        ".*requires_grad=True to a scalar.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def make_module(
+    model: dict[str, Any], training: Training, about: dict[str, Any]
+) -> EMALightningModule:
+    """Build NequIP's training module, with a fresh network, for the paper's procedure.
+
+    Parameters
+    ----------
+    model
+        What :func:`pretraining.training.network.builders.network_config` returns.
+    training
+        Training procedure.
+    about
+        Kept in the model file beside what NequIP needs.
+    """
+    quiet_lightning()
+    set_global_state(allow_tf32=False)
+    check_network_config(model)
+    config = {
+        "model": model,
+        "ema_decay": training.ema_decay,
+        "loss": {
+            "_target_": "nequip.train.EnergyForceLoss",
+            "per_atom_energy": True,
+            "coeffs": {
+                "total_energy": training.loss["energy"],
+                "forces": training.loss["forces"],
+            },
+        },
+        "val_metrics": {
+            "_target_": "nequip.train.EnergyForceMetrics",
+            "coeffs": {"per_atom_energy_rmse": None, "forces_rmse": 1.0},
+        },
+        "optimizer": {
+            "_target_": "torch.optim.Adam",
+            "lr": training.learning_rate,
+            "fused": True,  # one pass over the weights
+        },
+        "num_datasets": {"train": 1, "val": 1, "test": 0, "predict": 0},
+    }
+    info = {
+        "versions": get_current_code_versions(verbose=False),
+        "training_module": {"_target_": "nequip.train.EMALightningModule", **config},
+        # Where nequip-compile looks for an example structure.
+        "data": {
+            "_target_": "pretraining.training.network.checkpoint.ExampleData",
+            "type_names": model["type_names"],
+            "cutoff": model["r_max"],
+        },
+        "trainer": {},
+        "global_options": dict(get_latest_global_state()),
+        "runs": ["train"],
+        "about": about,
+    }
+    with faults_named(model["_target_"]):
+        return EMALightningModule(**config, info_dict=info)
+
+
+def network_of(module: EMALightningModule) -> GraphModel:
+    """Return the network that a training module trains."""
+    return module.model[SOLE_MODEL]
+
+
+def set_weights(module: EMALightningModule, weights: Sequence[torch.Tensor]) -> None:
+    """Set the weights, in the order of ``parameters()``, of the network and of its average."""
+    with torch.no_grad():
+        for mine, averaged, given in zip(
+            module.model.parameters(), module.ema.ema_weights, weights, strict=True
+        ):
+            mine.copy_(given)
+            averaged.copy_(given)
+
+
+def save_model(module: EMALightningModule, path: Path) -> None:
+    """Write a training module as a model file: no optimiser, both sets of weights as they are."""
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
+    )
+    trainer.strategy.connect(module.cpu())
+    write_atomically(path, lambda tmp: trainer.save_checkpoint(tmp, weights_only=True))
+
+
+def check_sums(path: str | Path) -> None:
+    """Raise an error if a file that PyTorch has written is not as it was: PyTorch does not look.
+
+    Raises
+    ------
+    zipfile.BadZipFile
+        If it is cut short, or a checksum within is not that of the content.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+
+
+def load_model(
+    path: str | Path,
+    *,
+    avg_num_neighbors: float | None = None,
+    network: dict[str, Any] | None = None,
+    type_names: Sequence[str] = ("C",),
+    device: str | torch.device = "cpu",
+) -> GraphModel:
+    """Load a network for prediction.
+
+    A checkpoint is a pickle, which may hold any program: open only those that you trust. Published
+    weights are read as tensors only.
+
+    Parameters
+    ----------
+    path
+        A run's ``model.ckpt``, any other file that NequIP opens, or published weights of NequIP
+        0.5.6 (``.pth``).
+    avg_num_neighbors
+        Average number of neighbours in the set that published weights were trained on, which their
+        file does not hold. Not for other files, which do.
+    network
+        Hyperparameters of the network of published weights; default, the paper's.
+    type_names
+        Chemical symbols of the atom types of published weights.
+    device
+        Where the network goes.
+
+    Returns
+    -------
+    GraphModel
+        In evaluation mode; ``metadata`` has its cut-off and atom types.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, it cannot be opened, or `avg_num_neighbors` is missing or useless.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no model at {path}")
+    quiet_lightning()
+    set_global_state(allow_tf32=False)
+    if path.suffix == PUBLISHED_SUFFIX:
+        model = load_published(path, avg_num_neighbors, network or {}, type_names)
+    elif avg_num_neighbors is not None:
+        raise UserError(f"{path} knows its average number of neighbours: do not give another")
+    else:
+        try:
+            with warnings.catch_warnings():
+                # Versions that differ: the file says which it was made with.
+                warnings.filterwarnings("ignore", message=".*versions differ between.*")
+                check_sums(path)
+                model = load_saved_model(str(path))
+        except Exception as error:
+            raise UserError(
+                f"{path} cannot be opened as a NequIP model ({type(error).__name__}: {error}): "
+                f"if it is a run's, {remake(path)}; else give a run's model.ckpt or published "
+                "weights (.pth)"
+            ) from error
+    return model.eval().to(device)
+
+
+def network_config_of(path: str | Path) -> dict[str, Any] | None:
+    """Return how the network of a run's ``model.ckpt`` was built; None for other files.
+
+    The configuration is that of :func:`pretraining.training.network.builders.network_config`.
+    """
+    if Path(path).suffix != ".ckpt":
+        return None
+    # Has been opened before, by load_model.
+    content = torch.load(path, map_location="cpu", weights_only=False)
+    return content["hyper_parameters"]["model"]
+
+
+def cutoff_of(model: GraphModel) -> float:
+    """Return a network's cut-off, Å."""
+    return float(model.metadata["r_max"])
+
+
+def type_names_of_model(model: GraphModel) -> list[str]:
+    """Return the chemical symbols of a network's atom types."""
+    return model.metadata["type_names"].split(" ")
+
+
+class ExampleData:
+    """A structure of realistic shape, for NequIP's tools that trace a network on one.
+
+    Takes the place of the data module of ``nequip-train``, of which these tools use but this.
+
+    Parameters
+    ----------
+    type_names
+        Chemical symbols of the network's atom types.
+    cutoff
+        Its cut-off, Å.
+    """
+
+    def __init__(self, type_names: Sequence[str], cutoff: float, **_: Any) -> None:
+        self.n_types = len(type_names)
+        self.cutoff = cutoff
+
+    def prepare_data(self) -> None:
+        """There is nothing to prepare."""
+
+    def setup(self, stage: str) -> None:
+        """There is nothing to set up."""
+
+    def teardown(self, stage: str) -> None:
+        """There is nothing to tear down."""
+
+    def train_dataloader(self) -> list[Key.Type]:
+        """Return one batch of one structure: a rattled simple cubic lattice of 27 atoms."""
+        generator = np.random.default_rng(0)
+        edge = 0.45 * self.cutoff
+        sites = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3)
+        arrays = {
+            "positions": edge * (sites + generator.uniform(-0.1, 0.1, sites.shape)),
+            "cell": 3 * edge * np.eye(3),
+            "pbc": np.ones(3, dtype=bool),
+        }
+        data = to_data(arrays, np.arange(len(sites)) % self.n_types)
+        return [Key.batched_from_list([add_neighbours(data, self.cutoff)])]

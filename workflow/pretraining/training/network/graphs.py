@@ -1,0 +1,260 @@
+"""Structures as NequIP reads them: dictionaries of tensors with neighbour lists.
+
+NequIP's own datasets make the neighbour list anew at each access. Here it is made once and kept in
+11 bytes a pair, until a limit of memory is reached; only what lies beyond is made at each access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+from nequip.data import AtomicDataDict as Key
+from nequip.data import compute_neighborlist_
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pretraining.data.store import Store
+from pretraining.data.transforms import Transform
+from pretraining.runtime.errors import UserError
+
+# Edges of a batch that is evaluated on a GPU: about 2 GB with the paper's network.
+EDGES_AT_ONCE = 200_000
+# Neighbour lists that a run keeps on a GPU, or in the form in which batches have them.
+RESIDENT_BYTES = 1e9
+
+
+def type_names_of(store: Store, transform: Transform) -> list[str]:
+    """Chemical symbols, sorted, of all atoms of a set after a transform."""
+    with h5py.File(store.path, "r", locking=False) as file:
+        present = np.flatnonzero(np.bincount(file["numbers"][:]))
+    return sorted({chemical_symbols[z] for z in transform.apply_to_numbers(present)})
+
+
+class TypeMapper:
+    """Map atomic numbers to the network's atom types."""
+
+    def __init__(self, type_names: Sequence[str]) -> None:
+        self.type_names = list(type_names)
+        self._types = np.full(len(chemical_symbols), -1, dtype=np.int64)
+        self._types[[atomic_numbers[name] for name in type_names]] = np.arange(len(type_names))
+
+    def __call__(self, numbers: np.ndarray, what: str) -> np.ndarray:
+        """Return the types, shape (N,), of `what`, the name of a structure in messages."""
+        types = self._types[numbers]
+        if (types < 0).any():
+            unknown = sorted({chemical_symbols[z] for z in numbers[types < 0]})
+            raise UserError(
+                f"{what} has atoms of {', '.join(unknown)}, but the network knows only "
+                f"{', '.join(self.type_names)}"
+            )
+        return types
+
+
+def to_data(arrays: dict[str, np.ndarray], types: np.ndarray) -> Key.Type:
+    """Turn the arrays of a structure into NequIP's dictionary, without neighbours.
+
+    Lengths stay in double precision up to the network's embeddings, as NequIP has it.
+    """
+    data = {
+        Key.POSITIONS_KEY: torch.as_tensor(arrays["positions"], dtype=torch.float64),
+        Key.CELL_KEY: torch.as_tensor(arrays["cell"], dtype=torch.float64).view(1, 3, 3),
+        Key.PBC_KEY: torch.as_tensor(arrays["pbc"]).view(1, 3),
+        Key.ATOM_TYPE_KEY: torch.as_tensor(types),
+    }
+    if "energy" in arrays:
+        energy = torch.as_tensor(arrays["energy"], dtype=torch.float64)
+        data[Key.TOTAL_ENERGY_KEY] = energy.view(1, 1)
+        data[Key.FORCE_KEY] = torch.as_tensor(arrays["forces"], dtype=torch.float64)
+    return data
+
+
+def add_neighbours(data: Key.Type, cutoff: float) -> Key.Type:
+    """Add NequIP's neighbour list of all pairs within `cutoff` (Å)."""
+    data = compute_neighborlist_(data, cutoff)
+    # Needed for the neighbour list only, and one tensor less to batch and move in each step.
+    del data[Key.PBC_KEY]
+    return data
+
+
+class StructureDataset(Dataset):
+    """Labelled structures of a store, ready for the network.
+
+    Parameters
+    ----------
+    store
+        Labelled set.
+    rows
+        Rows of the store.
+    type_names
+        Chemical symbols of the network's atom types.
+    cutoff
+        Cut-off, Å.
+    transform
+        Applied to each structure as it is read.
+    memory
+        Bytes that neighbour lists may take.
+
+    Raises
+    ------
+    UserError
+        If the set has no labels, or a structure has a label that is not finite or an element that
+        the network does not know.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: Sequence[int],
+        type_names: Sequence[str],
+        cutoff: float,
+        transform: Transform,
+        memory: float = 8e9,
+    ) -> None:
+        if not store.has_labels:
+            raise UserError(f"{store.path} has no labels to train on or to compare with")
+        self.cutoff = cutoff
+        self.device = torch.device("cpu")
+        self.n_atoms = 0
+        self.n_pairs = 0
+        self._n_bonded = 0
+        self._structures: list[Key.Type] = []
+        self._pairs: list[tuple[torch.Tensor, torch.Tensor] | None] = []
+        mapper = TypeMapper(type_names)
+        self._bytes = 0
+        for row in rows:
+            arrays = transform.apply(store.arrays(row))
+            what = f"{store.path}: structure {row}"
+            for name in ("positions", "cell", "energy", "forces"):
+                if not np.isfinite(arrays[name]).all():
+                    raise UserError(f"{what} has a value in its {name} that is not finite")
+            data = to_data(arrays, mapper(arrays["numbers"], what))
+            pairs = self._find_pairs(data)
+            self.n_atoms += len(arrays["numbers"])
+            self.n_pairs += pairs[0].shape[1]
+            self._n_bonded += len(np.unique(pairs[0][0].numpy()))
+            self._bytes += sum(tensor.nbytes for tensor in pairs)
+            self._structures.append(data)
+            self._pairs.append(pairs if self._bytes <= memory else None)
+
+    def _find_pairs(self, data: Key.Type) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make the neighbour list: indices, shape (2, P), and cell shifts, (P, 3), in few bytes."""
+        found = compute_neighborlist_(dict(data), self.cutoff)
+        shifts = found[Key.EDGE_CELL_SHIFT_KEY]
+        small = not shifts.numel() or shifts.abs().max() <= 127
+        return (
+            found[Key.EDGE_INDEX_KEY].to(torch.int32),
+            shifts.to(torch.int8 if small else torch.int32),
+        )
+
+    def __len__(self) -> int:
+        return len(self._structures)
+
+    def __getitem__(self, i: int) -> Key.Type:
+        data = dict(self._structures[i])
+        data[Key.EDGE_INDEX_KEY], data[Key.EDGE_CELL_SHIFT_KEY] = self._pairs[
+            i
+        ] or self._find_pairs(data)
+        del data[Key.PBC_KEY]
+        return data
+
+    def to(self, device: torch.device) -> None:
+        """Keep the structures on a GPU, if they are few beside what it holds."""
+        if self.n_cached < len(self) or self._bytes > RESIDENT_BYTES:
+            return
+        self.device = device
+        self._structures = [to_device(data, device) for data in self._structures]
+        self._pairs = [
+            (indices.to(device), shifts.to(device)) for indices, shifts in filter(None, self._pairs)
+        ]
+
+    @property
+    def n_cached(self) -> int:
+        """Number of structures whose neighbour lists are kept."""
+        return sum(pairs is not None for pairs in self._pairs)
+
+    @property
+    def avg_num_neighbors(self) -> float:
+        """Neighbours an atom, averaged, as NequIP 0.5.6 had it, over the atoms that have any."""
+        if not self._n_bonded:
+            raise UserError(f"no two atoms of the training structures are within {self.cutoff} Å")
+        return self.n_pairs / self._n_bonded
+
+
+class EpochSampler(Sampler[int]):
+    """The order of an epoch, a function of the seed and the epoch alone.
+
+    :meth:`set_epoch` says which, as Lightning's trainer does. A run that goes on in the middle of
+    an epoch sets :attr:`done`, the number of structures that this epoch has seen.
+    """
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n = n
+        self.seed = seed
+        self.epoch = 0
+        self.done = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the next iteration belongs to."""
+        if epoch != self.epoch:
+            self.epoch, self.done = epoch, 0
+
+    def resume(self, epoch: int, done: int) -> None:
+        """Go on in `epoch` after `done` structures."""
+        self.epoch, self.done = epoch, done
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+        return iter(order[self.done :].tolist())
+
+
+def to_device(batch: Key.Type, device: torch.device) -> Key.Type:
+    """Move a batch, without waiting for what the device still has to do."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def collate(structures: list[Key.Type]) -> Key.Type:
+    """Join structures in NequIP's form, their neighbour lists in as few bytes as they are kept."""
+    batch = Key.batched_from_list(structures)
+    batch[Key.EDGE_INDEX_KEY] = batch[Key.EDGE_INDEX_KEY].long()
+    batch[Key.EDGE_CELL_SHIFT_KEY] = batch[Key.EDGE_CELL_SHIFT_KEY].double()
+    # That of one structure is one number, repeated: it could not be copied to pinned memory.
+    batch[Key.BATCH_KEY] = batch[Key.BATCH_KEY].contiguous()
+    return batch
+
+
+def evaluation_batch(dataset: StructureDataset, size: int, device: torch.device) -> int:
+    """Return how many structures to evaluate at once: on a GPU as many as keep it busy.
+
+    Parameters
+    ----------
+    dataset
+        Structures to be evaluated.
+    size
+        Number on a CPU, and the least on a GPU.
+    """
+    if device.type == "cpu" or not dataset.n_pairs:
+        return size
+    return max(size, EDGES_AT_ONCE * len(dataset) // dataset.n_pairs)
+
+
+def make_loader(
+    dataset: Dataset, batch_size: int, *, workers: int = 0, **kwargs: Any
+) -> DataLoader:
+    """Return a loader of batches in NequIP's form, on the device where the structures are kept."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        # Else each iteration draws from the generator of the run, whose state is saved.
+        generator=torch.Generator(),
+        **kwargs,
+    )

@@ -1,0 +1,357 @@
+"""Train one network: pre-training, direct training or fine-tuning, which differ only at the start.
+
+The procedure is the paper's, with the parts of NequIP's training module. A run may be
+stopped and started again at any time, and on the CPU then ends exactly as if it had not been: the
+order of an epoch depends on nothing but the seed and the epoch, and all else is in the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from typing import Any
+
+import torch
+from nequip.data import AtomicDataDict as Key
+from nequip.nn import GraphModel
+from nequip.train import EMALightningModule
+from torch.utils.data import Dataset
+
+from pretraining.data.store import Store
+from pretraining.data.transforms import Transform
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import file_sha256, write_atomically, write_json
+from pretraining.runtime.lease import Lease
+from pretraining.runtime.stop import Interrupted, StopRequest, say
+from pretraining.study.settings import (
+    WORTH_COMPILING,
+    Request,
+    Settings,
+    digest,
+    load_settings,
+    run_identity,
+)
+from pretraining.training.compiled.compile_cost import PREDICTION, plain_seconds
+from pretraining.training.compiled.loss_and_gradient import Functions
+from pretraining.training.device import device_name, resolve_device, versions
+from pretraining.training.loop import Diverged, Fit, write_curve
+from pretraining.training.metrics import NO_ERRORS, describe, errors_of, named_errors
+from pretraining.training.network.builders import count_parameters, network_config
+from pretraining.training.network.checkpoint import (
+    load_model,
+    make_module,
+    network_of,
+    save_model,
+    set_weights,
+    type_names_of_model,
+)
+from pretraining.training.network.graphs import (
+    StructureDataset,
+    collate,
+    evaluation_batch,
+    make_loader,
+    type_names_of,
+)
+from pretraining.training.network.published_weights import copy_parameters
+from pretraining.training.packing import keep, take_back
+from pretraining.training.power import PowerMeter
+from pretraining.training.state import RunState
+
+# Structures that the compiler sees.
+EXAMPLES = 3
+# Of a large training set, the errors of this many structures tell as much as those of all.
+TRAIN_ERRORS_OF = 1000
+
+
+def train(request: Request, started: float | None = None) -> int:
+    """Carry out a run, or go on with it.
+
+    Parameters
+    ----------
+    request
+        What the run is.
+    started
+        Value of ``time.monotonic()`` when the program began.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 75 when the run was asked to stop and has saved its state.
+    """
+    started = time.monotonic() if started is None else started
+    request.check()
+    with StopRequest() as stop:
+        try:
+            Run(request, stop, started).execute()
+        except Interrupted as interruption:
+            return stop.leave(interruption)
+        except Exception:
+            again = f"snakemake [the same options] {request.out}/metrics.json"
+            say(f"{request.name} has failed; to run only it again: {again}")
+            raise
+    return 0
+
+
+class Run:
+    """One run under way.
+
+    Parameters
+    ----------
+    request
+        What the run is.
+    stop
+        Whether the process has been asked to stop.
+    started
+        Value of ``time.monotonic()`` when the program began.
+    """
+
+    def __init__(self, request: Request, stop: StopRequest, started: float) -> None:
+        self.request = request
+        self.stop = stop
+        self.started = started
+        self.settings: Settings = load_settings(request.settings, request.kind, request.machine)
+        self.training = self.settings.training
+        self.transform = Transform.from_settings(request.transform, self.settings.transforms)
+        self.device = resolve_device(self.training.device, self.training.allow_cpu)
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.training.threads)
+        self.power = PowerMeter(self.device)
+        self.store = Store(request.data)
+        self.rows = {
+            "train": self.store.indices("train", request.n),
+            "val": self.store.indices("val"),
+            "test": self.store.indices("test"),
+        }
+        if not self.rows["val"]:
+            raise UserError(f"{request.data} has no validation structures, which choose the model")
+        self.parent = self._load_parent()
+        self.identity = run_identity(
+            (request.kind, request.n, request.seed),
+            self.settings,
+            dataclasses.asdict(self.transform),
+            self.store.checksum,
+            None if request.initial is None else file_sha256(request.initial),
+        )
+
+    def _load_parent(self) -> GraphModel | None:
+        if self.request.initial is None:
+            return None
+        return load_model(self.request.initial)
+
+    def _type_names(self) -> list[str]:
+        """Elements of the set; those of the parent network where they hold these."""
+        present = type_names_of(self.store, self.transform)
+        if self.parent is None:
+            return present
+        known = type_names_of_model(self.parent)
+        if set(present) <= set(known):
+            return known
+        if len(present) == len(known) == 1:
+            return present
+        raise UserError(
+            f"{self.request.initial} was trained on {', '.join(known)}, and cannot be fine-tuned "
+            f"on {', '.join(present)}: only a network of one element may change its element"
+        )
+
+    def _dataset(self, group: str, n: int | None = None) -> StructureDataset:
+        return StructureDataset(
+            self.store,
+            self.rows[group][:n],
+            self.type_names,
+            self.cutoff,
+            self.transform,
+            self.training.neighbour_memory_gb * 1e9,
+        )
+
+    def execute(self) -> None:
+        """Train, evaluate and write the outputs; nothing if another process has done it now."""
+        with Lease(self.request.out / "running.json", self.request.name) as self.lease:
+            if self.lease.waited and self._is_done():
+                say(f"{self.request.name}: done by that process")
+            elif take_back(self.request.out, digest(self.identity)):
+                say(f"{self.request.name}: done before, in a job that it shares with others")
+            else:
+                self._execute()
+
+    def _is_done(self) -> bool:
+        """Whether the outputs are there, of this very run."""
+        files = [self.request.out / name for name in ("model.ckpt", "curve.csv", "metrics.json")]
+        if not all(path.is_file() for path in files):
+            return False
+        metrics = json.loads(files[-1].read_text(encoding="utf-8"))
+        return metrics["config_hash"] == digest(self.identity)
+
+    def _execute(self) -> None:
+        self.state = RunState(self.request.out, self.identity, self.lease)
+        self.type_names = self._type_names()
+        config = network_config(
+            self.settings.network,
+            type_names=self.type_names,
+            avg_num_neighbors=1.0,
+            seed=self.request.seed,
+            cutoff=self.transform.cutoff,
+        )
+        self.cutoff = config["r_max"]
+        train_set, val_set = self._dataset("train"), self._dataset("val")
+        self.avg_num_neighbors = train_set.avg_num_neighbors
+        config["avg_num_neighbors"] = self.avg_num_neighbors
+        module = make_module(config, self.training, about=self._about())
+        network = network_of(module)
+        self.n_parameters = count_parameters(network)
+        if self.parent is not None:
+            weights = dict(self.parent.named_parameters())
+            copy_parameters(weights, network, str(self.request.initial))
+            set_weights(module, list(network.parameters()))
+        module.to(self.device)
+        if self.device.type == "cuda" and not self.training.workers:
+            train_set.to(self.device)
+        self.functions = Functions(network, self.training.loss)
+        saved = self.state.load()
+        if self._wants_compiling(network, saved, train_set, val_set):
+            example = collate([train_set[i] for i in range(min(len(train_set), EXAMPLES))])
+            self.functions.compile(config, Key.to_(example, self.device), self.state.log)
+        fit = self._fit(module, train_set, val_set, saved)
+        self.state.log(
+            f"{self.request.kind} on {len(train_set)} structures ({train_set.n_atoms} atoms, "
+            f"{train_set.n_pairs} pairs, {self.avg_num_neighbors:.2f} neighbours an atom; "
+            f"{train_set.n_cached} neighbour lists kept), {self.n_parameters} parameters, "
+            f"{'compiled' if self.functions.compiled else 'not compiled'}, "
+            f"{device_name(self.device)}; ready after {time.monotonic() - self.started:.1f} s"
+        )
+        self.stop.deferred = True
+        try:
+            stopped = fit.execute()
+        except Diverged as divergence:
+            self.state.log(f"diverged: {divergence}")
+            stopped = str(divergence)
+        finally:
+            self.stop.deferred = False
+        self._finish(module, fit, stopped, train_set)
+
+    def _wants_compiling(
+        self,
+        network: GraphModel,
+        saved: dict[str, Any] | None,
+        train_set: StructureDataset,
+        val_set: StructureDataset,
+    ) -> bool:
+        """Whether the steps are worth a compiler's time; a run that goes on does as it did."""
+        if saved is not None:
+            return saved["compiled"]
+        training = self.training
+        if training.compile != "auto":
+            return training.compile == "always"
+        seconds = plain_seconds(
+            network,
+            training.max_epochs * math.ceil(len(train_set) / training.batch_size),
+            training.max_epochs * (train_set.n_pairs + PREDICTION * val_set.n_pairs),
+        )
+        worth = seconds > WORTH_COMPILING
+        judged = "worth" if worth else "not worth"
+        self.state.log(f"at most {seconds:.0f} s of steps as they are: {judged} compiling")
+        return worth
+
+    def _fit(
+        self,
+        module: EMALightningModule,
+        train_set: StructureDataset,
+        val_set: StructureDataset,
+        saved: dict[str, Any] | None,
+    ) -> Fit:
+        """Return the training, at its beginning or where it was left."""
+        torch.manual_seed(self.request.seed)
+        fit = Fit(
+            module,
+            self.functions,
+            self.training,
+            train_set,
+            val_set,
+            seed=self.request.seed,
+            device=self.device,
+            state=self.state,
+            stop=self.stop,
+            started=self.started,
+            power=self.power,
+        )
+        if saved is not None:
+            fit.load_state_dict(saved)
+        return fit
+
+    def _finish(
+        self,
+        module: EMALightningModule,
+        fit: Fit,
+        stopped: str,
+        train_set: StructureDataset,
+    ) -> None:
+        """Evaluate the best model and write the outputs, the metrics last."""
+        train_seconds, best = fit.seconds, fit.best
+        errors = {"val": NO_ERRORS, "test": NO_ERRORS, "train": NO_ERRORS}
+        if best is not None:
+            set_weights(module, best["weights"])
+            few = torch.utils.data.Subset(train_set, range(min(len(train_set), TRAIN_ERRORS_OF)))
+            at_once = evaluation_batch(train_set, self.training.val_batch_size, self.device)
+            errors = {
+                "val": best["errors"],
+                "test": self._errors(module, self._dataset("test"), at_once),
+                "train": self._errors(module, few, at_once),
+            }
+        diverged = stopped not in ("max_epochs", "patience")
+        power = self.power.mean_w
+        metrics = {
+            **self._about(),
+            **errors,
+            "diverged": diverged,
+            "stopped_because": "diverged" if diverged else stopped,
+            "divergence": stopped if diverged else None,
+            "epochs": int(fit.rows[-1]["epoch"]),
+            "best_epoch": None if best is None else best["epoch"],
+            "steps": fit.steps,
+            "n_train": len(train_set),
+            "n_val": len(self.rows["val"]),
+            "n_test": len(self.rows["test"]),
+            "n_train_evaluated": min(len(train_set), TRAIN_ERRORS_OF),
+            "n_parameters": self.n_parameters,
+            "avg_num_neighbors": self.avg_num_neighbors,
+            "cutoff": self.cutoff,
+            "elements": self.type_names,
+            "device": self.device.type,
+            "device_name": device_name(self.device),
+            "train_time_s": round(train_seconds, 3),
+            "wall_time_s": round(fit.wall_seconds, 3),
+            "power_w_mean": None if power is None else round(power, 1),
+        }
+        out = self.request.out
+        self.lease.check()
+        save_model(module, out / "model.ckpt")
+        write_atomically(out / "curve.csv", lambda path: write_curve(path, fit.rows))
+        self.state.log(
+            f"stopped ({metrics['stopped_because']}) after {metrics['epochs']} epochs; best epoch "
+            f"{metrics['best_epoch']}; test {describe(errors['test'])}; "
+            f"{metrics['wall_time_s']:.1f} s in all"
+        )
+        self.state.hand_over_log(out / "train.log")
+        write_json(out / "metrics.json", metrics)
+        keep(out)
+        self.state.remove()
+
+    def _errors(
+        self, module: EMALightningModule, structures: Dataset, at_once: int
+    ) -> dict[str, float | None]:
+        weights = list(module.model.parameters())
+        batches = make_loader(structures, at_once)
+        return named_errors(*errors_of(self.functions, weights, batches, self.device))
+
+    def _about(self) -> dict[str, Any]:
+        """What the run is, for the metrics and the model file."""
+        return {
+            "kind": self.request.kind,
+            "n": self.request.n,
+            "seed": self.request.seed,
+            "transform": self.transform.name,
+            "config_hash": digest(self.identity),
+            "data_checksum": self.store.checksum,
+            "versions": versions(),
+        }
