@@ -21,19 +21,17 @@ pathvars:
     logs=f"{config['results']}/logs",
 
 
+include: "workflow/rules/study.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/labels.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/dynamics.smk"
+include: "workflow/rules/embedding.smk"
+include: "workflow/rules/results.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/operations.smk"
 # What a user may ask for by name, beside `all`.
 include: "workflow/rules/targets.smk"
-include: "workflow/rules/retrieve.smk"
-include: "workflow/rules/generate.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/label.smk"
-include: "workflow/rules/sources.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/figures.smk"
-include: "workflow/rules/embedding.smk"
-include: "workflow/rules/dynamics.smk"
-include: "workflow/rules/archive.smk"
 
 
 rule all:

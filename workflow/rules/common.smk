@@ -115,18 +115,3 @@ wildcard_constraints:
     replica=r"[1-9]\d*",
     sample=one_of({name for e in config["embeddings"].values() for name in samples.samples_of(e)}),
     table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),
-
-
-def settings_json(wildcards):
-    """Return what a settings file holds, so that it is written anew when that changes."""
-    return json.dumps(settings_part(config, wildcards.part))
-
-
-include: "helpers/resources.smk"
-include: "helpers/data.smk"
-include: "helpers/labels.smk"
-include: "helpers/training.smk"
-include: "helpers/results.smk"
-include: "helpers/embedding.smk"
-include: "helpers/dynamics.smk"
-include: "helpers/targets.smk"

@@ -1,22 +1,40 @@
-# From a dataset's file to a prepared, split and checked set.
+# Files are retrieved, checked, split and prepared.
+include: "helpers/data.smk"
 
 
-rule settings:
+rule retrieve:
     input:
-        script="workflow/scripts/settings.py",
+        retrieved_stamps,
+    localrule: True
+    params:
+        total=retrieval_total,
+    message:
+        "Everything that this study reads: {params.total}"
+
+
+rule retrieve_files:
+    input:
+        script="workflow/scripts/retrieve.py",
+        settings=retrieval_settings,
     output:
-        "<results>/settings/{part}.yaml",
+        "<results>/retrieved/{kind}~{name}.json",
     log:
-        "<logs>/settings/{part}.log",
+        "<logs>/retrieve/{kind}~{name}.log",
     wildcard_constraints:
-        part="study|direct|finetune|styles|(pretrain|dataset|generate|source|files|check|weights|descriptors|embedding|umap|dynamics|start)~[^/]+",
+        kind="dataset|source|weights",
+        name="[^/~]+",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
-    params:
-        part=settings_json,
+    resources:
+        # Not parameters: the same file from elsewhere is no reason to label again.
+        files=retrieval_listing,
+        addresses=source_addresses,
+    message:
+        "Retrieving {wildcards.kind} {wildcards.name}:\n{resources.files}"
     shell:
-        "python {input.script} --out {output} <<< {params.part:q} 2>&1 | tee {log}"
+        "python {input.script} --config {input.settings} --addresses {resources.addresses:q} "
+        "--out {output} 2>&1 | tee {log}"
 
 
 rule prepare:

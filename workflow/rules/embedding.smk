@@ -1,4 +1,5 @@
-# Maps of atomic environments: descriptors, an embedding, a figure; a restyled figure is only drawn.
+# Maps of atomic environments.
+include: "helpers/embedding.smk"
 
 
 rule descriptors:
@@ -65,31 +66,3 @@ rule coverage:
     shell:
         "python {input.script} --base {input.base} --project {input.project} "
         "--out {output.csv} --markdown {output.md} 2>&1 | tee {log}"
-
-
-rule umap_figure:
-    input:
-        script="workflow/scripts/umap_figure.py",
-        style="<results>/settings/umap~{embedding}.yaml",
-        map="<results>/embeddings/{embedding}/map.csv",
-    output:
-        pdf=report(
-            "<results>/figures/umap-{embedding}.pdf",
-            caption="../report/umap.rst",
-            category="Maps",
-            labels={"map": "{embedding}", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/umap-{embedding}.png",
-            caption="../report/umap.rst",
-            category="Maps",
-            labels={"map": "{embedding}", "format": "PNG"},
-        ),
-    log:
-        "<logs>/umap_figure/{embedding}.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    shell:
-        "python {input.script} --map {input.map} --style {input.style} "
-        "--out {output.pdf} {output.png} 2>&1 | tee {log}"

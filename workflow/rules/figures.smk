@@ -1,4 +1,5 @@
-# From tables to figures: nothing here reaches back to a model.
+# From tables to figures: no rule here reads a model.
+include: "helpers/figures.smk"
 
 
 rule learning_curves:
@@ -169,134 +170,87 @@ rule students:
         "2>&1 | tee {log}"
 
 
-rule table1:
+rule umap_figure:
     input:
-        script="workflow/scripts/table1.py",
-        styles="<results>/settings/styles.yaml",
-        runs=table1_runs,
-        published=table1_published,
+        script="workflow/scripts/umap_figure.py",
+        style="<results>/settings/umap~{embedding}.yaml",
+        map="<results>/embeddings/{embedding}/map.csv",
     output:
-        csv="<results>/tables/table1.csv",
-        md=report(
-            "<results>/tables/table1.md",
-            caption="../report/table1.rst",
-            category="Tables",
-            labels={"table": "Table 1", "format": "Markdown"},
+        pdf=report(
+            "<results>/figures/umap-{embedding}.pdf",
+            caption="../report/umap.rst",
+            category="Maps",
+            labels={"map": "{embedding}", "format": "PDF"},
         ),
-        tex="<results>/tables/table1.tex",
+        png=report(
+            "<results>/figures/umap-{embedding}.png",
+            caption="../report/umap.rst",
+            category="Maps",
+            labels={"map": "{embedding}", "format": "PNG"},
+        ),
     log:
-        "<logs>/table1.log",
+        "<logs>/umap_figure/{embedding}.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.script} --map {input.map} --style {input.style} "
+        "--out {output.pdf} {output.png} 2>&1 | tee {log}"
+
+
+rule structures_figure:
+    input:
+        script="workflow/scripts/structures_figure.py",
+        table="<results>/data/{generated}/trajectories.csv",
+    output:
+        pdf=report(
+            "<results>/figures/structures-{generated}.pdf",
+            caption="../report/structures.rst",
+            category="Structures",
+            labels={"dataset": "{generated}", "format": "PDF"},
+        ),
+        png=report(
+            "<results>/figures/structures-{generated}.png",
+            caption="../report/structures.rst",
+            category="Structures",
+            labels={"dataset": "{generated}", "format": "PNG"},
+        ),
+    log:
+        "<logs>/structures_figure/{generated}.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.script} --table {input.table} --out {output.pdf} {output.png} "
+        "2>&1 | tee {log}"
+
+
+rule md_figure:
+    input:
+        script="workflow/scripts/md_figure.py",
+        table="<results>/tables/md-{moved}.csv",
+        coordination=beside_outcomes("coordination.csv"),
+        trajectories=beside_outcomes("trajectory.extxyz"),
+    output:
+        pdf=report(
+            "<results>/figures/md-{moved}.pdf",
+            caption="../report/md.rst",
+            category="Molecular dynamics",
+            labels={"test": "{moved}", "format": "PDF"},
+        ),
+        png=report(
+            "<results>/figures/md-{moved}.png",
+            caption="../report/md.rst",
+            category="Molecular dynamics",
+            labels={"test": "{moved}", "format": "PNG"},
+        ),
+    log:
+        "<logs>/md_figure/{moved}.log",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
-        options=table1_options,
+        options=md_options,
     shell:
-        "python {input.script} {params.options} --styles {input.styles} --out {output.csv} "
-        "--markdown {output.md} --latex {output.tex} 2>&1 | tee {log}"
-
-
-# Every difference between the computed and the published Table 1.
-rule differences:
-    input:
-        script="workflow/scripts/differences.py",
-        styles="<results>/settings/styles.yaml",
-        table="<results>/tables/table1.csv",
-        published="resources/published/table1.csv",
-    output:
-        csv="<results>/tables/table1-differences.csv",
-        md="<results>/tables/table1-differences.md",
-    log:
-        "<logs>/differences.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    shell:
-        "python {input.script} --table {input.table} --published {input.published} "
-        "--styles {input.styles} --out {output.csv} --markdown {output.md} 2>&1 | tee {log}"
-
-
-rule efficiency:
-    input:
-        script="workflow/scripts/efficiency.py",
-        styles="<results>/settings/styles.yaml",
-        runs="<results>/tables/runs.csv",
-        published=published_headlines,
-    output:
-        csv="<results>/tables/efficiency.csv",
-        gains="<results>/tables/gains.csv",
-        md=report(
-            "<results>/tables/efficiency.md",
-            caption="../report/efficiency.rst",
-            category="Tables",
-            labels={"table": "Efficiency", "format": "Markdown"},
-        ),
-    log:
-        "<logs>/efficiency.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        published=published_option,
-    shell:
-        "python {input.script} --runs {input.runs} --styles {input.styles} {params.published} "
-        "--out {output.csv} --gains {output.gains} --markdown {output.md} 2>&1 | tee {log}"
-
-
-rule forgetting:
-    input:
-        script="workflow/scripts/forgetting.py",
-        styles="<results>/settings/styles.yaml",
-        runs="<results>/tables/runs.csv",
-        published=published_headlines,
-    output:
-        csv="<results>/tables/forgetting.csv",
-        md=report(
-            "<results>/tables/forgetting.md",
-            caption="../report/forgetting.rst",
-            category="Tables",
-            labels={"table": "Forgetting", "format": "Markdown"},
-        ),
-    log:
-        "<logs>/forgetting.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        published=published_option,
-    shell:
-        "python {input.script} --runs {input.runs} --styles {input.styles} {params.published} "
-        "--out {output.csv} --markdown {output.md} 2>&1 | tee {log}"
-
-
-rule cost:
-    input:
-        script="workflow/scripts/cost.py",
-        grid="<results>/grid.tsv",
-        # For the order alone: when this table is there, all runs are.
-        runs="<results>/tables/runs.csv",
-        costs="resources/published/training-cost.csv",
-        published=published_headlines,
-    output:
-        csv="<results>/tables/cost.csv",
-        md=report(
-            "<results>/tables/cost.md",
-            caption="../report/cost.rst",
-            category="Tables",
-            labels={"table": "Cost", "format": "Markdown"},
-        ),
-    log:
-        "<logs>/cost.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        results=subpath(input.grid, parent=True),
-        power_w=config["cost"]["power_w"],
-        carbon=config["cost"]["carbon_kg_per_kwh"],
-        published=published_option,
-        missing="--allow-missing" if config["allow_missing"] else "",
-    shell:
-        "python {input.script} --grid {input.grid} --results {params.results} {params.missing} "
-        "--power-w {params.power_w} --carbon-kg-per-kwh {params.carbon} {params.published} "
-        "--costs {input.costs} --out {output.csv} --markdown {output.md} 2>&1 | tee {log}"
+        "python {input.script} --table {input.table} {params.options} "
+        "--out {output.pdf} {output.png} 2>&1 | tee {log}"

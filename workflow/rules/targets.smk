@@ -1,4 +1,5 @@
 # Targets by name: what a study ends in, and what can be asked for by itself.
+include: "helpers/targets.smk"
 
 
 rule fig2:
@@ -49,18 +50,3 @@ rule check_sources:
 rule compare_sources:
     input:
         compared_datasets,
-
-
-# Beside a workflow at work only with --nolock: see status_config.
-rule status:
-    input:
-        script="workflow/scripts/status.py",
-    log:
-        "<logs>/status.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        config=status_config,
-    shell:
-        "python {input.script} --config - <<< {params.config:q} 2>&1 | tee {log}"

@@ -11,6 +11,79 @@ MOVED_TOGETHER = [
 ]
 
 
+# ------------------------------------------------------------------------- generated structures
+
+
+def driver(wildcards):
+    """Return the label source that drives the dynamics of a generated dataset."""
+    return config["datasets"][wildcards.generated]["generate"]["source"]
+
+
+def driver_reference(wildcards):
+    """Return the isolated-atom energies of that source."""
+    return f"<results>/labels/references/{driver(wildcards)}.json"
+
+
+def driver_stamp(wildcards):
+    """Return the stamp of that source, if its files are retrieved."""
+    return stamp(f"source~{driver(wildcards)}")
+
+
+def driver_environment(wildcards):
+    """Return the conda environment of that source, relative to the rules."""
+    return f"../../{config['sources'][driver(wildcards)].get('env', 'envs/analysis.yaml')}"
+
+
+def driver_conduct(wildcards):
+    """Return how that source is run, as JSON; its interpreter must be there."""
+    return conduct_of(driver(wildcards))
+
+
+def trajectory_options(wildcards):
+    """Return which trajectory a job makes, as options."""
+    run = GENERATED[wildcards.generated][wildcards.run]
+    anneal = "" if run.anneal is None else f"--anneal {run.anneal!r}"
+    return f"--density {run.density!r} {anneal} --replica {run.replica}"
+
+
+def trajectory_minutes(wildcards, attempt):
+    """Return a trajectory's wall-time limit, by attempt: slow sources go on in the next one."""
+    generate = config["datasets"][wildcards.generated]["generate"]
+    steps = 1000 * sum(stage["ps"] for stage in generate["stages"]) / generate["timestep_fs"]
+    in_lammps = config["sources"][generate["source"]]["calculator"] == protocol.LAMMPSLIB
+    # Atoms times steps a second: half of what LCBOP in LAMMPS, and C-ACE from Python, do.
+    pace = 30_000 if in_lammps and generate["engine"] != "ase" else 2_500
+    return limited(math.ceil(10 + generate["atoms"] * steps / pace / 60) * attempt)
+
+
+def generated_trajectories(wildcards):
+    """Return the trajectories of a generated dataset."""
+    return trajectory_files(config, wildcards.generated)
+
+
+def generated_logs(wildcards):
+    """Return the logs of the trajectories of a generated dataset."""
+    return [str(Path(file).with_suffix(".csv")) for file in generated_trajectories(wildcards)]
+
+
+def generated_figures(names):
+    """Return the tables and figures of generated datasets."""
+    figures = expand(
+        "<results>/figures/structures-{name}.{format}", name=names, format=FIGURE_FORMATS
+    )
+    return figures + expand("<results>/data/{name}/trajectories.md", name=names)
+
+
+def all_generated(wildcards):
+    """Return the tables and figures of all generated datasets."""
+    if not GENERATED:
+        sys.exit("error: target 'structures': no dataset of the configuration has 'generate'")
+    return generated_figures(list(GENERATED))
+
+
+# -------------------------------------------------------------------------------- MD stability
+
+
 def start_data(wildcards):
     """Return the prepared set that the start of a robustness test is taken from, if it is one."""
     start = config["dynamics"][wildcards.moved]["start"]

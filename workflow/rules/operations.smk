@@ -1,4 +1,5 @@
-# One file to attach to a paper.
+# The state of a study, and one file to attach to a paper.
+include: "helpers/operations.smk"
 
 
 rule archive:
@@ -21,3 +22,18 @@ rule archive:
     shell:
         "python {input.script} --config - --written {params.written} {params.models} "
         "--out {output} <<< {params.config:q} 2>&1 | tee {log}"
+
+
+# Beside a workflow at work only with --nolock: see status_config.
+rule status:
+    input:
+        script="workflow/scripts/status.py",
+    log:
+        "<logs>/status.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=status_config,
+    shell:
+        "python {input.script} --config - <<< {params.config:q} 2>&1 | tee {log}"

@@ -1,4 +1,5 @@
-# The three kinds of training. Apart from the initial weights they are the same program.
+# The three kinds of training run the same program; they differ in the initial weights.
+include: "helpers/training.smk"
 
 
 rule pretrain:

@@ -1,4 +1,9 @@
-# What jobs ask of a cluster. Numbers of one's own belong in a profile.
+# Settings files, and the resources of jobs. Numbers of your own cluster belong in a profile.
+
+
+def settings_json(wildcards):
+    """Return what a settings file holds, so that it is written anew when that changes."""
+    return json.dumps(settings_part(config, wildcards.part))
 
 
 def longest_runtime():

@@ -1,0 +1,51 @@
+# What the rules of status and archive look up.
+
+
+def status_config(wildcards):
+    """Return the configuration as JSON, unless looking at it does harm.
+
+    When a second Snakemake ends it removes the lock of the first, which a third would then not see.
+    """
+    if workflow.execution_settings.lock and not workflow.dryrun:
+        sys.exit(
+            "error: target 'status': add --nolock, or use python workflow/scripts/status.py "
+            f"--config {files or 'FILE'}"
+        )
+    return configuration_json(wildcards)
+
+
+def configuration_json(wildcards):
+    """Return the configuration with its defaults, as JSON."""
+    return json.dumps(config)
+
+
+def archived(wildcards):
+    """Return everything that the study ends in, if that is there to be made: no run is started."""
+    missing = [
+        path
+        for path in GRID["path"]
+        if not Path(f"{config['results']}/{path}/metrics.json").is_file()
+    ]
+    if missing and not config["allow_missing"] and config["metrics_from"] == "computed":
+        sys.exit(
+            f"error: target 'archive': {len(missing):,} of {len(GRID):,} training runs have not "
+            "finished: run snakemake first, or archive what there is with "
+            "--config allow_missing=true"
+        )
+    return artefacts(wildcards)
+
+
+def record_configuration():
+    """Write down with which configuration tables and figures have been made, for their copies."""
+    folders = (f"{config['results']}/tables/", f"{config['results']}/figures/")
+    if any(str(file).startswith(folders) for job in workflow.dag.jobs for file in job.output):
+        text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
+        file = Path(config["results"]) / "settings/configuration.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+
+def existing_report(wildcards):
+    """Return the report, if one has been made."""
+    page = f"{config['results']}/report.html"
+    return [page] if Path(page).is_file() else []
