@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
@@ -123,6 +124,41 @@ def write_csv(path: str | Path, table: pd.DataFrame, floats: str = "%.10g") -> N
         if table[column].dtype == bool:
             table[column] = table[column].map({True: "true", False: "false"})
     write_text(path, table.to_csv(index=False, float_format=floats, lineterminator="\n"))
+
+
+def markdown(
+    table: pd.DataFrame, formats: Mapping[str, str] | None = None, missing: str = "–"
+) -> str:
+    """A table in Markdown, text aligned left and numbers right.
+
+    Parameters
+    ----------
+    table
+        Columns are named as their heads.
+    formats
+        Format of a column's cells, such as ``.1f``; ``>`` aligns ready-made text right.
+    missing
+        Stands for None and NaN.
+
+    Examples
+    --------
+    >>> print(markdown(pd.DataFrame({"source": ["ACE"], "error": [12.345]}), {"error": ".1f"}))
+    | source   |   error |
+    |:---------|--------:|
+    | ACE      |    12.3 |
+    <BLANKLINE>
+    """
+    formats = formats or {}
+    right = [name in formats or is_numeric_dtype(table[name]) for name in table]
+    cells = {
+        name: [missing if pd.isna(cell) else format(cell, formats.get(name, "")) for cell in column]
+        for name, column in table.items()
+    }
+    sides = ["right" if numeric else "left" for numeric in right]
+    text = pd.DataFrame(cells, columns=table.columns, dtype=object).to_markdown(
+        index=False, colalign=sides, disable_numparse=True
+    )
+    return text + "\n"
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
