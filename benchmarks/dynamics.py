@@ -28,7 +28,7 @@ from pretraining.dynamics.ase_engine import AseEngine
 from pretraining.dynamics.settings import Settings, thermalise
 from pretraining.dynamics.torchsim_engine import Batch, load_batch_model
 from pretraining.study.generation import Stage
-from pretraining.study.settings import Training
+from pretraining.study.settings import settings_of
 from pretraining.training.compiled.calculator import compiled_network
 from pretraining.training.device import device_name, resolve_device
 from pretraining.training.network.builders import network_config
@@ -56,7 +56,7 @@ def write_model(path: Path, layers: int, features: int) -> None:
     """Write a network as a run does."""
     network = {"num_layers": layers, "num_features": features}
     config = network_config(network, type_names=["C"], avg_num_neighbors=20.0, seed=1)
-    save_model(make_module(config, Training(), about={}), path)
+    save_model(make_module(config, settings_of({}, "direct").training, about={}), path)
 
 
 def runners(

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
-from pretraining.study.settings import Training
+from pretraining.study.settings import settings_of
 from pretraining.training.compiled.loss_and_gradient import FUNCTIONS, GRADIENTS, Functions
 from pretraining.training.metrics import errors_of
 from pretraining.training.network.builders import network_config
@@ -63,7 +63,7 @@ class Work:
         self.config = network_config(
             network, type_names=["C"], avg_num_neighbors=average, seed=1, cutoff=CUTOFF
         )
-        training = Training()
+        training = settings_of({}, "direct").training
         self.device = device
         self.module = make_module(self.config, training, about={}).to(device)
         self.structures.to(device)

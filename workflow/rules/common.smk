@@ -41,7 +41,7 @@ from pretraining.study.queries import (
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
 from pretraining.study.views import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
-from pretraining.study.settings import MACHINE_KEYS, WORTH_COMPILING
+from pretraining.study.settings import RUNTIME_OPTIONS, COMPILE_ABOVE_S
 from pretraining.study.sources import relative_to
 
 try:

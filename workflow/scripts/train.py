@@ -29,9 +29,10 @@ def main() -> int:
     parser.add_argument("--initial", type=Path, help="model.ckpt that a fine-tuning starts from")
     parser.add_argument(
         "--machine",
+        dest="runtime",
         type=yaml.safe_load,
         default={},
-        help="YAML, such as '{device: cpu}': how to run it, in place of what the settings say",
+        help="YAML, such as '{device: cpu}': runtime options, in place of the settings",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
     arguments = parser.parse_args()

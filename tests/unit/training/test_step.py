@@ -22,7 +22,7 @@ from pretraining.data.transforms import Transform
 from pretraining.dynamics.stability.run import Request as Dynamics
 from pretraining.dynamics.stability.run import run
 from pretraining.runtime.stop import INTERRUPTED
-from pretraining.study.settings import Training
+from pretraining.study.settings import settings_of
 from pretraining.training.compiled import compile_cache as programs
 from pretraining.training.compiled.loss_and_gradient import FUNCTIONS, Functions
 from pretraining.training.loop import set_gradients
@@ -66,7 +66,7 @@ def config_of(cutoff=4.0):
 
 
 def module_of(config):
-    return make_module(config, Training(device="cpu", loss=LOSS), about={})
+    return make_module(config, settings_of({}, "direct").training, about={})
 
 
 def batch_of(data, n=4, part="val"):
@@ -298,7 +298,7 @@ def test_a_run_in_programs_goes_on_in_programs_to_the_last_bit(data, folder):
     assert train(whole) == 0
     part = dataclasses.replace(whole, out=folder / "resumed")
     assert interrupt(part, "epoch 20:", signal.SIGTERM) == INTERRUPTED
-    assert train(dataclasses.replace(part, machine={"compile": "never"})) == 0
+    assert train(dataclasses.replace(part, runtime={"compile": "never"})) == 0
     said = (part.out / "train.log").read_text()
     assert "going on from" in said and "not compiled" not in said
     mine, theirs = (load_model(run.out / "model.ckpt").parameters() for run in (part, whole))
@@ -341,7 +341,7 @@ def test_a_run_can_be_stopped_while_it_compiles(data, folder):
     request = Request("direct", data, 16, 1, settings, folder / "long")
     assert interrupt(request, "compiling gradients", signal.SIGTERM) == INTERRUPTED
     assert not list((folder / "cache").glob("*/")), "nothing half made is left"
-    assert train(dataclasses.replace(request, machine={"compile": "never"})) == 0
+    assert train(dataclasses.replace(request, runtime={"compile": "never"})) == 0
 
 
 def test_a_folder_of_programs_that_cannot_be_made_is_named(data, monkeypatch, tmp_path):

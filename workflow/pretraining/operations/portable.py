@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from pretraining.operations.acceptance import Refusal
-from pretraining.study.settings import MACHINE_KEYS
+from pretraining.study.settings import RUNTIME_OPTIONS
 from pretraining.study.sources import Source, parameter_files
 from pretraining.study.views import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
 
@@ -62,7 +62,7 @@ def changed_settings(
 def _portable(value: Any, key: str = "") -> Any:
     """Return settings without where files lie and how runs are carried out."""
     if isinstance(value, dict):
-        apart = ("results", *MACHINE_KEYS, *CONDUCT_KEYS, *ADDRESS_KEYS)
+        apart = ("results", *RUNTIME_OPTIONS, *CONDUCT_KEYS, *ADDRESS_KEYS)
         return {k: _portable(v, k) for k, v in value.items() if k not in apart}
     if isinstance(value, list):
         return [_portable(item, key) for item in value]

@@ -1,9 +1,11 @@
-"""Hold a configuration against its schema, and fill in the defaults."""
+"""Validate a configuration, or the part in a settings file, and fill in the defaults."""
 
 from __future__ import annotations
 
 import copy
 import difflib
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +27,44 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
     UserError
         In one line, for the first rule of the schema that is broken.
     """
-    config = copy.deepcopy(config)
-    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    schema = _schema()
+    config = dict(config)
     for key, value in config.items():
         # `--config allow_missing=true` arrives as text.
         if schema["properties"].get(key, {}).get("type") == "boolean" and isinstance(value, str):
             config[key] = {"true": True, "false": False}.get(value.lower(), value)
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
-    if error is not None:
-        raise UserError(f"{file}: {_describe(error)}")
-    _set_defaults(config, schema, schema)
+    config = _validated(config, schema, file)
     for dataset in config.get("datasets", {}).values():
         if "generate" in dataset:
             dataset.setdefault("structures", protocol.structures_of(dataset["generate"]))
     config["transforms"] = {"none": {"scale": 1.0, "scale_forces": False}} | config["transforms"]
+    return config
+
+
+def validate_sections(content: dict[str, Any], sections: Sequence[str]) -> dict[str, Any]:
+    """Return a validated copy of some sections of a configuration, with their defaults.
+
+    Raises
+    ------
+    UserError
+        In one line, for the first rule of the schema that is broken.
+    """
+    schema = _schema()
+    properties = {name: schema["properties"][name] for name in sections}
+    return _validated(content, schema | {"properties": properties, "required": []})
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def _validated(config: dict[str, Any], schema: dict[str, Any], file: str = "") -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        raise UserError(f"{file}: {_describe(error)}" if file else _describe(error))
+    _set_defaults(config, schema, schema)
     return config
 
 

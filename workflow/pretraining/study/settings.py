@@ -1,6 +1,6 @@
-"""What a training run is told: which run it is, the network, the procedure and the transforms.
+"""Settings of a training run: network, procedure and transforms.
 
-The defaults are the paper's procedure. The same keys are documented in ``config/README.md``.
+The defaults, those of the configuration's schema, are the paper's procedure.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.yaml_file import read_yaml
+from pretraining.study.schema import validate_sections
 
 KINDS = ("pretrain", "direct", "finetune")
-# How a run is carried out, not what it is: these may change between two attempts at it.
-MACHINE_KEYS = (
+# Keys of `training` without influence on the result: they may change when a run resumes.
+RUNTIME_OPTIONS = (
     "device",
     "allow_cpu",
     "checkpoint_seconds",
@@ -28,11 +29,8 @@ MACHINE_KEYS = (
     "compile",
     "pack",
 )
-
-# Compiling takes two to six minutes, once on a machine: not for work that takes less without (s).
-WORTH_COMPILING = 600.0
-
-CHOICES = {"device": ("auto", "cpu", "cuda"), "compile": ("auto", "always", "never")}
+# `compile: auto` compiles work that would take longer without, s. Compiling takes 2 to 6 minutes.
+COMPILE_ABOVE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -42,59 +40,59 @@ class Training:
     Attributes
     ----------
     batch_size, val_batch_size
-        Structures a step, and a batch of validation.
+        Structures in a training step and in a batch of validation.
     learning_rate
         Of Adam, constant.
     ema_decay
-        Decay of the exponential moving average of the weights, which are those validated and kept.
+        Decay of the exponential moving average of the weights, which is validated and kept.
     loss
-        Weights of the mean squared errors of the energy an atom (``energy``) and of the force
-        components (``forces``); only their ratio matters.
+        Weights of the mean squared errors of the energy per atom (``energy``) and of the force
+        components (``forces``). Only their ratio matters.
     max_epochs
-        Most epochs.
+        Maximum number of epochs.
     patience, min_delta
         Training stops when the validation force RMSE has not improved by `min_delta` (eV/Å) for
         `patience` epochs.
     divergence_factor
         A run has diverged when a loss is not finite, or when an epoch's training loss exceeds the
-        lowest so far (or that of the first step) by this factor. The loss falls by a factor of a
-        few thousand over a good run: only a run that is beyond help reaches the default.
+        lowest so far (or that of the first step) by this factor. A good run lowers the loss by a
+        factor of a few thousand: only a hopeless run reaches the default.
     device, allow_cpu
-        ``cpu``, ``cuda`` or ``auto`` (a GPU where there is one); whether a run that wants a GPU may
-        fall back to the CPU.
+        ``cpu``, ``cuda`` or ``auto`` (a GPU if available); whether ``cuda`` may fall back to the
+        CPU.
     checkpoint_seconds
-        How often the state is saved.
+        Time between two checkpoints, s.
     neighbour_memory_gb
-        Neighbour lists beyond this are made anew at each access.
+        Memory for neighbour lists; those beyond it are rebuilt at each access.
     workers
-        Processes that load data; of use only beyond `neighbour_memory_gb`.
+        Processes that load data; useful only beyond `neighbour_memory_gb`.
     threads
-        Threads of a run on the CPU. Sums depend on how they are shared out: only with one thread
-        does a resumed run end exactly as an uninterrupted one.
+        Threads of a run on the CPU. A resumed run ends exactly as an uninterrupted one only with
+        one thread, since the order of sums depends on their number.
     compile
-        Whether the steps run in programs that are compiled once on a machine, with the same results
-        up to rounding: ``always``, ``never``, or ``auto`` where that pays.
+        Whether the steps run as compiled functions, with the same results up to rounding:
+        ``always``, ``never``, or ``auto`` (if the steps take longer than `COMPILE_ABOVE_S`).
     pack
-        How many runs share a GPU, and a job of a cluster: of use to the workflow only.
+        Runs that share a GPU; used by the workflow only.
     """
 
-    batch_size: int = 10
-    val_batch_size: int = 20
-    learning_rate: float = 0.01
-    ema_decay: float = 0.99
-    loss: dict[str, float] = field(default_factory=lambda: {"energy": 4.0, "forces": 1.0})
-    max_epochs: int = 300
-    patience: int = 40
-    min_delta: float = 0.005
-    divergence_factor: float = 1e4
-    device: str = "auto"
-    allow_cpu: bool = False
-    checkpoint_seconds: float = 60.0
-    neighbour_memory_gb: float = 8.0
-    workers: int = 0
-    threads: int = 1
-    compile: str = "auto"
-    pack: int = 1
+    batch_size: int
+    val_batch_size: int
+    learning_rate: float
+    ema_decay: float
+    loss: dict[str, float]
+    max_epochs: int
+    patience: int
+    min_delta: float
+    divergence_factor: float
+    device: str
+    allow_cpu: bool
+    checkpoint_seconds: float
+    neighbour_memory_gb: float
+    workers: int
+    threads: int
+    compile: str
+    pack: int
 
 
 @dataclass(frozen=True)
@@ -106,16 +104,16 @@ class Settings:
     transforms: dict[str, Any]
 
     def identity(self) -> dict[str, Any]:
-        """Return all that decides what the run computes."""
+        """Return the settings that decide the result."""
         training = dataclasses.asdict(self.training)
-        for key in MACHINE_KEYS:
+        for key in RUNTIME_OPTIONS:
             del training[key]
         return {"network": self.network, "training": training}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one run is.
+    """One run to be carried out.
 
     Attributes
     ----------
@@ -135,8 +133,8 @@ class Request:
         Name of the transform of structures.
     initial
         Model file that a fine-tuning starts from.
-    machine
-        Values of `MACHINE_KEYS` in place of those of the settings.
+    runtime
+        Runtime options that take precedence over the settings file.
     """
 
     kind: str
@@ -147,17 +145,17 @@ class Request:
     out: Path
     transform: str = "none"
     initial: Path | None = None
-    machine: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """What the run is called in messages; the source of its labels is in its folder's path."""
+        """The run's name in messages, with the label source that its folder's path names."""
         source = re.search(r"source~(?!none)([^/]+)", str(self.out))
         labels = source.groups() if source else ()
         return " ".join([self.kind, *labels, f"n {self.n}", f"seed {self.seed}"])
 
     def check(self) -> None:
-        """Raise a `UserError` for a request that means nothing."""
+        """Raise a `UserError` if an argument is invalid."""
         if self.kind not in KINDS:
             raise UserError(f"--kind: {self.kind!r} is not one of {', '.join(KINDS)}")
         if (self.initial is None) == (self.kind == "finetune"):
@@ -166,95 +164,51 @@ class Request:
             raise UserError(f"--n: at least one structure is needed to train on, not {self.n}")
         if self.seed < 0:
             raise UserError(f"--seed: must not be negative, as {self.seed} is")
-        for key in self.machine:
-            if key not in MACHINE_KEYS:
-                raise UserError(f"--machine: {key!r} is not one of {', '.join(MACHINE_KEYS)}")
+        for key in self.runtime:
+            if key not in RUNTIME_OPTIONS:
+                raise UserError(f"--machine: {key!r} is not one of {', '.join(RUNTIME_OPTIONS)}")
 
 
 def load_settings(
-    path: str | Path, kind: str = "direct", machine: dict[str, Any] | None = None
+    path: str | Path, kind: str = "direct", runtime: dict[str, Any] | None = None
 ) -> Settings:
     """Read the settings file of a run.
 
     Parameters
     ----------
     path
-        YAML with the keys ``network``, ``training`` and ``transforms``, all optional.
+        YAML with the sections ``network``, ``training`` and ``transforms`` of a configuration, all
+        optional.
     kind
-        ``pretrain``, ``direct`` or ``finetune``; ``training`` may hold a section of that name,
-        which takes precedence.
-    machine
+        ``pretrain``, ``direct`` or ``finetune``: a section of that name in ``training`` takes
+        precedence.
+    runtime
         Entries of ``training`` that take precedence over the file's.
 
     Raises
     ------
     UserError
-        If the file cannot be read or an entry means nothing.
+        If the file cannot be read or does not fit the configuration's schema.
     """
     content = read_yaml(path)
     try:
-        return settings_of(content, kind, machine)
+        return settings_of(content, kind, runtime)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
 def settings_of(
-    content: dict[str, Any], kind: str, machine: dict[str, Any] | None = None
+    content: dict[str, Any], kind: str, runtime: dict[str, Any] | None = None
 ) -> Settings:
-    """Return the settings of a run of one kind from what a settings file holds."""
-    for key in content:
-        if key not in ("network", "training", "transforms"):
-            raise UserError(f"unknown key {key!r}; known are network, training, transforms")
-    return Settings(
-        network=dict(content.get("network") or {}),
-        training=training_of_kind((content.get("training") or {}) | (machine or {}), kind),
-        transforms=dict(content.get("transforms") or {}),
-    )
-
-
-def training_of_kind(options: dict[str, Any], kind: str) -> Training:
-    """Fill in the defaults, then what is given for all runs, then what is given for this kind."""
-    given = {key: value for key, value in options.items() if key not in KINDS}
-    given |= options.get(kind) or {}
-    fields = {f.name: f for f in dataclasses.fields(Training)}
-    for key, value in given.items():
-        if key not in fields:
-            raise UserError(f"training.{key}: unknown; known are {', '.join(fields)}")
-        _check(key, value)
-    if "loss" in given:
-        given["loss"] = Training().loss | given["loss"]
-        if sum(given["loss"].values()) <= 0:
-            raise UserError("training.loss: at least one weight must be positive")
-    return Training(**given)
-
-
-def _check(key: str, value: Any) -> None:
-    """Raise a `UserError` for a value of the wrong type or beyond its range."""
-    default = getattr(Training(), key)
-    if key == "loss":
-        if not isinstance(value, dict) or set(value) - {"energy", "forces"}:
-            raise UserError("training.loss: must hold `energy` and `forces`")
-        if not all(type(weight) in (int, float) and weight >= 0 for weight in value.values()):
-            raise UserError(f"training.loss: weights must be numbers of at least 0, not {value}")
-        return
-    if key in CHOICES:
-        if value not in CHOICES[key]:
-            known = ", ".join(CHOICES[key])
-            raise UserError(f"training.{key}: {value!r} is not one of {known}")
-        return
-    if type(value) not in ((int, float) if type(default) is float else (type(default),)):
-        raise UserError(f"training.{key}: must be of type {type(default).__name__}, not {value!r}")
-    may_be_zero = key in (
-        "min_delta",
-        "checkpoint_seconds",
-        "neighbour_memory_gb",
-        "workers",
-        "threads",
-    )
-    if type(default) is not bool and (value < 0 or (value == 0 and not may_be_zero)):
-        raise UserError(f"training.{key}: must be {'at least' if may_be_zero else 'above'} 0")
-    if key == "ema_decay" and value >= 1:
-        raise UserError("training.ema_decay: must be below 1")
+    """Return the settings of a run from the content of a settings file; see `load_settings`."""
+    if runtime:
+        content = content | {"training": content.get("training", {}) | runtime}
+    valid = validate_sections(content, ("network", "training", "transforms"))
+    training = valid["training"]
+    own = {name: training.pop(name) for name in KINDS}[kind]
+    if not sum(training["loss"].values()):
+        raise UserError("training.loss: at least one weight must be positive")
+    return Settings(valid["network"], Training(**training | own), valid["transforms"])
 
 
 def run_identity(
@@ -264,7 +218,7 @@ def run_identity(
     data: str,
     initial: str | None,
 ) -> dict[str, Any]:
-    """Return all that decides what a run computes, of which its record keeps the digest.
+    """Return everything that decides a run's result; its digest is the run's ``config_hash``.
 
     Parameters
     ----------
@@ -289,6 +243,6 @@ def run_identity(
 
 
 def digest(content: Any) -> str:
-    """Return a short hash of something that can be written as JSON, whatever the order of keys."""
+    """Return a short hash of JSON content, independent of the order of keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from pretraining.study import embeddings as samples
 from pretraining.study import generation as protocol
 from pretraining.study import stability as robustness
 from pretraining.study.queries import dataset_part
-from pretraining.study.settings import KINDS, MACHINE_KEYS
+from pretraining.study.settings import KINDS, RUNTIME_OPTIONS
 
 # What decides a source's labels, and how they are made: only the first is a reason to label again.
 DECISIVE_KEYS = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
@@ -49,7 +49,7 @@ def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
             }
         case "pretrain" | "direct" | "finetune":
             # Only what this kind of run depends on: how it is carried out is told on the way.
-            apart = (*MACHINE_KEYS, *KINDS)
+            apart = (*RUNTIME_OPTIONS, *KINDS)
             training = {k: v for k, v in config["training"].items() if k not in apart}
             return {
                 "network": config["network"],

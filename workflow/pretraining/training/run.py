@@ -26,7 +26,7 @@ from pretraining.runtime.files import file_sha256, write_atomically, write_json
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.stop import Interrupted, StopRequest, say
 from pretraining.study.settings import (
-    WORTH_COMPILING,
+    COMPILE_ABOVE_S,
     Request,
     Settings,
     digest,
@@ -111,7 +111,7 @@ class Run:
         self.request = request
         self.stop = stop
         self.started = started
-        self.settings: Settings = load_settings(request.settings, request.kind, request.machine)
+        self.settings: Settings = load_settings(request.settings, request.kind, request.runtime)
         self.training = self.settings.training
         self.transform = Transform.from_settings(request.transform, self.settings.transforms)
         self.device = resolve_device(self.training.device, self.training.allow_cpu)
@@ -248,7 +248,7 @@ class Run:
             training.max_epochs * math.ceil(len(train_set) / training.batch_size),
             training.max_epochs * (train_set.n_pairs + PREDICTION * val_set.n_pairs),
         )
-        worth = seconds > WORTH_COMPILING
+        worth = seconds > COMPILE_ABOVE_S
         judged = "worth" if worth else "not worth"
         self.state.log(f"at most {seconds:.0f} s of steps as they are: {judged} compiling")
         return worth

@@ -104,7 +104,7 @@ def compiling():
     trained = ~GRID["imported"]
     costs = GRID["path"].map(SECONDS) * shares
     seconds = costs[trained].sum()
-    return "always" if seconds > WORTH_COMPILING else "never"
+    return "always" if seconds > COMPILE_ABOVE_S else "never"
 
 
 COMPILING = compiling()
@@ -117,7 +117,7 @@ def machine_json(keys, **others):
 
 def machine_options(wildcards):
     """Return how a training is carried out."""
-    return machine_json(MACHINE_KEYS, compile=COMPILING)
+    return machine_json(RUNTIME_OPTIONS, compile=COMPILING)
 
 
 def device_options(wildcards):

@@ -26,7 +26,7 @@ from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256
 from pretraining.runtime.stop import StopRequest, say
 from pretraining.study.generation import steps_of
-from pretraining.study.settings import WORTH_COMPILING
+from pretraining.study.settings import COMPILE_ABOVE_S
 from pretraining.study.stability import TORCH_SIM, duration_ps, test_stages
 from pretraining.training.compiled.calculator import compiled_network
 from pretraining.training.compiled.compile_cost import PREDICTION, plain_seconds
@@ -245,7 +245,7 @@ def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Modu
         edges = len(neighbor_list("i", start, cutoff_of(model))) * moved
         steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
         seconds = PREDICTION * plain_seconds(model, steps, steps * edges)
-        wanted = seconds > WORTH_COMPILING
+        wanted = seconds > COMPILE_ABOVE_S
     else:
         wanted = request.compile == "always"
     if not wanted:
