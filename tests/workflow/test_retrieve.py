@@ -109,7 +109,7 @@ def test_from_a_server_to_a_prepared_set(study):
     write(study)
     folder = study[0].folder
     output = run(study, PREPARED, "retrieve").stdout
-    assert "resources/potentials/emt.par: 10 bytes from http://127.0.0.1" in output
+    assert "resources/potentials/emt.par: size unknown from http://127.0.0.1" in output
     with Store(folder / PREPARED) as store:
         assert len(store) == 30
     assert (folder / "resources/potentials/emt.par").read_text() == "parameters"
@@ -136,6 +136,6 @@ def test_what_the_network_does_not_give(study):
     assert process.returncode != 0
     assert (
         "error: dataset Cu: 1 file missing: resources/cu.extxyz (size unknown) from "
-        f"http://127.0.0.1:{study[2]}/other.extxyz (the server says 404 File not found): fetch by "
+        f"http://127.0.0.1:{study[2]}/other.extxyz (the server says 404): fetch by "
         "other means, put in place and run again"
     ) in process.stdout

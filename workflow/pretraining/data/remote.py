@@ -1,16 +1,41 @@
-"""Files that do not come with the repository: what is known of one, and what is said of it."""
+"""Files that do not come with the repository: size, checksum, address and download."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.lease import Lease, running
 
-# What a web page begins with that came in place of a file.
 PAGE_STARTS = (b"<!doctype html", b"<html")
+# Failures in a row that bring nothing.
+ATTEMPTS = 5
+BACKOFF = 1.0  # seconds; doubles with every failure
+# Disk space that a download leaves free, bytes.
+MARGIN = 100_000_000
+BUSY = ("429", "500", "502", "503", "504")
+# curl's exit statuses (EXIT CODES in its manual).
+UNREACHABLE = (5, 6, 7)
+NO_RESUMPTION = (33, 36)
+CANNOT_WRITE = 23
+NO_SUCH_FILE = 37
+TOO_LARGE = 63
+
+
+class NoConnection(Exception):
+    """The server cannot be reached."""
+
+
+class Refused(Exception):
+    """The server does not have the file, or sends another one."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +45,15 @@ class RemoteFile:
     Attributes
     ----------
     path
-        Where it goes, relative to the repository's root.
+        Its place, relative to the repository's root.
     url
-        Direct address; None if there is only a page to look for it on.
+        Direct address; None if it must be fetched by hand.
     origin
-        Page that it can be got from by hand.
+        Page to fetch it from by hand.
     algorithm, digest
-        Checksum, in hexadecimal; a part of it is compared with the beginning.
+        Checksum, in hexadecimal; a shortened one is compared with the beginning.
     bytes
-        Size; with `estimated`, about.
+        Size; with `estimated`, an estimate.
     """
 
     path: str
@@ -48,11 +73,11 @@ class RemoteFile:
 
     @property
     def source(self) -> str:
-        """Where it comes from."""
+        """Address and page, in words."""
         return " or ".join(filter(None, (self.url, self.origin))) or "its authors"
 
     def fault(self, path: Path) -> str | None:
-        """Say why the file at `path` is not this one, or return None."""
+        """Return why the file at `path` is not this one; None if it is."""
         size = path.stat().st_size
         if size == 0:
             return "is empty"
@@ -71,8 +96,93 @@ class RemoteFile:
         return f"has the {self.algorithm} {shown}, not {self.digest}{hint}"
 
 
+def download(file: RemoteFile, path: Path) -> None:
+    """Download `file` to `path`, where it appears whole and checked or not at all.
+
+    curl writes it to ``<path>.part``, from where a later call resumes.
+
+    Raises
+    ------
+    NoConnection, Refused
+        If the file is not available.
+    UserError
+        If the disk is too full.
+    """
+    part = path.with_name(path.name + ".part")
+    with Lease(running(path), file.path):
+        if path.exists():  # another process was faster
+            return
+        if file.digest is None:
+            # No checksum would tell that the beginning is of another version.
+            part.unlink(missing_ok=True)
+        resumed = part.exists()
+        _fetch(file, part)
+        fault = file.fault(part)
+        if fault is not None and resumed:
+            print(f"{path.name}: {fault}; starting over", flush=True)
+            part.unlink()
+            _fetch(file, part)
+            fault = file.fault(part)
+        if fault is not None:
+            part.unlink()
+            raise Refused(f"what the server sends {fault}")
+        os.replace(part, path)
+
+
+def _fetch(file: RemoteFile, part: Path) -> None:
+    """Append what is missing to `part`, over as many connections as it takes."""
+    print(f"{file.path}: {file.size} from {file.url}", flush=True)
+    failures = 0
+    while True:
+        before = _size(part)
+        status, code, message = _curl(file, part)
+        if status == 0 or code == "416":  # 416: nothing is missing; the checksum decides
+            part.touch()
+            return
+        if status in NO_RESUMPTION:
+            part.unlink()
+            continue
+        if status in (CANNOT_WRITE, TOO_LARGE):
+            raise UserError(
+                f"{file.path} ({file.size}) does not fit: {part.parent} has only "
+                f"{size_text(shutil.disk_usage(part.parent).free)} free ({message}): make room, or "
+                "make it a link to another disk"
+            )
+        if status == NO_SUCH_FILE or (code >= "400" and code not in BUSY):
+            raise Refused(f"the server says {code}" if code >= "400" else message)
+        failures = 0 if _size(part) > before else failures + 1
+        if failures == (2 if status in UNREACHABLE else ATTEMPTS):
+            raise NoConnection(message)
+        print(f"{message} at {size_text(_size(part))}; again", flush=True)
+        time.sleep(min(BACKOFF * 2**failures, 60))
+
+
+def _curl(file: RemoteFile, part: Path) -> tuple[int, str, str]:
+    """Run curl once; return its exit status, the server's status code and the error in words."""
+    free = shutil.disk_usage(part.parent).free
+    command = ["curl", "--fail", "--location", "--silent", "--continue-at", "-"]
+    command += ["--connect-timeout", "10", "--speed-limit", "1", "--speed-time", "60"]
+    command += ["--max-filesize", str(max(free - MARGIN, 1)), "--create-dirs", "--output"]
+    command += [str(part), "--write-out", "%{http_code} %{errormsg}", str(file.url)]
+    if sys.stderr.isatty():
+        command.remove("--silent")
+    try:
+        process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"{file.path} cannot be downloaded: curl is not installed; install it, or put the file "
+            f"in place by hand, from {file.source}"
+        ) from None
+    code, _, message = process.stdout.partition(" ")
+    return process.returncode, code, message.strip() or f"curl exit status {process.returncode}"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def size_text(size: float) -> str:
-    """Write a size in bytes as people do."""
+    """Write a size in bytes with three digits at most and a unit."""
     for unit in ("bytes", "kB", "MB"):
         if size < 999.5:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
@@ -81,7 +191,7 @@ def size_text(size: float) -> str:
 
 
 def listing(files: Iterable[RemoteFile]) -> str:
-    """One line a file: where it goes, its size and where it comes from."""
+    """Return one line a file: place, size and address."""
     lines = []
     for file in files:
         by = "from" if file.url else "by hand, from"
@@ -90,7 +200,7 @@ def listing(files: Iterable[RemoteFile]) -> str:
 
 
 def total(files: Sequence[RemoteFile], root: Path) -> str:
-    """Sum up files: how many, how large, and how many of them are in place."""
+    """Sum up files: number, size, and how many are in place."""
     files = list(dict.fromkeys(files))
     known = sum(file.bytes or 0 for file in files)
     about = "about " if any(file.estimated for file in files) else ""
@@ -115,7 +225,7 @@ def refuse_wrong(item: str, file: RemoteFile, path: Path) -> None:
 
 
 def missing_message(item: str, missing: Sequence[tuple[RemoteFile, str]]) -> str:
-    """Say in one line which files are missing, why, and how to put them in place by hand."""
+    """Return one line: which files are missing, why, and how to put them in place by hand."""
     each = "; ".join(
         f"{file.path} ({file.size}) from {file.source} ({reason})" for file, reason in missing
     )

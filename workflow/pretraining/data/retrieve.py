@@ -1,8 +1,8 @@
-"""Which files a study reads that do not come with it, and how they get into their places.
+"""Retrieve the files that a study reads and that do not come with the repository.
 
-A file that lies in its place with the right checksum is taken, whoever put it there; one with a
-wrong checksum is refused by name and never touched. The rest is downloaded where its address is
-known; what then is missing is named in one line: where it goes, how large it is and where it is.
+A file in place with the right checksum is used; one with a wrong checksum is an error and is left
+as it is. The others are downloaded if their address is known. What is still missing is named in one
+line, with place, size and address.
 """
 
 from __future__ import annotations
@@ -11,18 +11,26 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pretraining.data.remote import RemoteFile, missing_message, refuse_wrong
+from pretraining.data.remote import (
+    NoConnection,
+    Refused,
+    RemoteFile,
+    download,
+    missing_message,
+    refuse_wrong,
+)
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256
 from pretraining.study.queries import datasets_read
 
 
 def study_items(config: Mapping[str, Any]) -> list[str]:
-    """Return what is to be retrieved: ``dataset~NAME``, ``source~NAME`` and ``weights~FILE``.
+    """Return what has files to be retrieved: ``dataset~NAME``, ``source~NAME``, ``weights~FILE``.
 
-    That is what experiments, maps and dynamics of a study use, and all of a configuration without
-    experiments.
+    A study needs those of its experiments, maps and dynamics; a configuration without experiments
+    needs all.
     """
     used = {kind: set(config.get(kind, {})) for kind in ("datasets", "sources")}
     if "experiments" in config:
@@ -44,7 +52,7 @@ def study_items(config: Mapping[str, Any]) -> list[str]:
 
 
 def is_retrieved(config: Mapping[str, Any], item: str) -> bool:
-    """Say whether a dataset, a source or published weights have files to be retrieved."""
+    """Return whether a dataset, a source or published weights have files to be retrieved."""
     entry = _entry(config, item)
     return bool(entry.keys() & {"load_atoms", "url"} or entry.get("files"))
 
@@ -65,12 +73,11 @@ def remote_files(
     Parameters
     ----------
     config
-        Configuration, or the part of it with this item.
+        Configuration, or its view with this item.
     item
-        As :func:`study_items` names it.
+        Name as in :func:`study_items`.
     root
-        The repository's root: if load-atoms' own cache of a dataset is there, its raw files are
-        not needed.
+        The repository's root. A dataset in load-atoms' own cache there needs no raw files.
 
     Raises
     ------
@@ -79,7 +86,7 @@ def remote_files(
     """
     entry = _entry(config, item)
     if "load_atoms" in entry:
-        # Heavy, and not needed by a study of the user's own files.
+        # A heavy import, not needed by a study of the user's own files.
         from pretraining.data.load_atoms import cache_of, raw_files
 
         files = raw_files(entry["load_atoms"])
@@ -117,21 +124,12 @@ def _listed(file: Mapping[str, Any]) -> RemoteFile:
 
 
 def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[str, Any]]:
-    """Put files in their places and check them.
-
-    Parameters
-    ----------
-    item
-        What they belong to, for messages.
-    files
-        Files.
-    root
-        The repository's root.
+    """Put the files of an item in their places, relative to `root`, and check them.
 
     Returns
     -------
     list of dict
-        ``path``, ``sha256`` and ``bytes`` of each, and of the files that a GAP names.
+        ``path``, ``sha256`` and ``bytes`` of each file, and of the sparse points of a GAP.
 
     Raises
     ------
@@ -169,10 +167,7 @@ def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[st
 
 
 def sparse_points(file: RemoteFile, path: Path) -> list[RemoteFile]:
-    """Return the files of sparse points that a GAP's XML file names, with their checksums.
-
-    They lie beside it.
-    """
+    """Return the files of sparse points beside a GAP's XML file, with the checksums it gives."""
     if path.suffix != ".xml":
         return []
     folder, found = Path(file.path).parent, {}
@@ -187,11 +182,7 @@ def sparse_points(file: RemoteFile, path: Path) -> list[RemoteFile]:
 
 
 def _download(file: RemoteFile, path: Path, unreachable: dict[str, str]) -> str | None:
-    """Download a file; return the reason if that cannot be done."""
-    from urllib.parse import urlsplit
-
-    from pretraining.data.download import NoConnection, Refused, download
-
+    """Download a file; return the reason if it is not available."""
     if file.url is None:
         return "no direct address is known"
     host = urlsplit(file.url).netloc
