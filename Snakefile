@@ -41,15 +41,12 @@ rule all:
 
 
 onstart:
-    leftovers.wait_for_leftovers(workflow)
+    stop_after_leftovers(workflow)
 
 
 onsuccess:
-    forget_packs()
     record_configuration()
 
 
 onerror:
-    forget_packs()
     print(status.failures(config, GRID, STARTED), file=sys.stderr)
-    leftovers.go_on_after_failures(workflow)

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import yaml
@@ -22,8 +21,6 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from pretraining.study import estimate
 from pretraining.study import grid as grids
 from pretraining.study import generation as protocol
-from pretraining.operations import leftovers
-from pretraining.training import packing
 from pretraining.data import remote
 from pretraining.data import retrieve as retrieval
 from pretraining.study import stability as robustness
@@ -40,6 +37,7 @@ from pretraining.study.queries import (
 )
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
+from pretraining.runtime.slurm import stop_after_leftovers
 from pretraining.study.views import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
 from pretraining.study.settings import RUNTIME_OPTIONS, COMPILE_ABOVE_S
 from pretraining.study.sources import relative_to

@@ -13,14 +13,11 @@ rule pretrain:
         curve=f"<results>/runs/{PRETRAINING}/curve.csv",
     log:
         f"<logs>/{PRETRAINING}.log",
-    group:
-        training_group
     conda:
         "../../envs/train.yaml"
     threads: training_threads
     resources:
-        gpu=training_gpus,
-        gres=training_gres,
+        gpu=gpus,
         mem_mb=training_memory,
         runtime=training_minutes,
         # Not a parameter: another device is no reason to train again.
@@ -43,14 +40,11 @@ rule direct:
         curve=f"<results>/runs/{DIRECT}/curve.csv",
     log:
         f"<logs>/{DIRECT}.log",
-    group:
-        training_group
     conda:
         "../../envs/train.yaml"
     threads: training_threads
     resources:
-        gpu=training_gpus,
-        gres=training_gres,
+        gpu=gpus,
         mem_mb=training_memory,
         runtime=training_minutes,
         # Not a parameter: another device is no reason to train again.
@@ -73,14 +67,11 @@ rule finetune:
         curve=f"<results>/runs/{FINETUNING}/curve.csv",
     log:
         f"<logs>/{FINETUNING}.log",
-    group:
-        training_group
     conda:
         "../../envs/train.yaml"
     threads: training_threads
     resources:
-        gpu=training_gpus,
-        gres=training_gres,
+        gpu=gpus,
         mem_mb=training_memory,
         runtime=training_minutes,
         # Not a parameter: another device is no reason to train again.

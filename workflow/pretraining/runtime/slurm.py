@@ -1,10 +1,10 @@
-"""What a long job does when its Slurm allocation ends before it does: it goes on in the next one.
+"""Slurm: a job requeued before its time limit, and jobs that a dead Snakemake left in the queue.
 
-Shortly before the end the program sends itself an alarm, saves its state and has its own job put
-back into the queue, so that Snakemake sees one job throughout. No signal of Slurm's is used for it:
-one that reaches a job's steps ends the Snakemake that runs in them before the program has saved.
+Shortly before its time limit a program sends itself an alarm, saves its state and requeues its own
+job, so that Snakemake sees one job throughout. Slurm's own signals would end the Snakemake of the
+job before the program has saved.
 
-Jobs of label sources use this in their own interpreters: it imports only the standard library.
+Label workers import this in their own interpreters: standard library only.
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
+from typing import Any
 
-# The longest step, with its validation, and the saving of the state fit into this many seconds.
+# Time for the longest step with its validation, and for saving the state (s).
 MARGIN = 120.0
-# Of a short allocation, this part.
+# Of a short allocation the margin is this fraction.
 SHARE = 0.25
-# Time limits may be changed while a job runs.
+# Time limits may change while a job runs: look again every hour.
 LOOK = 3600.0
 RETRY = 60.0
-ANSWER = 30.0
-# In the environment of jobs that may consist of several programs: their Snakemake run.
-PACKED = "PRETRAINING_PACKED_BY"
+TIMEOUT = 30.0
+QUEUE_LOOK = 10.0
+SHOWN = 5
 
 _saved = False
 
 
 def progress() -> None:
-    """Note that something has been saved which a later process goes on from."""
+    """Note that this process has saved a state to resume from."""
     global _saved
     _saved = True
 
 
 def has_progressed() -> bool:
-    """Return whether this process has saved something."""
+    """Return whether this process has saved a state."""
     return _saved
 
 
 class Watch:
-    """Sends this process SIGALRM shortly before the end of its allocation, if it has one.
+    """Sends SIGALRM to this process shortly before its time limit, if it runs in a Slurm job.
 
-    Only of jobs that Snakemake has submitted, which their comment tells: somebody's own script may
-    have other plans for its last minutes.
+    Only jobs of Snakemake count, known by their comment: a user's own script may plan otherwise.
     """
 
     def __init__(self) -> None:
@@ -55,79 +56,57 @@ class Watch:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def end(self) -> None:
-        """Send nothing any more."""
+        """Send no alarm any more."""
         self._over.set()
 
-    def requeue(self) -> str | None:
-        """Have the job put back into the queue, which ends this process.
-
-        Returns
-        -------
-        str or None
-            Why that could not be done.
-        """
-        # It is Slurm that ends it now.
+    def requeue(self) -> str:
+        """Requeue the job, which ends this process; return why that failed."""
+        # Slurm ends this process now.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if PACKED in os.environ:
-            # Whoever is first ends all programs of the job: the others are to have saved by then.
-            time.sleep(max(self._end - self._margin / 2 - time.monotonic(), 0))
         try:
-            _ask("scontrol", "requeue", str(self.job))
+            _query("scontrol", "requeue", str(self.job))
         except (OSError, subprocess.SubprocessError) as error:
-            if not self._has_been_requeued():
-                return _words(error)
+            return _reason(error)
         time.sleep(MARGIN)
         return "nothing has happened"
 
-    def _has_been_requeued(self) -> bool:
-        """Whether another program of the same job has done it."""
-        try:
-            state = _ask("squeue", "--noheader", "--jobs", str(self.job), "--format", "%T")
-        except (OSError, subprocess.SubprocessError):
-            return False
-        return state.strip() not in ("RUNNING", "")
-
     def _watch(self) -> None:
-        alarm = None
+        end, margin = None, 0.0
         while True:
             try:
                 left = seconds_left(str(self.job))
                 if left is None:
                     return
-                if alarm is None:
-                    self._margin = min(MARGIN, SHARE * left)
-                self._end = time.monotonic() + left
-                alarm = self._end - self._margin
+                if end is None:
+                    margin = min(MARGIN, SHARE * left)
+                end = time.monotonic() + left
             except (OSError, subprocess.SubprocessError):
-                pass  # a controller that does not answer may do so later
-            if alarm is None:
-                pause = RETRY
-            else:
-                pause = min(alarm - time.monotonic(), LOOK)
-                if pause <= 0:
-                    break
+                pass  # the controller may answer later
+            pause = RETRY if end is None else min(end - margin - time.monotonic(), LOOK)
+            if pause <= 0:
+                break
             if self._over.wait(pause):
                 return
         os.kill(os.getpid(), signal.SIGALRM)
 
 
 def slurm_job() -> str | None:
-    """Return the number of the Slurm job that this process belongs to, by which it is requeued."""
+    """Return the number by which this process' Slurm job is requeued; None outside Slurm."""
     if "SLURM_ARRAY_TASK_ID" in os.environ:
-        # The plain number of an array's last task means all of the array.
+        # The plain number of an array's last task means the whole array.
         return "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
     return os.environ.get("SLURM_JOB_ID")
 
 
 def seconds_left(job: str) -> float | None:
-    """Return what is left of a job's time; None if it has no limit, or is not of Snakemake.
+    """Return the time left to a job, s; None if it has no limit or is not Snakemake's.
 
     Raises
     ------
     OSError, subprocess.SubprocessError
         If Slurm does not answer.
     """
-    answer = _ask("squeue", "--noheader", "--jobs", job, "--format", "%L|%k").strip()
+    answer = _query("squeue", "--noheader", "--jobs", job, "--format", "%L|%k").strip()
     left, _, comment = answer.partition("|")
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", left)
     if found is None or not comment.startswith("rule_"):
@@ -136,19 +115,67 @@ def seconds_left(job: str) -> float | None:
     return float(((24 * days + hours) * 60 + minutes) * 60 + seconds)
 
 
-def _ask(*command: str) -> str:
+def stop_after_leftovers(workflow: Any) -> None:
+    """Wait for jobs that an earlier Snakemake left in the queue, then exit; do nothing without any.
+
+    Called when Snakemake has planned its jobs and started none (``onstart``): it knows nothing of
+    the earlier jobs and would submit them again. Started again, it finds their outputs.
+
+    Parameters
+    ----------
+    workflow
+        Snakemake's workflow.
+    """
+    if not workflow.is_main_process or "slurm" not in type(workflow.executor_settings).__module__:
+        return
+    left = queued_jobs()
+    if not left:
+        return
+    listed = [f"{number} ({rule})" for number, (_, rule) in left.items()]
+    more = [f"and {len(left) - SHOWN} more"] if len(left) > SHOWN else []
+    names = sorted({name for name, _ in left.values()})
+    _print(
+        f"Jobs of an earlier Snakemake in the queue: {', '.join(listed[:SHOWN] + more)}. Waiting "
+        "for their end, so that nothing is done twice. To stop them (saved states are kept): "
+        + " && ".join(f"scancel --name={name}" for name in names)
+    )
+    while left.keys() & queued_jobs().keys():
+        time.sleep(QUEUE_LOOK)
+    sys.exit("The jobs of the earlier Snakemake have ended: start Snakemake again")
+
+
+def queued_jobs() -> dict[str, tuple[str, str]]:
+    """Return name and rule of each of Snakemake's jobs of this folder in the queue, by number."""
+    while True:
+        try:
+            answer = _query("squeue", "--noheader", "--me", "--array", "--format=%i|%j|%k|%Z")
+            break
+        except (OSError, subprocess.SubprocessError) as error:
+            _print(f"squeue: {_reason(error)}; asking again")
+            time.sleep(QUEUE_LOOK)
+    jobs = (line.split("|", 3) for line in answer.splitlines())
+    return {
+        number: (name, comment.removeprefix("rule_").partition("_wildcards_")[0])
+        for number, name, comment, folder in jobs
+        if folder == os.getcwd() and comment.startswith("rule_")
+    }
+
+
+def _query(*command: str) -> str:
     process = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=ANSWER,
+        timeout=TIMEOUT,
         check=True,
     )
     return process.stdout
 
 
-def _words(error: Exception) -> str:
-    """Return what Slurm says of a failure, or else the system."""
-    said = (getattr(error, "stderr", None) or "").strip()
-    return said or str(error)
+def _reason(error: Exception) -> str:
+    return (getattr(error, "stderr", None) or "").strip() or str(error)
+
+
+def _print(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -27,7 +27,6 @@ RUNTIME_OPTIONS = (
     "workers",
     "threads",
     "compile",
-    "pack",
 )
 # `compile: auto` compiles work that would take longer without, s. Compiling takes 2 to 6 minutes.
 COMPILE_ABOVE_S = 600.0
@@ -72,8 +71,6 @@ class Training:
     compile
         Whether the steps run as compiled functions, with the same results up to rounding:
         ``always``, ``never``, or ``auto`` (if the steps take longer than `COMPILE_ABOVE_S`).
-    pack
-        Runs that share a GPU; used by the workflow only.
     """
 
     batch_size: int
@@ -92,7 +89,6 @@ class Training:
     workers: int
     threads: int
     compile: str
-    pack: int
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ from pretraining.training.network.graphs import (
     type_names_of,
 )
 from pretraining.training.network.published_weights import copy_parameters
-from pretraining.training.packing import keep, take_back
 from pretraining.training.power import PowerMeter
 from pretraining.training.state import RunState
 
@@ -170,8 +169,6 @@ class Run:
         with Lease(self.request.out / "running.json", self.request.name) as self.lease:
             if self.lease.waited and self._is_done():
                 say(f"{self.request.name}: done by that process")
-            elif take_back(self.request.out, digest(self.identity)):
-                say(f"{self.request.name}: done before, in a job that it shares with others")
             else:
                 self._execute()
 
@@ -334,7 +331,6 @@ class Run:
         )
         self.state.hand_over_log(out / "train.log")
         write_json(out / "metrics.json", metrics)
-        keep(out)
         self.state.remove()
 
     def _errors(

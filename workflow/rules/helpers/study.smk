@@ -40,20 +40,3 @@ def megabytes(first):
         return first * attempt
 
     return memory
-
-
-def share_job(group):
-    """Let Snakemake submit the jobs of a group as one, though none depends on another."""
-    # As --group-components does, which the executor does not hand on to the Snakemake in the job.
-    # It is called when the jobs are known: what is said earlier, the command line overwrites.
-    components = workflow.group_settings.group_components
-    workflow.group_settings.group_components = {**components, group: sys.maxsize}
-    # If one fails, the others have not. No program leaves a part of an output in its place.
-    workflow.execution_settings.keep_incomplete = True
-
-
-def share_gpus(size):
-    """Let the jobs that run here share each GPU: what Snakemake counts is places on them."""
-    limit = workflow.global_resources.get("gpu")
-    if limit is not None and isinstance(limit.value, int):
-        workflow.register_resource("gpu", limit.value * size)

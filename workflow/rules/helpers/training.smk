@@ -1,14 +1,5 @@
 # What the rules of training look up.
 
-# Runs that share a GPU: in one job of the cluster, or side by side on a workstation.
-PACKS = {}
-if config["training"]["pack"] > 1 and workflow.nodes is not None:
-    PACKS = packing.packs(GRID, SECONDS, config["training"]["pack"], packing.APART in os.environ)
-    if workflow.is_main_process:
-        os.environ.setdefault(packing.PACKED, uuid.uuid4().hex)
-elif config["training"]["pack"] > 1:
-    share_gpus(config["training"]["pack"])
-
 
 def run_of(wildcards):
     """Return the run that a training rule's wildcards stand for."""
@@ -54,40 +45,9 @@ def not_in_grid(path):
     sys.exit(f"error: {path}: no experiment has this run; add its sizes and seeds to one")
 
 
-def pack(wildcards):
-    """Return the name of the pack in which a training shares a job of the cluster, or None."""
-    return PACKS.get(grids.run_path(run_of(wildcards), STAND_INS))
-
-
-def training_group(wildcards):
-    """Return the group of a training, to Snakemake."""
-    group = pack(wildcards)
-    if group is not None:
-        share_job(group)
-    return group
-
-
-def forget_packs():
-    """Let go of the copies that trainings keep in case that Snakemake calls them again."""
-    packing.drop_all(Path(config["results"]) / path for path in PACKS)
-
-
 def gpus(wildcards):
-    """Return the number of GPUs that a job asks for: places on them, where runs share one."""
+    """Return the number of GPUs of a job: places on GPUs where runs share them."""
     return int(config["training"]["device"] == "cuda")
-
-
-def training_gpus(wildcards):
-    """Return the number of GPUs of a training; None in a pack, whose GPUs would be added up."""
-    return None if gpus(wildcards) and pack(wildcards) else gpus(wildcards)
-
-
-def training_gres(wildcards):
-    """Return the GPU of a pack; None where the profile's `gpu_model` asks for one of its kind."""
-    if training_gpus(wildcards) is not None:
-        return None
-    overwritten = workflow.resource_settings.overwrite_resources
-    return None if "gpu_model" in overwritten.get(run_of(wildcards).kind, {}) else "gpu:1"
 
 
 def compiling():
