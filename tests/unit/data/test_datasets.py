@@ -18,9 +18,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read, write
 
-from pretraining.data.checks import Filter, nearest_pair
 from pretraining.data.energy_references import fit_elements
+from pretraining.data.geometry import nearest_pair
 from pretraining.data.prepare import prepare
+from pretraining.data.screening import Filter
 from pretraining.data.store import Store
 from pretraining.runtime.errors import UserError
 

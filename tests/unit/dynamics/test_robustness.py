@@ -13,7 +13,7 @@ from ase import Atoms, units
 from ase.build import bulk, graphene
 from ase.io import read, write
 
-from pretraining.data.coordination import FOLDS, LAYERING, fold_counts, layering, neighbours
+from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
 from pretraining.dynamics.settings import Frame, Settings
 from pretraining.dynamics.stability.criteria import CRITERIA, FailureMonitor, Limits
 from pretraining.dynamics.stability.files import COORDINATION, OUTCOME, THERMODYNAMICS

@@ -14,7 +14,7 @@ import yaml
 from ase.build import bulk
 from ase.io import write
 
-from pretraining.data.coordination import FOLDS, LAYERING
+from pretraining.data.geometry import FOLDS, LAYERING
 from pretraining.data.store import Store
 from pretraining.dynamics.stability.start import start_structure
 from pretraining.dynamics.stability.survival import (

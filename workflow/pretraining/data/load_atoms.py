@@ -21,7 +21,7 @@ from load_atoms.database.backend import BaseImporter
 from load_atoms.progress import SilentProgress
 from load_atoms.utils import remove_calculator
 
-from pretraining.data.raw import Raw
+from pretraining.data.readers import Raw
 from pretraining.data.remote import RemoteFile, missing_message, refuse_wrong
 from pretraining.runtime.errors import UserError
 

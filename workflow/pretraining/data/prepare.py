@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pretraining.data.checks import Filter
 from pretraining.data.energy_references import Reference, make_reference
-from pretraining.data.raw import Raw
-from pretraining.data.readers import open_raw
-from pretraining.data.screening import Kept, read_raw
+from pretraining.data.readers import Raw, open_raw
+from pretraining.data.screening import Filter, Kept, read_raw
 from pretraining.data.splits import Split, split_structures
 from pretraining.data.store import Store, StoreWriter
 from pretraining.data.summary import Statistics, Twins, as_markdown

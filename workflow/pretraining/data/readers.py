@@ -1,19 +1,30 @@
-"""Raw structures, one at a time, from load-atoms or from the user's own files."""
+"""Read raw structures one at a time, from load-atoms or from the user's own files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 from ase.io import iread
-from ase.io.formats import UnknownFileTypeError
+from ase.io.formats import UnknownFileTypeError, get_compression, open_with_compression
 
-from pretraining.data.compressed import unpacked
-from pretraining.data.raw import Raw
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256
+
+
+@dataclass
+class Raw:
+    """A raw dataset: its structures, to be iterated over once, their origin and number."""
+
+    frames: Iterable[Atoms]
+    origin: dict[str, Any] = field(default_factory=dict)
+    n: int | None = None
 
 
 def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
@@ -30,7 +41,7 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
     Raises
     ------
     UserError
-        If a file is missing, or is not the expected one.
+        If a file is missing or has another checksum.
     """
     if "load_atoms" in dataset:
         from pretraining.data.load_atoms import open_load_atoms
@@ -65,7 +76,7 @@ def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Ato
     paths
         Files in any format that ASE reads, compressed or not.
     format
-        ASE's name of the format; by default ASE finds out.
+        ASE's name of the format; None: ASE recognises it.
 
     Raises
     ------
@@ -89,3 +100,19 @@ def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Ato
                 f"{path}: structure {n} cannot be read as {format or 'what the name says'} "
                 f"({reason}): repair the file"
             ) from error
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """Unpack a compressed file into a temporary one; yield any other file as it is.
+
+    ASE's readers seek in a file; in a compressed one, seeking back means reading from the start.
+    """
+    if get_compression(str(path))[1] is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.stem
+        with open_with_compression(str(path), "rb") as source, open(plain, "wb") as target:
+            shutil.copyfileobj(source, target)
+        yield plain

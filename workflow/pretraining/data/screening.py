@@ -1,4 +1,8 @@
-"""One pass over raw structures: filter, check, and store those that pass, in their raw order."""
+"""Filter and check raw structures in one pass, and store those that pass in their raw order.
+
+A *filter* of the configuration drops structures and counts them. A *check* finds broken structures
+and stops the preparation.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +15,129 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pretraining.data.checks import (
-    MIN_DISTANCE,
+from pretraining.data.geometry import (
     NEAREST_WITHIN,
-    Filter,
     broken_geometry,
     clash,
     nearest_pair,
-    read_labels,
+    pairs,
 )
-from pretraining.data.raw import Raw
+from pretraining.data.readers import Raw
 from pretraining.data.store_writer import StoreWriter, frame_arrays
 from pretraining.runtime.errors import UserError
 
-# A set with more faults than this has one cause; the rest need not be found.
+MIN_DISTANCE = 0.5
+# The pass ends after so many broken structures: they have one cause.
 MAX_REFUSED = 1000
 SHOWN = 3
 
 
+class Filter:
+    """One entry of a dataset's ``filters``.
+
+    Parameters
+    ----------
+    entry
+        ``{key, include | exclude | min | max}``, ``{neighbours_within: Å}`` (drops a structure in
+        which an atom has no neighbour) or ``{min_cell_edge: Å}`` (of the periodic directions).
+    """
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        self.entry = dict(entry)
+        self.n_dropped = 0
+        self.geometric = "key" not in entry
+
+    def __str__(self) -> str:
+        words = {k: v for k, v in self.entry.items() if k != "key"}
+        text = ", ".join(
+            f"{k} {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in words.items()
+        )
+        return text if self.geometric else f"{self.entry['key']}: {text}"
+
+    def keeps(self, atoms: Atoms) -> bool:
+        """Return whether the structure passes; count it if not.
+
+        Raises
+        ------
+        UserError
+            If the structure has no such entry, or a limit is set on one that is not a number.
+        """
+        kept = self._keeps_geometry(atoms) if self.geometric else self._keeps_value(atoms)
+        self.n_dropped += not kept
+        return kept
+
+    def _keeps_value(self, atoms: Atoms) -> bool:
+        key = self.entry["key"]
+        if key not in atoms.info:
+            known = ", ".join(map(str, atoms.info)) or "none"
+            raise UserError(f"has no entry '{key}' to filter by (it has: {known})")
+        value = atoms.info[key]
+        kept = "include" not in self.entry or _among(value, self.entry["include"])
+        kept = kept and not _among(value, self.entry.get("exclude", ()))
+        if "min" in self.entry or "max" in self.entry:
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                raise UserError(f"'{key}' is {value!r}, not a number to filter by") from None
+            # NaN, a missing number, is in no range.
+            low, high = self.entry.get("min", -np.inf), self.entry.get("max", np.inf)
+            kept = kept and low <= number <= high
+        return kept
+
+    def _keeps_geometry(self, atoms: Atoms) -> bool:
+        kept = True
+        if "neighbours_within" in self.entry:
+            i = pairs(atoms, self.entry["neighbours_within"], "i")
+            kept = len(np.unique(i)) == len(atoms)
+        if "min_cell_edge" in self.entry:
+            edges = atoms.cell.lengths()[atoms.pbc]
+            kept = kept and bool((edges >= self.entry["min_cell_edge"]).all())
+        return kept
+
+
+def _among(value: Any, choices: Sequence[Any]) -> bool:
+    """Return whether `value` is in `choices`; text and number that read the same are equal."""
+    return any(value == choice or str(value) == str(choice) for choice in choices)
+
+
+def read_labels(atoms: Atoms, labels: Mapping[str, str]) -> tuple[float, np.ndarray] | str:
+    """Energy (eV, total) and forces (N, 3) (eV/Å) of a raw structure, or why it has none.
+
+    Parameters
+    ----------
+    atoms
+        Raw structure. ASE's readers move some entries (``energy``, ``forces``) to a calculator:
+        its results are searched as well.
+    labels
+        Names of the ``forces`` and of the ``energy`` or the ``per_atom_energy``, which is summed.
+    """
+    entries = {**(atoms.calc.results if atoms.calc is not None else {}), **atoms.arrays}
+    entries |= atoms.info
+    for key in labels.values():
+        if entries.get(key) is None:
+            known = ", ".join(sorted(map(str, entries.keys() - {"numbers", "positions"})))
+            return f"has no '{key}' (it has: {known or 'no entries'})"
+    try:
+        forces = np.asarray(entries[labels["forces"]], dtype=np.float64)
+        kind = "per_atom_energy" if "per_atom_energy" in labels else "energy"
+        energy = np.asarray(entries[labels[kind]], dtype=np.float64)
+    except (ValueError, TypeError):
+        return "energy or forces are not numbers"
+    if forces.shape != (len(atoms), 3):
+        return f"forces '{labels['forces']}' have the shape {forces.shape}, not ({len(atoms)}, 3)"
+    shape = (len(atoms),) if kind == "per_atom_energy" else ()
+    if energy.shape != shape and not (shape == () and energy.shape == (1,)):
+        return f"{kind} '{labels[kind]}' has the shape {energy.shape}, not {shape}"
+    if not np.isfinite(energy).all():
+        return f"{kind} '{labels[kind]}' is not finite"
+    if not np.isfinite(forces).all():
+        return f"forces '{labels['forces']}' are not finite"
+    return float(energy.sum()), forces
+
+
 @dataclass
 class Kept:
-    """What is known of the structures that passed, by their number in the temporary store."""
+    """Entries of the structures that passed, by their number in the temporary store."""
 
     n_raw: int = 0
     n_excluded: int = 0
@@ -102,11 +208,7 @@ def read_raw(
                 if split.get(key) is not None:
                     values.append(_required(atoms, split[key], index, f"split.{key}"))
             kept.n_own_unused += split.get("key") is None and "split" in atoms.info
-        if refused and writer.n == 0 and len({reason for _, reason in refused}) == 1:
-            # The configuration is at fault, not the file.
-            raise UserError(f"none of the structures is usable: each one {refused[0][1]}")
-        if refused:
-            _refuse(refused)
+        _refuse(refused, writer.n)
         _check_count(kept.n_raw, dataset)
         beyond = sorted(i for i in excluded if i >= kept.n_raw)
         if beyond:
@@ -174,8 +276,13 @@ def _check_count(n: int | None, dataset: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse(refused: Sequence[tuple[int, str]]) -> None:
-    """List all broken structures in the log and end with the first few."""
+def _refuse(refused: Sequence[tuple[int, str]], n_stored: int) -> None:
+    """List all broken structures in the log and raise an error with the first few."""
+    if not refused:
+        return
+    if n_stored == 0 and len({reason for _, reason in refused}) == 1:
+        # The configuration is at fault, not the file.
+        raise UserError(f"none of the structures is usable: each one {refused[0][1]}")
     for index, reason in refused:
         print(f"refused: structure {index} {reason}", file=sys.stderr)
     first = "; ".join(f"structure {index} {reason}" for index, reason in refused[:SHOWN])

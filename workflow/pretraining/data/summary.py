@@ -7,18 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_masses, chemical_symbols
-from ase.units import _amu
+from ase.data import chemical_symbols
 
-# From atomic mass units an Å³ to g/cm³.
-DENSITY = _amu * 1e3 / 1e-24
-
-
-def density(numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> float | None:
-    """Mass density of a structure that is periodic in all directions, g/cm³; else None."""
-    if not pbc.all():
-        return None
-    return float(atomic_masses[numbers].sum() / abs(np.linalg.det(cell)) * DENSITY)
+from pretraining.data.geometry import density
 
 
 class Statistics:

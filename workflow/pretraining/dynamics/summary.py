@@ -10,7 +10,7 @@ import pandas as pd
 from ase import Atoms
 from ase.io import read
 
-from pretraining.data.coordination import neighbours
+from pretraining.data.geometry import neighbours
 from pretraining.runtime.errors import UserError, whole
 from pretraining.runtime.tables import markdown_table
 

@@ -37,7 +37,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import _amu
 
-from pretraining.data.coordination import neighbours
+from pretraining.data.geometry import neighbours
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError, remake

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.colors import to_rgb
 
-from pretraining.data.coordination import TOP, neighbours
+from pretraining.data.geometry import TOP, neighbours
 
 # Title, smallest and largest number of neighbours, colour. Dark greys are what carbon should be.
 CLASSES = (

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pretraining.data.coordination import FOLDS, LAYERING
+from pretraining.data.geometry import FOLDS, LAYERING
 from pretraining.dynamics.stability.survival import read_counts, survival_curves
 from pretraining.figures.snapshots import CLASSES, draw_structure
 from pretraining.figures.style import CYCLE, DIRECT_COLOUR, TEXT_WIDTH, house_style

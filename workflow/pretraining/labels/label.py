@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
-from pretraining.data.compressed import unpacked
+from pretraining.data.readers import unpacked
 from pretraining.labels.evaluate import fingerprint, identity, reason_of
 from pretraining.labels.journal import Journal
 from pretraining.labels.pool import Outcome, evaluate_all

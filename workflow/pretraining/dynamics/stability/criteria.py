@@ -15,7 +15,7 @@ import numpy as np
 from ase import units
 from ase.neighborlist import neighbor_list
 
-from pretraining.data.coordination import TOP, fold_counts, neighbours
+from pretraining.data.geometry import TOP, fold_counts, neighbours
 from pretraining.dynamics.settings import Frame, Settings
 from pretraining.study.generation import Stage
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pretraining.data.coordination import FOLDS, LAYERING, fold_counts, layering, neighbours
+from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
 from pretraining.dynamics.recorder import LOG_COLUMNS, Recorder
 from pretraining.dynamics.settings import Frame
 from pretraining.runtime.files import write_atomically, write_json

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pretraining.data.coordination import FOLDS, LAYERING, SPACINGS
+from pretraining.data.geometry import FOLDS, LAYERING, SPACINGS
 from pretraining.runtime.errors import UserError, whole
 from pretraining.runtime.tables import markdown_table
 
