@@ -18,3 +18,7 @@ def test_text_is_aligned_left_and_numbers_right():
         "| –        |       – |       3 |",
     ]
     assert "| source" in markdown(table[:0])
+    assert markdown(table, columns={"error": ("RMSE", ".0f")}).splitlines()[2:] == [
+        "|     12 |",
+        "|      – |",
+    ]

@@ -127,16 +127,20 @@ def write_csv(path: str | Path, table: pd.DataFrame, floats: str = "%.10g") -> N
 
 
 def markdown(
-    table: pd.DataFrame, formats: Mapping[str, str] | None = None, missing: str = "–"
+    table: pd.DataFrame,
+    formats: Mapping[str, str] | None = None,
+    *,
+    columns: Mapping[str, tuple[str, str]] | None = None,
+    missing: str = "–",
 ) -> str:
     """A table in Markdown, text aligned left and numbers right.
 
     Parameters
     ----------
-    table
-        Columns are named as their heads.
     formats
         Format of a column's cells, such as ``.1f``; ``>`` aligns ready-made text right.
+    columns
+        The columns to print, each with its head and format; None prints all under their names.
     missing
         Stands for None and NaN.
 
@@ -148,6 +152,9 @@ def markdown(
     | ACE      |    12.3 |
     <BLANKLINE>
     """
+    if columns is not None:
+        formats = {head: form for head, form in columns.values() if form}
+        table = table[list(columns)].set_axis([head for head, _ in columns.values()], axis=1)
     formats = formats or {}
     right = [name in formats or is_numeric_dtype(table[name]) for name in table]
     cells = {
