@@ -99,7 +99,7 @@ def test_repeats_are_labelled_once_and_have_their_labels(labelled):
     alone = json.loads(reference.read_text())
     with Store(folder / SET) as joined:
         assert joined.n_train == N_PRE
-        assert (joined.twins != np.arange(len(joined))).any()
+        assert (joined.duplicate_of != np.arange(len(joined))).any()
         for atoms in joined:
             bare = atoms.copy()
             bare.calc = EMT()

@@ -39,7 +39,7 @@ def main() -> None:
         for file in source.get("files", []):
             file.update(args.addresses.get(file["path"], {}))
     items = study_items(config)
-    files = {item: remote_files(config, item, ROOT) for item in items}
+    files = {item: remote_files(config, item) for item in items}
     for item in items:
         print(f"{item.replace('~', ' ')}:\n{listing(files[item])}")
     print(f"total: {total([file for item in items for file in files[item]], ROOT)}", flush=True)

@@ -486,7 +486,7 @@ def test_structures_in_two_parts_are_noted(case: Case) -> None:
     frames[order[1]] = frames[order[2]].copy()  # both train
     notes = case.prepare(frames)["notes"]
     assert notes == [
-        "2 structures repeat an earlier one: labelled only once",
+        "2 structures repeat an earlier one; one label each",
         "1 structures of the train part are also in the test part",
     ]
 

@@ -1,4 +1,4 @@
-"""Datasets of load-atoms: from its raw files and from its cache, never from the network."""
+"""Datasets of load-atoms from its raw files, never from the network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 from ase.io import write
-from load_atoms.atoms_dataset import InMemoryAtomsDataset, LmdbAtomsDataset
-from load_atoms.database import DatabaseEntry
 from load_atoms.utils import generate_checksum
 
 from pretraining.data.load_atoms import LOAD_ATOMS_ROOT
@@ -37,23 +35,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def entry(name: str, form: str) -> DatabaseEntry:
-    return DatabaseEntry(
-        name=name,
-        year=2023,
-        description="made for a test",
-        category="Potential Fitting",
-        license="MIT",
-        format=form,
-    )
-
-
-def put_entry(root: Path, name: str, form: str = "memory") -> None:
+def put_entry(root: Path, name: str) -> None:
     path = root / LOAD_ATOMS_ROOT / "database-entries" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        f"name: {name}\nyear: 2017\ndescription: test\ncategory: Potential Fitting\n"
-        f"license: MIT\nformat: {form}\n"
+        f"name: {name}\nyear: 2017\ndescription: test\ncategory: Potential Fitting\nlicense: MIT\n"
     )
 
 
@@ -122,7 +108,7 @@ def test_a_file_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_archive_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from load_atoms.database.importers import c_synth_23m
 
-    put_entry(tmp_path, "C-SYNTH-23M", "lmdb")
+    put_entry(tmp_path, "C-SYNTH-23M")
     path = tmp_path / LOAD_ATOMS_ROOT / "raw-downloads/C-SYNTH-23M/carbon-data-v1.0.zip"
     path.parent.mkdir(parents=True)
     for number in range(3):
@@ -164,41 +150,13 @@ def check_c_gap_17(root: Path) -> None:
         assert energy == pytest.approx(-307.0 + 2 * 148.314002)
 
 
-@pytest.mark.parametrize("form", ["memory", "lmdb"])
-def test_structures_from_the_cache(
-    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Large sets lie in an LMDB file, whose structures are read-only."""
-    root = tmp_path / LOAD_ATOMS_ROOT
-    put_entry(tmp_path, "C-SYNTH-23M", form)
-    kind, suffix = (LmdbAtomsDataset, "lmdb") if form == "lmdb" else (InMemoryAtomsDataset, "pkl")
-    made = frames()
-    for i, atoms in enumerate(made):
-        atoms.info["time"] = i
-    kind.save(root / f"C-SYNTH-23M.{suffix}", made, entry("C-SYNTH-23M", form))
-    monkeypatch.setattr("pretraining.data.load_atoms.SLICE", 7)
-    dataset = {
-        "load_atoms": "C-SYNTH-23M",
-        "filters": [{"key": "time", "min": 10}],
-        "keep": ["time"],
-    }
-    prepare({"datasets": {"a": dataset}}, "a", tmp_path, tmp_path / "a.h5")
-    with Store(tmp_path / "a.h5") as store:
-        assert sorted(store.column("index")) == list(range(10, 30))
-        assert not store.has_labels
+def test_a_file_that_load_atoms_cannot_read(tmp_path, monkeypatch) -> None:
+    from load_atoms.database.importers import c_gap_17
 
-
-def test_a_cache_with_another_number_of_structures(tmp_path: Path) -> None:
     put_entry(tmp_path, "C-GAP-17")
-    path = tmp_path / LOAD_ATOMS_ROOT / "C-GAP-17.pkl"
-    InMemoryAtomsDataset.save(path, frames(), entry("C-GAP-17", "memory"))
-    dataset = {"load_atoms": "C-GAP-17", "structures": 4530}
-    with pytest.raises(UserError, match="30 raw structures, but the configuration expects 4,530"):
-        prepare({"datasets": {"a": dataset}}, "a", tmp_path, tmp_path / "a.h5")
-
-
-def test_a_broken_cache(tmp_path: Path) -> None:
-    put_entry(tmp_path, "C-GAP-17")
-    (tmp_path / LOAD_ATOMS_ROOT / "C-GAP-17.pkl").write_bytes(b"cut short")
-    with pytest.raises(UserError, match="cannot read its files of C-GAP-17 .UnpicklingError"):
-        open_raw({"load_atoms": "C-GAP-17"}, tmp_path)
+    path = tmp_path / LOAD_ATOMS_ROOT / "raw-downloads/C-GAP-17/C-GAP-17.extxyz"
+    path.parent.mkdir(parents=True)
+    path.write_text("cut short")
+    accept(monkeypatch, c_gap_17.Importer, path)
+    with pytest.raises(UserError, match="load-atoms cannot read its files of C-GAP-17"):
+        list(open_raw({"load_atoms": "C-GAP-17"}, tmp_path).frames)

@@ -80,7 +80,7 @@ def test_subsets_are_nested_prefixes(tmp_path: Path) -> None:
         assert [a.info["index"] for a in store.subset("val")] == [0, 10, 20]
         assert [a.info["index"] for a in store.subset("train", 2)] == [80, 90]
         assert list(store.indices("train", 4))[:2] == list(store.indices("train", 2))
-        with pytest.raises(UserError, match="12 train structures, 13 were asked for"):
+        with pytest.raises(UserError, match="12 train structures, not the 13 needed"):
             store.indices("train", 13)
         with pytest.raises(UserError, match="no group 'dev'"):
             store.indices("dev")

@@ -92,7 +92,7 @@ def test_chunks_are_the_set_without_labels(store: Store, tmp_path: Path) -> None
         ("test", 5, 13, "no chunk 'test': it is 'eval' or a number"),
         ("00003", 5, 13, "no chunk '00003' of 5 structures in the first 13"),
         ("00000", 0, 13, "no chunk '00000' of 0 structures"),
-        ("00000", 5, 14, "has 13 train structures, 14 were asked for"),
+        ("00000", 5, 14, "has 13 train structures, not the 14 needed"),
     ],
 )
 def test_no_such_chunk(store: Store, chunk: str, size: int, last: int, message: str) -> None:
@@ -312,7 +312,7 @@ def cut_and_label(store: Store, folder: Path, size: int, error: int | None = Non
 
 
 def test_a_repeated_structure_is_labelled_once(repeating: Store, tmp_path: Path) -> None:
-    assert repeating.twins.tolist() == TWINS
+    assert repeating.duplicate_of.tolist() == TWINS
     files = cut_and_label(repeating, tmp_path, size=2)
     cut = [[atoms.info["index"] for atoms in read(f, ":", format="extxyz")] for f in files]
     # Chunks are rows 4-5, 6-7, … without repeats; rows 8-9 are all repeats.

@@ -487,7 +487,7 @@ def test_a_set_without_a_test_part_has_no_test_errors(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 41}, "has 30 train structures, 41 were asked for"),
+        ({"n": 41}, "has 30 train structures, not the 41 needed"),
         ({"n": 0}, "--n: at least one structure"),
         ({"kind": "finetune"}, "--initial: needed for a fine-tuning"),
         ({"initial": "x.ckpt"}, "--initial: needed for a fine-tuning, and for nothing else"),

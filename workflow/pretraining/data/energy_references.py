@@ -1,8 +1,7 @@
-"""What is subtracted from a dataset's energies, by atom.
+"""Energy references: the energies per atom that are subtracted from a dataset's energies.
 
-Fits see the training pool only, never the validation or test set. The pool is the same for every
-training size, so a reference that is fitted knows more structures than a small training set has;
-the summary says on how many it was fitted.
+Fits use the training pool only, never the validation or test set. The pool is the same for every
+training size: a fitted reference uses more structures than a small training set has.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from pretraining.runtime.errors import UserError
 
-KINDS = ("none", "given", "source", "least_squares", "median_shift")
-
 
 @dataclass
 class Reference:
@@ -28,15 +25,15 @@ class Reference:
     Attributes
     ----------
     kind
-        One of :data:`KINDS`.
+        ``none``, ``given``, ``source``, ``least_squares`` or ``median_shift``.
     energies
         eV by element.
     n_fitted
-        Number of structures of the training pool that it was fitted to; None if it was not fitted.
+        Number of structures of the training pool in the fit; None without a fit.
     source
         Label source that computed it.
     note
-        What a reader should know about a fit.
+        Caveat of a fit.
     """
 
     kind: str
@@ -54,7 +51,7 @@ class Reference:
         return float(sum(self.energies[chemical_symbols[z]] * int(n) for z, n in terms))
 
     def as_dict(self) -> dict[str, Any]:
-        """What the summary and the provenance say."""
+        """Return the entries that are set, for summary and provenance."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
@@ -64,20 +61,20 @@ def make_reference(
     pool: Iterable[tuple[np.ndarray, float]],
     source_file: Path | None = None,
 ) -> Reference:
-    """Make the energy reference that the configuration asks for.
+    """Make the energy reference of a dataset.
 
     Parameters
     ----------
     entry
-        The dataset's ``energy_reference``: one of ``{none: true}``, ``{given: {C: -148.3}}``,
-        ``{source: NAME}``, ``{least_squares: true}``, ``{median_shift: true}``.
+        The dataset's ``energy_reference``: ``{none: true}``, ``{given: {C: -148.3}}``,
+        ``{source: NAME}``, ``{least_squares: true}`` or ``{median_shift: true}``.
     elements
         Elements of the dataset.
     pool
-        Atomic numbers and total energy (eV) of each structure of the training pool; only read for
+        Atomic numbers and total energy (eV) of each structure of the training pool; read only for
         the two fits.
     source_file
-        JSON file of isolated-atom energies by element, as the label source computed them.
+        JSON file of the label source's isolated-atom energies by element.
 
     Raises
     ------
@@ -90,7 +87,7 @@ def make_reference(
     if kind == "source":
         if source_file is None:
             raise UserError(
-                f"the energy reference is to come from the source '{entry[kind]}': give its "
+                f"the energy reference is that of the source '{entry[kind]}': give its "
                 "reference.json with --reference-from"
             )
         reference = Reference(kind, _read_energies(source_file), source=entry[kind])
@@ -103,7 +100,7 @@ def make_reference(
 
 
 def fit_elements(pool: Iterable[tuple[np.ndarray, float]]) -> Reference:
-    """Fit an energy an element to the total energies of the pool, by least squares."""
+    """Fit one energy per element to the total energies of the pool, by least squares."""
     rows = list(pool)
     present = sorted({int(z) for numbers, _ in rows for z in numbers})
     counts = np.array([[np.count_nonzero(numbers == z) for z in present] for numbers, _ in rows])
@@ -111,15 +108,15 @@ def fit_elements(pool: Iterable[tuple[np.ndarray, float]]) -> Reference:
     note = None
     if rank < len(present):
         note = (
-            f"only {rank} combination(s) of {len(present)} elements vary in the pool: the sum over "
-            "a structure means something, an element's own energy does not"
+            f"only {rank} combination(s) of {len(present)} elements vary in the pool: only the sum "
+            "over a structure is meaningful, not the energy of an element"
         )
     by_element = {chemical_symbols[z]: float(e) for z, e in zip(present, energies, strict=True)}
     return Reference("least_squares", by_element, n_fitted=len(rows), note=note)
 
 
 def fit_shift(pool: Iterable[tuple[np.ndarray, float]], elements: Iterable[str]) -> Reference:
-    """Take the median energy an atom of the pool as the energy of every element's atom."""
+    """Use the median energy per atom of the pool as the energy of every element's atom."""
     per_atom = [energy / len(numbers) for numbers, energy in pool]
     shift = float(np.median(per_atom))
     return Reference("median_shift", dict.fromkeys(elements, shift), n_fitted=len(per_atom))

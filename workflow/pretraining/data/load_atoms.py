@@ -1,8 +1,7 @@
-"""Datasets of load-atoms, read from files that were retrieved: nothing here uses the network.
+"""Read datasets of load-atoms from retrieved files, without a network.
 
-load-atoms says which raw files a dataset consists of and turns them into structures. Its download
-(which cannot resume) and its import into a cache (which holds a large set in memory) are not used;
-a cache that it made elsewhere is.
+load-atoms lists the raw files of a dataset and turns them into structures. Its download (which
+cannot resume) and its cache (made in memory) are not used.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import lmdb
 from ase import Atoms
-from load_atoms.atoms_dataset import InMemoryAtomsDataset, LmdbAtomsDataset
 from load_atoms.database import DatabaseEntry
 from load_atoms.database.backend import BaseImporter
 from load_atoms.progress import SilentProgress
@@ -26,20 +23,17 @@ from pretraining.data.remote import RemoteFile, missing_message, refuse_wrong
 from pretraining.runtime.errors import UserError
 
 LOAD_ATOMS_ROOT = Path("resources") / "load-atoms"
-# load-atoms gives no sizes. That of C-SYNTH-23M is of its repository, compressed; those of the
-# other two follow from their numbers of atoms, at a hundred bytes each.
+# load-atoms gives no sizes. The first is its repository's; the others are 100 bytes an atom.
 ESTIMATED_BYTES = {
     "carbon-data-v1.0.zip": 560_000_000,
     "C-GAP-17.extxyz": 31_000_000,
     "C-GAP-20U.xyz": 43_000_000,
 }
 ENTRY_BYTES = 2_000
-# Structures read from a cache before it is opened anew: what is mapped of it counts as memory.
-SLICE = 1_000
 
 
 def raw_files(name: str) -> list[RemoteFile]:
-    """Return the files of a dataset: load-atoms' description of it, and the raw data.
+    """Return the files of a dataset: load-atoms' description and the raw data.
 
     Raises
     ------
@@ -63,12 +57,6 @@ def raw_files(name: str) -> list[RemoteFile]:
     return files
 
 
-def cache_of(name: str, root: Path) -> Path | None:
-    """Return load-atoms' own cache of a dataset, if there is one."""
-    found = [root / LOAD_ATOMS_ROOT / f"{name}.{suffix}" for suffix in ("lmdb", "pkl")]
-    return next((path for path in found if path.exists()), None)
-
-
 def open_load_atoms(name: str, root: Path) -> Raw:
     """Open a dataset of load-atoms.
 
@@ -77,27 +65,19 @@ def open_load_atoms(name: str, root: Path) -> Raw:
     UserError
         If a file is missing, wrong or cannot be read.
     """
-    cache = cache_of(name, root)
-    entry, *files = raw_files(name)
-    needed = [entry] if cache else [entry, *files]
-    missing = [(file, "not in place") for file in needed if not (root / file.path).exists()]
+    files = raw_files(name)
+    missing = [(file, "not in place") for file in files if not (root / file.path).exists()]
     if missing:
         message = missing_message(f"load-atoms' {name}", missing)
         raise UserError(f"{message}; `snakemake retrieve -R retrieve_files` downloads them")
+    entry, *data = files
     with _reading(name):
         about = DatabaseEntry.from_yaml_file(root / entry.path)
-    origin = {"load_atoms": name, "license": about.license, "citation": about.citation}
     print(f"load-atoms: {name} ({about.license})", flush=True)
-    if cache is None:
-        for file in files:
-            refuse_wrong(f"load-atoms' {name}", file, root / file.path)
-        return Raw(_imported(name, root), origin)
-    with _reading(name):
-        if cache.suffix == ".pkl":
-            frames = InMemoryAtomsDataset.load(cache)
-            return Raw(frames, origin, n=len(frames))
-        dataset = LmdbAtomsDataset(cache)
-    return Raw(_sliced(cache, dataset), origin, n=len(dataset))
+    for file in data:
+        refuse_wrong(f"load-atoms' {name}", file, root / file.path)
+    origin = {"load_atoms": name, "license": about.license, "citation": about.citation}
+    return Raw(_imported(name, root), origin)
 
 
 def _importer(name: str) -> type[BaseImporter]:
@@ -123,8 +103,8 @@ def _imported(name: str, root: Path) -> Iterator[Atoms]:
     """Read structures from the raw files with load-atoms' importer, a few at a time."""
     importer = _importer(name)
     folder = root / _raw_folder(name, importer)
-    # An importer unpacks archives beside them, and takes what an interrupted one left for whole:
-    # here it does so in a folder that does not outlive this process.
+    # An importer unpacks archives beside them, and later accepts incomplete leftovers: a temporary
+    # folder avoids both.
     with _reading(name), tempfile.TemporaryDirectory(prefix=".unpacked-", dir=folder) as scratch:
         for file in importer.files_to_download():
             (Path(scratch) / file.local_name).symlink_to((folder / file.local_name).resolve())
@@ -133,27 +113,9 @@ def _imported(name: str, root: Path) -> Iterator[Atoms]:
             yield atoms
 
 
-def _sliced(cache: Path, dataset: LmdbAtomsDataset) -> Iterator[Atoms]:
-    """Read structures from an LMDB cache, so that little of it is mapped at any time."""
-    with _reading(cache.stem):
-        for i in range(len(dataset)):
-            if i % SLICE == 0:
-                _close(dataset)
-                dataset.env = lmdb.open(str(cache), readonly=True, lock=False)
-                dataset.txn = dataset.env.begin()
-            yield dataset[i]
-        _close(dataset)
-
-
-def _close(dataset: LmdbAtomsDataset) -> None:
-    # load-atoms' own way fails with today's lmdb.
-    dataset.txn.abort()
-    dataset.env.close()
-
-
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn whatever load-atoms stumbles over into one line."""
+    """Turn any error of load-atoms into one line."""
     try:
         yield
     except Exception as error:

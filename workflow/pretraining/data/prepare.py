@@ -1,8 +1,7 @@
-"""From raw structures to a prepared set: filter, check, split, reference, store.
+"""Prepare a dataset: filter, check, split, subtract the energy reference, store.
 
-The raw structures are read once, one at a time, into a temporary store; when all are known to be
-fit, they are copied in their final order. Memory holds one structure and a few numbers for each of
-the others.
+The raw structures are read once, one at a time, into a temporary store. If none is broken, they are
+copied in their final order. Memory holds one structure, and a few numbers of each.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pretraining.data.readers import Raw, open_raw
 from pretraining.data.screening import Filter, Kept, read_raw
 from pretraining.data.splits import Split, split_structures
 from pretraining.data.store import Store, StoreWriter
-from pretraining.data.summary import Statistics, Twins, as_markdown
+from pretraining.data.summary import Duplicates, Statistics, as_markdown
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_json, write_text
 
@@ -46,11 +45,11 @@ def prepare(
     out
         Store to write.
     summary
-        JSON summary to write; a page beside it has the suffix ``.md``.
+        JSON summary to write, with a page beside it (suffix ``.md``).
     sizes
-        Training sizes that the set must be able to give.
+        Training sizes that the training pool must allow.
     source_reference
-        Isolated-atom energies of the label source that the energy reference names (JSON).
+        JSON file of isolated-atom energies of the energy reference's label source.
 
     Returns
     -------
@@ -60,7 +59,7 @@ def prepare(
     Raises
     ------
     UserError
-        In one line that names the dataset, and the structure or file at fault.
+        Naming the dataset, and the structure or file at fault.
     """
     if name not in config["datasets"]:
         known = ", ".join(config["datasets"])
@@ -101,7 +100,7 @@ def _write(
     sizes: Sequence[int],
     source_reference: Path | None,
 ) -> dict[str, Any]:
-    """Split, refer the energies, write the final store and sum it up."""
+    """Split, subtract the energy reference, write the final store and summarise it."""
     split = dataset.get("split", {})
     parts = split_structures(len(store), split, kept.own or None, kept.groups or None)
     _check_sizes(parts, sizes)
@@ -114,7 +113,7 @@ def _write(
             source_reference,
         )
     groups = {group: Statistics() for group in ("val", "test", "train", "all")}
-    twins = Twins()
+    duplicates = Duplicates()
     provenance = {
         "dataset": name,
         "origin": raw.origin,
@@ -127,7 +126,7 @@ def _write(
                 row = store.arrays(i)
                 if store.has_labels:
                     row["energy"] = row["energy"] - reference.of(row["numbers"])
-                twins.add(writer.add_arrays(row, store.info(i)), group)
+                duplicates.add(writer.add_arrays(row, store.info(i)), group)
                 for statistics in (groups[group], groups["all"]):
                     statistics.add(row, kept.nearest[i], kept.config_types[i])
         checksum = writer.finish(len(parts.val), len(parts.test), provenance)
@@ -145,7 +144,7 @@ def _write(
             "test": len(parts.test),
             "train": len(parts.train),
         },
-        "notes": _notes(kept, groups["all"], reference, twins),
+        "notes": _notes(kept, groups["all"], reference, duplicates),
         "labelled": store.has_labels,
         "energy_reference": reference.as_dict(),
         "groups": {group: statistics.as_dict() for group, statistics in groups.items()},
@@ -157,25 +156,29 @@ def _check_sizes(parts: Split, sizes: Sequence[int]) -> None:
     if too_large:
         raise UserError(
             f"the training pool has {len(parts.train):,} structures, but the sizes "
-            f"{', '.join(f'{size:,}' for size in too_large)} are asked for: lower them, or give "
-            "more structures"
+            f"{', '.join(f'{size:,}' for size in too_large)} are needed: lower them, or give more "
+            "structures"
         )
 
 
-def _notes(kept: Kept, everything: Statistics, reference: Reference, twins: Twins) -> list[str]:
-    """What a reader of the summary should know and might not expect."""
+def _notes(
+    kept: Kept, everything: Statistics, reference: Reference, duplicates: Duplicates
+) -> list[str]:
+    """Return remarks on what a reader of the summary might not expect."""
     notes = []
     if kept.n_own_unused:
         notes.append(
-            f"{kept.n_own_unused:,} structures have an entry 'split' of their own, which is not "
-            "used: split.key is not set"
+            f"{kept.n_own_unused:,} structures have an entry 'split' that is not used: split.key "
+            "is not set"
         )
     if len(everything.periodic) > 1:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(everything.periodic.items()))
         notes.append(f"periodic and non-periodic structures are mixed: {kinds}")
-    if twins.repeated:
-        notes.append(f"{twins.repeated:,} structures repeat an earlier one: labelled only once")
-    for (first, second), n in sorted(twins.across.items()):
+    if duplicates.repeated:
+        notes.append(
+            f"{duplicates.repeated:,} structures repeat an earlier one: labelled only once"
+        )
+    for (first, second), n in sorted(duplicates.across.items()):
         notes.append(f"{n:,} structures of the {second} part are also in the {first} part")
     if reference.note is not None:
         notes.append(f"energy reference: {reference.note}")

@@ -65,9 +65,7 @@ def _entry(config: Mapping[str, Any], item: str) -> Mapping[str, Any]:
     return config[f"{kind}s"][name]
 
 
-def remote_files(
-    config: Mapping[str, Any], item: str, root: Path | None = None
-) -> list[RemoteFile]:
+def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
     """Return the files of a dataset, of a source or of published weights.
 
     Parameters
@@ -76,8 +74,6 @@ def remote_files(
         Configuration, or its view with this item.
     item
         Name as in :func:`study_items`.
-    root
-        The repository's root. A dataset in load-atoms' own cache there needs no raw files.
 
     Raises
     ------
@@ -87,10 +83,9 @@ def remote_files(
     entry = _entry(config, item)
     if "load_atoms" in entry:
         # A heavy import, not needed by a study of the user's own files.
-        from pretraining.data.load_atoms import cache_of, raw_files
+        from pretraining.data.load_atoms import raw_files
 
-        files = raw_files(entry["load_atoms"])
-        return files[:1] if root and cache_of(entry["load_atoms"], root) else files
+        return raw_files(entry["load_atoms"])
     if "url" in entry:
         path = "file" if item.startswith("weights~") else "path"
         paths, urls, hashes = (_as_list(entry.get(key)) for key in (path, "url", "sha256"))

@@ -1,14 +1,14 @@
-"""Which structures are for validation, testing and training.
+"""Split structures into validation, test and training parts.
 
-One permutation decides, the same for every training seed. Training on *n* structures means the
-first *n* of the training pool, so that training sets are nested.
+One permutation decides, the same for every training seed. Training sets are nested: training on *n*
+structures means the first *n* of the training pool.
 
-- The set's own test part, where it is used, is taken as it stands and the rest is permuted;
-  else all *n* structures are permuted and the last ``min(1000, n // 10)`` are the test set.
-- Of the *m* structures that are left, in that same order, the last ``min(100, m // 10)`` are the
-  validation set. (*m*, not *n*: the published runs counted what is left.)
-- Split by trajectory, whole trajectories are dealt out in a permuted order until the test set, then
-  the validation set, is at least that large; the training pool mixes the remaining ones.
+- All *n* structures are permuted, and the last ``min(1000, n // 10)`` are the test set. A test part
+  of the set's own is used as it is, and the rest is permuted.
+- Of the *m* structures left, in the same order, the last ``min(100, m // 10)`` are the validation
+  set. (*m*, not *n*, as in the published runs.)
+- Split by trajectory, whole trajectories in a permuted order form the test set, then the validation
+  set, until each is at least that large; the training pool mixes the remaining ones.
 
 Source: Gardner, Baker, Deringer (2023) and the code that made its data sets.
 """
@@ -29,7 +29,7 @@ SEED = 42
 
 @dataclass(frozen=True)
 class Split:
-    """Positions of the structures of each group, in the order in which they are used."""
+    """Positions of the structures of each part, in their order of use."""
 
     val: np.ndarray
     test: np.ndarray
@@ -42,24 +42,24 @@ def split_structures(
     own: Sequence[Any] | None = None,
     groups: Sequence[Any] | None = None,
 ) -> Split:
-    """Deal `n` structures out to validation, test and training.
+    """Split `n` structures into validation, test and training parts.
 
     Parameters
     ----------
     n
         Number of structures, after filters.
     split
-        The dataset's ``split`` of the configuration: ``seed``, ``test`` and ``val`` (values of
+        The dataset's ``split`` in the configuration: ``seed``, ``test`` and ``val`` (values of
         `own`), ``fraction``, ``max_test``, ``max_val``, ``n_test``, ``n_val``.
     own
-        Part that the set itself assigns to each structure.
+        Part of each structure in the set's own split.
     groups
         Trajectory of each structure.
 
     Raises
     ------
     UserError
-        If a part would be empty, values are not understood, or a trajectory is cut.
+        If a part would be empty, a value of `own` is unknown, or a trajectory is cut.
     """
     rng = np.random.RandomState(split.get("seed", SEED))
     if own is None:
@@ -84,7 +84,7 @@ def _deal(
     groups: Sequence[Any] | None,
     test: np.ndarray | None = None,
 ) -> Split:
-    """Deal out the positions `rest`: all of a set, or all but the `test` part it came with."""
+    """Split the positions `rest`: all of a set, or all but its own `test` part."""
     if groups is not None:
         return _deal_groups(rng, rest, split, groups, test)
     rest = rest[rng.permutation(len(rest))]
@@ -95,8 +95,8 @@ def _deal(
 
 
 def _cut(values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut off the last `n` values; ``values[:-n]`` would go wrong for none."""
-    cut = max(0, len(values) - n)
+    """Cut off the last `n` values."""
+    cut = max(0, len(values) - n)  # values[:-n] would be wrong for n = 0
     return values[:cut], values[cut:]
 
 

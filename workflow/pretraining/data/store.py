@@ -1,9 +1,9 @@
-"""An indexed file of structures: one HDF5 file a prepared set, read a frame at a time.
+"""Indexed HDF5 file of structures: one a prepared set, read one structure at a time.
 
-Structures of different size lie end to end ("ragged") in flat arrays, and ``ptr`` says where each
-begins, so that opening a set of 23 million atoms costs a megabyte and reading one structure, or the
-first *n*, does not touch the rest. The order is validation, test, then the training pool: the
-training set of size *n* is the first *n* of the pool, whatever the seed.
+Structures of different size lie end to end ("ragged") in flat arrays, and ``ptr`` holds where each
+begins: opening a set of 23 million atoms costs a megabyte, and reading one structure, or the first
+*n*, does not touch the rest. The order is validation, test, training pool. The training set of size
+*n* is the first *n* of the pool, whatever the seed.
 
 Layout (N atoms in n structures)::
 
@@ -13,7 +13,7 @@ Layout (N atoms in n structures)::
     /cell       (n, 3, 3) float64   Å, rows are the lattice vectors
     /pbc        (n, 3) bool
     /index      (n,) int64          position of the structure in the raw dataset
-    /twin       (n,) int64          first row with the same structure, atom for atom
+    /duplicate_of (n,) int64        first row with the same structure, atom for atom
     /energy     (n,) float64        eV a structure, relative to the energy reference (labelled sets)
     /forces     (N, 3) float64      eV/Å (labelled sets)
     /info/NAME  (n,)                numbers or text carried along from the raw dataset
@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ GROUPS = ("val", "test", "train")
 
 
 class Store:
-    """Read a store; use it as a context manager, or keep it open for as long as it is needed.
+    """A store open for reading; also a context manager.
 
-    A store may be pickled and may cross a fork (data-loading workers): each process opens the file
-    for itself.
+    It may be pickled and may cross a fork (data-loading workers): each process opens the file for
+    itself.
 
     Raises
     ------
@@ -68,7 +69,6 @@ class Store:
         self.ptr: np.ndarray = self._file["ptr"][:]
         self.info_names: tuple[str, ...] = tuple(self._file["info"]) if "info" in self._file else ()
         self._columns: dict[str, np.ndarray] = {}
-        self._twins: np.ndarray | None = None
 
     @staticmethod
     def write(
@@ -80,10 +80,10 @@ class Store:
         has_labels: bool | None = None,
         info: Sequence[str] = (),
     ) -> str:
-        """Write structures, in the order val, test, train, and return the content's checksum.
+        """Write structures in the order val, test, train; return the content's checksum.
 
-        `frames` is consumed one structure at a time. Without `has_labels`, the first structure
-        decides. `info` names the entries of ``atoms.info`` to carry along.
+        `frames` is consumed one structure at a time. If `has_labels` is None, the first structure
+        decides. `info` names the entries of ``atoms.info`` to keep.
         """
         frames = iter(frames)
         first = next(frames, None)
@@ -112,9 +112,9 @@ class Store:
         self._datasets: dict[str, h5py.Dataset] = {}
 
     def _dataset(self, name: str) -> h5py.Dataset:
-        """Dataset `name`, of a file that this very process has opened.
+        """Dataset `name` of a file that this process opened.
 
-        Handles are kept, because a dataset's cache of chunks lives only as long as its handle.
+        Handles are kept: a dataset's cache of chunks lives only as long as its handle.
         """
         if self._pid != os.getpid():
             self._open()
@@ -149,12 +149,10 @@ class Store:
         """Number of atoms of each structure, shape (n,)."""
         return np.diff(self.ptr)
 
-    @property
-    def twins(self) -> np.ndarray:
-        """First row with the same structure as each row, shape (n,); its own, if there is none."""
-        if self._twins is None:
-            self._twins = self._file["twin"][:] if "twin" in self._file else np.arange(len(self))
-        return self._twins
+    @cached_property
+    def duplicate_of(self) -> np.ndarray:
+        """First row with the same structure as each row, shape (n,); its own row if unique."""
+        return self._file["duplicate_of"][:]
 
     def indices(self, group: str, n: int | None = None) -> range:
         """Row numbers of a group, or of its first `n` structures.
@@ -170,15 +168,15 @@ class Store:
         start = sum(sizes[name] for name in GROUPS[: GROUPS.index(group)])
         if n is not None and not 0 <= n <= sizes[group]:
             raise UserError(
-                f"{self.path} has {sizes[group]} {group} structures, {n} were asked for"
+                f"{self.path} has {sizes[group]} {group} structures, not the {n} needed"
             )
         return range(start, start + (sizes[group] if n is None else n))
 
     def arrays(self, i: int) -> dict[str, np.ndarray]:
-        """Arrays of structure `i`: numbers, positions, cell, pbc, index and, if labelled, labels.
+        """Arrays of structure `i`, in the units of the file's layout.
 
-        Shapes are those of the file's layout for one structure: ``numbers`` (N,), ``positions`` and
-        ``forces`` (N, 3), ``cell`` (3, 3), ``pbc`` (3,), ``energy`` and ``index`` scalars.
+        ``numbers`` (N,), ``positions`` (N, 3), ``cell`` (3, 3), ``pbc`` (3,), scalar ``index`` and,
+        if labelled, ``forces`` (N, 3) and scalar ``energy``.
         """
         i = self._row(i)
         atoms = slice(int(self.ptr[i]), int(self.ptr[i + 1]))
@@ -189,20 +187,20 @@ class Store:
         }
 
     def info(self, i: int) -> dict[str, Any]:
-        """Entries carried along with structure `i` (those it has), and its raw ``index``."""
+        """Kept info entries of structure `i` (those it has), and its raw ``index``."""
         i = self._row(i)
         for name in self.info_names:
             if name not in self._columns:
-                # A number a structure: reading one of them costs the system as much as thousands.
+                # Reading one value costs as much as reading thousands.
                 self._columns[name] = self._dataset(f"info/{name}")[:]
         entries = {name: _value(self._columns[name][i]) for name in self.info_names}
         entries = {name: value for name, value in entries.items() if value is not None}
         return {"index": int(self._dataset("index")[i])} | entries
 
     def column(self, name: str, group: str | None = None, n: int | None = None) -> np.ndarray:
-        """One value a structure: ``energy`` (eV), ``index``, ``cell``, ``pbc`` or an info entry.
+        """``energy`` (eV), ``index``, ``cell``, ``pbc`` or an info entry of all structures.
 
-        Text comes back as an array of `str` objects; a missing value is NaN or an empty string.
+        Text is an array of `str` objects; a missing value is NaN or an empty string.
         """
         dataset = self._dataset(name if name in FRAME_ARRAYS else f"info/{name}")
         rows = range(len(self)) if group is None else self.indices(group, n)

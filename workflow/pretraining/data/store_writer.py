@@ -1,4 +1,4 @@
-"""Write the file of structures that :mod:`.store` reads (and whose layout it tells)."""
+"""Write a store; :mod:`.store` reads it and documents its layout."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pretraining.runtime.files import move_into_place, room_for
 
 FORMAT = "structures-1"
 
-# name: (shape of a row, type, rows of a chunk). Chunks are small, since a random frame reads whole
-# chunks, and not compressed, since coordinates hardly compress.
+# name: (shape of a row, type, rows of a chunk). Chunks are small, since reading a structure reads
+# whole chunks, and not compressed, since coordinates hardly compress.
 ATOM_ARRAYS: dict[str, tuple[tuple[int, ...], Any, int]] = {
     "numbers": ((), np.uint8, 16384),
     "positions": ((3,), np.float64, 2048),
@@ -33,26 +33,26 @@ FRAME_ARRAYS: dict[str, tuple[tuple[int, ...], Any, int]] = {
 }
 LABELS = ("energy", "forces")
 _BUFFERED_ATOMS = 100_000
-# Beyond its content a file has chunks that are not full, and tables of where they are.
+# Bytes of a file beyond its content: chunks that are not full, and their index.
 _OVERHEAD = 2**20
 
 
 def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.ndarray]:
-    """Turn a structure into the arrays of one row of the store.
+    """Return the arrays of one row of the store.
 
     Parameters
     ----------
     atoms
-        Structure; with `has_labels`, its calculator holds `energy` (eV, total) and `forces` (eV/Å).
+        Structure.
     has_labels
-        Whether labels are wanted.
+        Whether to take `energy` (eV, total) and `forces` (eV/Å) from its calculator.
     index
         Position in the raw dataset.
 
     Raises
     ------
     UserError
-        If a label is missing or of the wrong shape.
+        If a label is missing or has the wrong shape.
     """
     row = {
         "numbers": np.asarray(atoms.numbers, dtype=np.uint8),
@@ -77,16 +77,16 @@ def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.nda
 
 
 class StoreWriter:
-    """Write a store frame by frame; the file appears, whole, when :meth:`finish` has been called.
+    """Write a store structure by structure; :meth:`finish` moves the whole file into place.
 
     Parameters
     ----------
     path
-        Where the store goes. It is written beside it first and moved into place.
+        Store to write.
     has_labels
-        Whether every structure carries an energy and forces.
+        Whether every structure has an energy and forces.
     info
-        Names of the ``atoms.info`` entries to carry along.
+        Names of the ``atoms.info`` entries to keep.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class StoreWriter:
         self._columns: dict[str, list[Any]] = {name: [] for name in info}
         self._ptr = [0]
         self._first: dict[bytes, int] = {}
-        self._twins: list[int] = []
+        self._duplicate_of: list[int] = []
         self._file: h5py.File | None = None
         self._datasets: dict[str, h5py.Dataset] = {}
         self._hashes: dict[str, Any] = {}
@@ -117,9 +117,9 @@ class StoreWriter:
         try:
             with room_for(self.path):
                 self._tmp.touch()
-                self._set_aside(0)
+                self._reserve(0)
                 self._file = h5py.File(self._tmp, "w")
-                self._set_aside(0)
+                self._reserve(0)
         except UserError:
             self._tmp.unlink(missing_ok=True)
             raise
@@ -129,7 +129,7 @@ class StoreWriter:
             self._datasets[name] = self._file.create_dataset(
                 name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(chunk, *shape)
             )
-            # One digest an array, so that the checksum does not depend on the buffer's size.
+            # One digest an array: the checksum does not depend on the buffer's size.
             self._hashes[name] = hashlib.sha256()
             self._buffer[name] = []
         return self
@@ -145,11 +145,11 @@ class StoreWriter:
         Returns
         -------
         int
-            Row of the first structure that is the same, atom for atom: its own, if it is new.
+            First row with the same structure, atom for atom; its own row if it is new.
         """
         info = info or {}
-        twin = self._first.setdefault(_identity(row), self.n)
-        self._twins.append(twin)
+        first = self._first.setdefault(_identity(row), self.n)
+        self._duplicate_of.append(first)
         for name, values in self._columns.items():
             values.append(info.get(name))
         for name, rows in self._buffer.items():
@@ -160,7 +160,7 @@ class StoreWriter:
         if self._buffered >= _BUFFERED_ATOMS:
             with room_for(self.path):
                 self._flush()
-        return twin
+        return first
 
     def finish(self, n_val: int, n_test: int, provenance: dict[str, Any] | None = None) -> str:
         """Close the file and move it into place.
@@ -170,7 +170,7 @@ class StoreWriter:
         n_val, n_test
             The first `n_val` structures are the validation set, the next `n_test` the test set.
         provenance
-            Whatever describes where the set comes from; must be JSON.
+            Origin and settings of the set, as JSON values.
 
         Returns
         -------
@@ -192,14 +192,16 @@ class StoreWriter:
 
     def _finish(self, n_val: int, n_test: int, provenance: dict[str, Any]) -> str:
         self._flush()
-        # Numbers, and text of which HDF5 keeps a pointer besides.
+        # 8 bytes a number; HDF5 stores text with a pointer.
         texts = (str(v) for values in self._columns.values() for v in values)
-        self._set_aside(16 * len(self._ptr) + sum(64 + 4 * len(text) for text in texts))
+        self._reserve(16 * len(self._ptr) + sum(64 + 4 * len(text) for text in texts))
         self._store("ptr", np.asarray(self._ptr, dtype=np.int64))
         for name, values in self._columns.items():
             self._store(f"info/{name}", _column(values))
         # Not part of the checksum: it follows from the rest.
-        self._file.create_dataset("twin", data=np.asarray(self._twins, dtype=np.int64))
+        self._file.create_dataset(
+            "duplicate_of", data=np.asarray(self._duplicate_of, dtype=np.int64)
+        )
         checksum = hashlib.sha256(f"{FORMAT} {n_val} {n_test}".encode())
         for name in sorted(self._hashes):
             checksum.update(f" {name} {self._hashes[name].hexdigest()}".encode())
@@ -214,7 +216,7 @@ class StoreWriter:
         )
         self._file.close()
         with h5py.File(self._tmp, "r+"):
-            pass  # gives back what was set aside and not needed
+            pass  # frees the reserved space that is left
         move_into_place(self._tmp, self.path)
         self._written = True
         return checksum.hexdigest()
@@ -224,15 +226,15 @@ class StoreWriter:
             self._file.close()
             self._tmp.unlink(missing_ok=True)
 
-    def _set_aside(self, size: int) -> None:
-        """Have the disk keep room for so many bytes more: without it HDF5 would crash."""
+    def _reserve(self, size: int) -> None:
+        """Reserve `size` more bytes on the disk: HDF5 crashes on a full one."""
         end = self._file.id.get_filesize() if self._file else 0
         with open(self._tmp, "r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, end + size + _OVERHEAD)
             os.fsync(handle.fileno())
 
     def _flush(self) -> None:
-        self._set_aside(sum(row.nbytes for rows in self._buffer.values() for row in rows))
+        self._reserve(sum(row.nbytes for rows in self._buffer.values() for row in rows))
         for name, rows in self._buffer.items():
             if not rows:
                 continue
@@ -256,7 +258,7 @@ class StoreWriter:
 
 
 def _identity(row: dict[str, np.ndarray]) -> bytes:
-    """Digest of all that a label depends on: elements, positions, cell, periodic directions."""
+    """Digest of the elements, positions, cell and periodic directions, which decide the labels."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("numbers", "positions", "cell", "pbc"):
         digest.update(np.ascontiguousarray(row[name]).tobytes())
@@ -264,7 +266,7 @@ def _identity(row: dict[str, np.ndarray]) -> bytes:
 
 
 def _column(values: list[Any]) -> np.ndarray:
-    """Turn info entries into one array: of numbers if all are (missing: NaN), else of text."""
+    """Turn info entries into an array: of numbers if all are (missing: NaN), else of text."""
     present = [value for value in values if value is not None]
     if present and all(isinstance(value, bool | np.bool_) for value in present):
         kind: type = bool

@@ -1,4 +1,4 @@
-"""What a prepared set contains, as numbers and as a page."""
+"""Statistics of a prepared set, as numbers and as a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretraining.data.geometry import density
 
 
 class Statistics:
-    """Running statistics of a group of structures; keeps a few numbers a structure, no atoms."""
+    """Running statistics of a group of structures; stores a few numbers per structure."""
 
     def __init__(self) -> None:
         self.elements: Counter[int] = Counter()
@@ -34,9 +34,9 @@ class Statistics:
         Parameters
         ----------
         row
-            Its arrays, as in the store, labels (relative to the energy reference) included.
+            Its arrays in the store, with labels (relative to the energy reference) if it has them.
         nearest
-            Shortest distance between two atoms, Å, if it was found.
+            Shortest distance between two atoms, Å, if known.
         config_type
             Its kind, if the set names one.
         """
@@ -59,7 +59,7 @@ class Statistics:
             self._largest = max(self._largest, float(norms.max()))
 
     def as_dict(self) -> dict[str, Any]:
-        """The statistics, in eV, Å and g/cm³; what does not exist is left out."""
+        """Return the statistics that exist, in eV, Å and g/cm³."""
         atoms = sum(self._sizes)
         out: dict[str, Any] = {"structures": len(self._sizes), "atoms": atoms}
         if not self._sizes:
@@ -90,25 +90,24 @@ class Statistics:
         return out
 
 
-class Twins:
-    """Counts structures that are in a set more than once, atom for atom."""
+class Duplicates:
+    """Counts structures that occur more than once in a set, atom for atom."""
 
     def __init__(self) -> None:
         self.across: Counter[tuple[str, str]] = Counter()
         self.repeated = 0
         self._groups: list[str] = []
 
-    def add(self, twin: int, group: str) -> None:
-        """Count the next structure of the set, whose first twin is in the row `twin`."""
+    def add(self, row: int, group: str) -> None:
+        """Count the next structure of the set; `row` is the first row with the same structure."""
         self._groups.append(group)
-        first = self._groups[twin]
-        self.repeated += twin < len(self._groups) - 1
-        if first != group:
-            self.across[first, group] += 1
+        self.repeated += row < len(self._groups) - 1
+        if self._groups[row] != group:
+            self.across[self._groups[row], group] += 1
 
 
 def as_markdown(summary: Mapping[str, Any]) -> str:
-    """Turn the summary of a prepared set into a page."""
+    """Return the summary of a prepared set as a page of Markdown."""
     counts = summary["counts"]
     lines = [f"# {summary['title']}", ""]
     lines += [f"{counts['raw']:,} raw structures, {counts['kept']:,} kept.", ""]

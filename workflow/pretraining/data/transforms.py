@@ -1,9 +1,8 @@
-"""Alchemical transforms: turn a structure of one element into one of another.
+"""Alchemical transforms: turn labelled structures of one element into those of another.
 
-Structures that carry labels of one element become pre-training data of another: elements are
-renamed and lengths multiplied, while the labels stay. Forces are then no longer minus the gradient
-of the energy; `scale_forces` divides them by the scale and makes them so again. `energy_shift` adds
-a constant an atom, for labels whose zero of energy is not that of the target.
+Elements are renamed and lengths multiplied, while the labels stay. Forces are then no longer minus
+the gradient of the energy, unless `scale_forces` divides them by the scale. `energy_shift` adds a
+constant per atom, for labels whose energy zero differs from the target's.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from ase.data import atomic_numbers
 
 from pretraining.runtime.errors import UserError
 
-KEYS = ("elements", "scale", "scale_forces", "energy_shift", "cutoff")
-
 
 @dataclass(frozen=True)
 class Transform:
@@ -27,13 +24,13 @@ class Transform:
     Attributes
     ----------
     elements
-        Chemical symbols by the symbols that they replace.
+        New chemical symbols by the old ones.
     scale
         Factor of the cell and the positions.
     scale_forces
         Whether forces are divided by `scale`.
     energy_shift
-        Energy in eV that is added for each atom of an element, by the symbol after renaming.
+        Energy in eV added per atom, by the symbol after renaming.
     cutoff
         Cut-off of a network that trains on these structures, Å; None: the network's own.
     """
@@ -52,34 +49,19 @@ class Transform:
         Raises
         ------
         UserError
-            If there is no such transform, or one of its entries means nothing.
+            If there is no such transform, or it names an unknown element.
         """
-        transforms = {"none": {}, **(transforms or {})}
+        transforms = {"none": {}, **transforms}
         if name not in transforms:
             raise UserError(f"no transform {name!r}: `transforms` has {', '.join(transforms)}")
-        options = dict(transforms[name] or {})
-        for key in options:
-            if key not in KEYS:
-                raise UserError(f"transforms.{name}.{key}: unknown; known are {', '.join(KEYS)}")
-        elements = dict(options.get("elements") or {})
-        shift = {symbol: float(e) for symbol, e in (options.get("energy_shift") or {}).items()}
-        symbols = {"elements": (*elements, *elements.values()), "energy_shift": shift}
-        for key, named in symbols.items():
+        options = dict(transforms[name])
+        elements = options.get("elements", {})
+        symbols = {"elements": (*elements, *elements.values())}
+        for key, named in (symbols | {"energy_shift": options.get("energy_shift", {})}).items():
             for symbol in named:
                 if symbol not in atomic_numbers:
                     raise UserError(f"transforms.{name}.{key}: {symbol!r} is not an element")
-        scale = float(options.get("scale", 1.0))
-        if not scale > 0:
-            raise UserError(f"transforms.{name}.scale: must be positive, not {scale}")
-        cutoff = options.get("cutoff")
-        return cls(
-            name=name,
-            elements=elements,
-            scale=scale,
-            scale_forces=bool(options.get("scale_forces", False)),
-            energy_shift=shift,
-            cutoff=None if cutoff is None else float(cutoff),
-        )
+        return cls(name, **options)
 
     def apply(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Transform a structure given as arrays (those of :meth:`.Store.arrays`).

@@ -189,7 +189,7 @@ def choose(store: Store, sample: Mapping[str, Any], seed: int) -> dict[int, np.n
             raise UserError(f"{store.path} carries no '{key}': add it to the dataset's `keep`")
         rows = rows[np.isin(store.column(key)[rows], values)]
         what += f" with {key} {', '.join(map(str, values))}"
-    rows = rows[np.sort(np.unique(store.twins[rows], return_index=True)[1])]
+    rows = rows[np.sort(np.unique(store.duplicate_of[rows], return_index=True)[1])]
     rng = np.random.default_rng(seed)
     rows = np.sort(_draw(rng, rows, sample.get("structures"), f"{what} has {{}} structures"))
     owners = np.repeat(rows, store.n_atoms[rows])

@@ -69,7 +69,7 @@ def write_chunk(store: Store, rows: range, out: Path) -> int:
     int
         Number of structures: those that repeat an earlier one of the set are left out.
     """
-    frames = [store[i] for i in rows if store.twins[i] == i]
+    frames = [store[i] for i in rows if store.duplicate_of[i] == i]
     for atoms in frames:
         atoms.calc = None
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[
             for n, atoms in enumerate(read_files([path], "extxyz")):
                 where = f"{path}: structure {n}"
                 for row in rows:
-                    if store.twins[row] == row:
+                    if store.duplicate_of[row] == row:
                         break
                     yield repeats.label(row)
                 else:
@@ -148,9 +148,9 @@ class Repeats:
     """
 
     def __init__(self, store: Store) -> None:
-        self._twins = store.twins
-        repeats = np.flatnonzero(self._twins != np.arange(len(store)))
-        self._wanted = set(self._twins[repeats].tolist())
+        self._duplicate_of = store.duplicate_of
+        repeats = np.flatnonzero(self._duplicate_of != np.arange(len(store)))
+        self._wanted = set(self._duplicate_of[repeats].tolist())
         self._labels: dict[int, tuple[Label, int, int]] = {}
 
     def __enter__(self) -> Repeats:
@@ -170,11 +170,11 @@ class Repeats:
 
     def known(self, row: int) -> bool:
         """Whether a row repeats one whose label is kept."""
-        return int(self._twins[row]) in self._labels
+        return int(self._duplicate_of[row]) in self._labels
 
     def label(self, row: int) -> Label:
         """Label of a row, from the first with its structure."""
-        label, start, size = self._labels[int(self._twins[row])]
+        label, start, size = self._labels[int(self._duplicate_of[row])]
         if label.error is not None:
             return replace(label, row=row)
         self._file.seek(start)
