@@ -3,10 +3,9 @@
     python benchmarks/labelling.py --config config/demo.yaml \\
         --structures resources/demo/synthetic.extxyz --sources lcbop_lammps:400 dft:2
 
-`workflow/scripts/label.py` labels the first COUNT structures, with each number of processes; the
-time that it takes for one structure a process is subtracted as start-up. The second table assumes
-that a core does as much on many as on those measured, and an atom costs as much in a larger cell,
-which is not so for DFT.
+`workflow/scripts/label.py` labels the first COUNT structures with each number of processes. The
+time for one structure a process is subtracted as start-up. The second table assumes that pace
+grows with the cores and that an atom costs the same in a larger cell, which DFT does not fulfil.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ import time
 from pathlib import Path
 
 from ase.io import read, write
+
+from pretraining.study.sources import load_source
 
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = ROOT / "workflow" / "scripts" / "label.py"
@@ -36,10 +37,15 @@ class Bench:
         self.frames = read(structures, ":")
         self.folder = folder
 
+    def command(self, source: str) -> list:
+        """Start of the command line, with the source's interpreter."""
+        python = load_source(self.config, source).python or sys.executable
+        return [python, LABEL, "--config", self.config, "--source", source]
+
     def label(self, source: str, frames: list, *options: str) -> float:
         """Wall time (s) of labelling `frames`."""
         write(self.folder / "in.extxyz", frames, format="extxyz")
-        command = [sys.executable, LABEL, "--config", self.config, "--source", source]
+        command = self.command(source)
         command += ["--structures", self.folder / "in.extxyz", *options]
         started = time.perf_counter()
         done = subprocess.run(
@@ -58,7 +64,7 @@ class Bench:
         frames = self.frames[:count]
         reference = self.folder / "reference.json"
         elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
-        command = [sys.executable, LABEL, "--config", self.config, "--source", source]
+        command = self.command(source)
         command += ["--elements", *elements, "--write-reference", reference]
         subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
         options = ("--reference", str(reference), "--processes", str(processes))

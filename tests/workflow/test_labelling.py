@@ -34,6 +34,9 @@ CONFIG = {
             "kind": "empirical",
             "elements": ["Cu"],
             "calculator": "ase.calculators.emt.EMT",
+            # EMT takes any argument.
+            "kwargs": {"model_dir": "resources/model"},
+            "neutral_kwargs": {"txt": "emt.log"},
             "files": [{"path": "resources/emt.txt", "url": "https://host.invalid/emt.txt"}],
         },
         # Nothing uses it, so that its interpreter need not be there.
@@ -82,6 +85,9 @@ def labelled(checkout):
         frames[-1].info["part"] = "test" if i < 3 else "train"
     ase.io.write(checkout.folder / "resources" / "cu.extxyz", frames)
     (checkout.folder / "resources" / "emt.txt").write_text("parameters")
+    for name in ("model", "model-2"):
+        (checkout.folder / "resources" / name).mkdir()
+        (checkout.folder / "resources" / name / "weights.bin").write_text("1 2 3")
     write_config(checkout.folder)
     options = ["--configfile", "config/copper.yaml", "--cores", "2"]
     checkout.snakemake(*options, "--set-threads", "label=2", "--", SET)
@@ -120,7 +126,9 @@ def test_repeats_are_labelled_once_and_have_their_labels(labelled):
         ({"time_limit": 10, "on_error": "skip", "title": "new", "install": "in ASE"}, 0),
         ({"python": "python3", "env": "envs/gap.yaml"}, 0),
         ({"files": [{"path": "resources/emt.txt", "url": "https://elsewhere.invalid/e"}]}, 0),
+        ({"neutral_kwargs": {"txt": "elsewhere.log", "label": "run"}}, 0),
         ({"kwargs": {"asap_cutoff": True}}, 4),
+        ({"kwargs": {"model_dir": "resources/model-2"}}, 4),
     ],
 )
 def test_what_makes_labels_again(labelled, change, again):
@@ -129,6 +137,20 @@ def test_what_makes_labels_again(labelled, change, again):
         assert would_run(labelled, "label") == again
     finally:
         write_config(labelled.folder)
+
+
+def test_a_changed_model_makes_labels_again(labelled):
+    """A folder that an argument names counts with its content, from the isolated atoms on."""
+    how = labelled.folder / CHUNKS / "eval.provenance.json"
+    before = json.loads(how.read_text())["parameter_files_sha256"]
+    assert list(before) == ["model"]
+    (labelled.folder / "resources/model/weights.bin").write_text("1 2 4")
+    assert would_run(labelled, "isolated_atoms") == 1
+    labelled.snakemake("--configfile", "config/copper.yaml", "--cores", "2", "--", SET)
+    assert json.loads(how.read_text())["parameter_files_sha256"] != before
+    assert would_run(labelled, "label") == 0
+    (labelled.folder / "resources/model/.cache").write_text("hidden files are none of it")
+    assert would_run(labelled, "label") == 0
 
 
 def test_an_interpreter_that_is_not_there_matters_when_it_is_used(labelled):

@@ -38,9 +38,9 @@ from pretraining.study.queries import (
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
 from pretraining.runtime.slurm import stop_after_leftovers
-from pretraining.study.views import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
+from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, settings_part
 from pretraining.study.settings import RUNTIME_OPTIONS, COMPILE_ABOVE_S
-from pretraining.study.sources import relative_to
+from pretraining.study.sources import Source, parameter_files, relative_to
 
 try:
     # Snakemake keeps the last of two equal keys without a word.

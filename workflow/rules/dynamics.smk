@@ -19,13 +19,15 @@ rule generate:
     resources:
         mem_mb=megabytes(4000),
         runtime=trajectory_minutes,
-        # Not a parameter: another interpreter, say, is no reason to make a trajectory again.
-        conduct=driver_conduct,
+        # Not parameters: another interpreter or time limit is no reason to make it again.
+        python=driver_python,
+        options=driver_options,
     params:
         options=trajectory_options,
+        contents=driver_contents,
     shell:
-        "python {input.script} --config {input.settings} {params.options} "
-        "--conduct {resources.conduct:q} --reference {input.reference} --out {output.frames} "
+        "{resources.python:q} {input.script} --config {input.settings} {params.options} "
+        "--runtime {resources.options:q} --reference {input.reference} --out {output.frames} "
         "--log {output.log} "
         "2>&1 | tee {log}"
 

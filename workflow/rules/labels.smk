@@ -19,13 +19,16 @@ rule isolated_atoms:
     resources:
         mem_mb=megabytes(4000),
         runtime=minutes(60),
-        # Not a parameter: another time limit, say, is no reason to label again.
-        conduct=label_conduct,
+        # Not parameters: another interpreter or time limit is no reason to label again.
+        python=source_python,
+        options=source_options,
     params:
         elements=source_elements,
+        # Not in the command: labels are made again when a file changes that an argument names.
+        contents=source_contents,
     shell:
-        "python {input.script} --config {input.settings} --source {wildcards.source} "
-        "--conduct {resources.conduct:q} --elements {params.elements} "
+        "{resources.python:q} {input.script} --config {input.settings} --source {wildcards.source} "
+        "--runtime {resources.options:q} --elements {params.elements} "
         "--write-reference {output} 2>&1 | tee {log}"
 
 
@@ -71,11 +74,14 @@ rule label:
     resources:
         mem_mb=label_memory,
         runtime=label_minutes,
-        # Not a parameter: another time limit, say, is no reason to label again.
-        conduct=label_conduct,
+        # Not parameters: another interpreter or time limit is no reason to label again.
+        python=source_python,
+        options=source_options,
+    params:
+        contents=source_contents,
     shell:
-        "python {input.script} --config {input.settings} --source {wildcards.source} "
-        "--conduct {resources.conduct:q} --processes {threads} --reference {input.reference} "
+        "{resources.python:q} {input.script} --config {input.settings} --source {wildcards.source} "
+        "--runtime {resources.options:q} --processes {threads} --reference {input.reference} "
         "--structures {input.structures} --allow-empty --out {output.labels} "
         "--provenance {output.provenance} 2>&1 | tee {log}"
 
@@ -163,6 +169,7 @@ rule check_source:
         runtime=check_minutes,
     params:
         attempt=check_attempt,
+        contents=source_contents,
     shell:
         "python {input.script} --config {input.settings} --source {wildcards.source} "
         "--attempt '{params.attempt}' --out {output} 2>&1 | tee {log}"

@@ -1,4 +1,4 @@
-"""Check a label source on a few structures: whether it is installed, and what it says of them.
+"""Check a label source on a few structures: whether it is installed, its energies and forces.
 
 A source that is missing, crashes or hangs is a result, not an error.
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.labels.check.run import FAILED, NOT_INSTALLED, check_source, unavailable
-from pretraining.labels.interpreter import hand_over
 from pretraining.runtime.cli import run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
@@ -35,10 +34,11 @@ def arguments() -> argparse.Namespace:
 
 
 def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
-    """Run the check in a process of its own, so that whatever ends that one does not end this."""
+    """Run the check in a process of the source's interpreter, which it may crash or hang."""
     partial = args.out.with_name(f".{args.out.name}.inside")
     partial.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--config", args.config, "--source", source.name]
+    python = source.python or sys.executable
+    command = [python, __file__, "--config", args.config, "--source", source.name]
     try:
         done = subprocess.run(
             [*map(str, command), "--inside", "--out", str(partial)],
@@ -47,6 +47,8 @@ def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
             errors="replace",
             timeout=limit,
         )
+    except FileNotFoundError:
+        return unavailable(source, NOT_INSTALLED, f"no interpreter '{python}' here")
     except subprocess.TimeoutExpired:
         return unavailable(source, FAILED, f"not finished after {limit:.0f} s")
     sys.stderr.write(done.stderr)
@@ -57,7 +59,7 @@ def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
     if done.returncode < 0:
         return unavailable(source, FAILED, f"ended by signal {-done.returncode}")
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    # An interpreter that is not there, or has none of numpy, ASE and PyYAML.
+    # The second: an interpreter without numpy, ASE or PyYAML.
     missing = last.startswith(("error: ", "ModuleNotFoundError"))
     reason = last.removeprefix(f"error: source '{source.name}': ")
     return unavailable(source, NOT_INSTALLED if missing else FAILED, reason)
@@ -79,7 +81,6 @@ def main() -> None:
         result["attempt"] = args.attempt
         print(f"{source.name}: {result['status']}: {result['reason'] or 'evaluated'}")
     else:
-        hand_over(source)
         result = check_source(source, entry["kind"], entry["elements"], settings)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1) + "\n"

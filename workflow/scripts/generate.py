@@ -12,14 +12,13 @@ import yaml
 
 from pretraining.dynamics.generate import Request, generate
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS
-from pretraining.labels.interpreter import hand_over
 from pretraining.labels.label import read_reference
 from pretraining.runtime.cli import run
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.runtime.yaml_file import read_yaml
 from pretraining.study.generation import Trajectory
-from pretraining.study.sources import load_source
+from pretraining.study.sources import check_interpreter, load_source
 
 
 def main() -> int:
@@ -28,10 +27,11 @@ def main() -> int:
         "--config", type=Path, required=True, help="YAML: the protocol under 'generate', 'sources'"
     )
     parser.add_argument(
+        "--runtime",
         "--conduct",
         type=yaml.safe_load,
         default={},
-        help="YAML, such as '{python: /usr/bin/python3}', in place of what the source says",
+        help="YAML, such as '{neutral_kwargs: {}}': runtime options that replace the source's",
     )
     parser.add_argument("--density", type=float, required=True, help="g/cm³")
     parser.add_argument("--anneal", type=float, help="anneal temperature, K")
@@ -44,8 +44,8 @@ def main() -> int:
     parser.add_argument("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS)
     args = parser.parse_args()
     protocol = read_yaml(args.config, "generate")["generate"]
-    source = load_source(args.config, protocol["source"], args.conduct)
-    hand_over(source)
+    source = load_source(args.config, protocol["source"], args.runtime)
+    check_interpreter(source)
     request = Request(
         source=source,
         reference=read_reference(args.reference),

@@ -11,14 +11,13 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.labels.interpreter import hand_over
-from pretraining.labels.isolated_atoms import isolated_energies
+from pretraining.labels.evaluate import isolated_energies
 from pretraining.labels.label import label, read_reference, read_structures
 from pretraining.runtime.cli import run
 from pretraining.runtime.files import write_json
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.stop import Interrupted, StopRequest, say
-from pretraining.study.sources import Source, load_source
+from pretraining.study.sources import Source, check_interpreter, load_source
 
 
 def arguments() -> argparse.Namespace:
@@ -30,10 +29,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--allow-empty", action="store_true", help="an empty file is no fault")
     parser.add_argument("--out", type=Path, help="extended XYZ to write")
     parser.add_argument(
+        "--runtime",
         "--conduct",
         type=yaml.safe_load,
         default={},
-        help="YAML, such as '{time_limit: 60}': how to label, in place of what the source says",
+        help="YAML, such as '{time_limit: 60}': runtime options that replace the source's",
     )
     parser.add_argument("--processes", type=int, default=1, help="structures at once (1)")
     parser.add_argument("--reference", type=Path, help="JSON of isolated-atom energies to use")
@@ -73,8 +73,8 @@ def make_labels(args: argparse.Namespace, source: Source) -> None:
 
 def main() -> int:
     args = arguments()
-    source = load_source(args.config, args.source, args.conduct)
-    hand_over(source)
+    source = load_source(args.config, args.source, args.runtime)
+    check_interpreter(source)
     with StopRequest() as stop:
         try:
             with Lease(running(args.out or args.write_reference), source.name):

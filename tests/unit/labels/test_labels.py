@@ -22,9 +22,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from interpreters import interpreter
-from pretraining.labels import isolated_atoms as isolated
-from pretraining.labels.evaluate import VACUUM, Evaluator, make_calculator
-from pretraining.labels.isolated_atoms import isolated_energies
+from pretraining.labels import evaluate as evaluation
+from pretraining.labels.evaluate import VACUUM, Evaluator, isolated_energies, make_calculator
 from pretraining.labels.label import label, read_structures
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.errors import UserError
@@ -169,6 +168,20 @@ def test_an_interpreter_that_is_not_there(tmp_path):
     assert done.stderr.strip() == "error: source 'emt': no interpreter '/nowhere/python' here"
 
 
+def test_another_interpreter_is_named(tmp_path):
+    """The user runs the same line with the source's interpreter."""
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho another")
+    other.chmod(0o755)
+    config = config_file(
+        tmp_path, emt={"calculator": "ase.calculators.emt.EMT", "python": str(other)}
+    )
+    done = run(config, "emt", "--structures", "in", "--out", "out")
+    assert done.returncode == 1
+    line = f"{other} {SCRIPT} --config {config} --source emt --structures in --out out"
+    assert done.stderr.strip() == f"error: source 'emt' has its own interpreter: run `{line}`"
+
+
 def test_gpaw_labels_in_its_own_interpreter(tmp_path):
     """Forces of a tiny DFT calculation are the derivative of the written energy."""
     if not has_gpaw():
@@ -186,9 +199,8 @@ def test_gpaw_labels_in_its_own_interpreter(tmp_path):
     write(tmp_path / "in.extxyz", frames)
     done = run(
         config, "dft", "--structures", tmp_path / "in.extxyz", "--out", tmp_path / "out.extxyz",
-        "--provenance", tmp_path / "how.json",
+        "--provenance", tmp_path / "how.json", python=DEBIAN_PYTHON,
     )  # fmt: skip
-    # It went on in the interpreter that the source names.
     assert done.returncode == 0, done.stderr
     middle, plus, minus = read(tmp_path / "out.extxyz", ":")
     numerical = (minus.info["dft_energy"] - plus.info["dft_energy"]) / 0.02
@@ -294,7 +306,7 @@ def test_isolated_atom_is_alone_and_given_energies_are_not_computed(monkeypatch)
         seen.extend(frames)
         return evaluate_all(source, frames)
 
-    monkeypatch.setattr(isolated, "evaluate_all", probe)
+    monkeypatch.setattr(evaluation, "evaluate_all", probe)
     source = Source("lj", isolated_atom={"energies": {"Si": -3.0}}, **LJ)
     energies = isolated_energies(source, ["Si", "C"])
     assert energies == {"C": 0.0, "Si": -3.0}

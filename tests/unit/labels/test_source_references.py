@@ -66,10 +66,11 @@ def entry(name: str) -> dict:
 def label(name: str, frames: list[Atoms], folder: Path, reference: dict | None = None):
     """Label structures as the workflow does; give them back with the labels of this source."""
     config = folder / "sources.yaml"
-    config.write_text(yaml.safe_dump({"sources": {name: entry(name)}}))
+    source = entry(name)
+    config.write_text(yaml.safe_dump({"sources": {name: source}}))
     write(folder / "in.extxyz", frames)
     how, out = folder / "how.json", folder / "out.extxyz"
-    command = [sys.executable, ROOT / "workflow/scripts/label.py", "--config", config]
+    command = [source["python"], ROOT / "workflow/scripts/label.py", "--config", config]
     command += ["--source", name, "--structures", folder / "in.extxyz", "--out", out]
     command += ["--provenance", how]
     if reference:

@@ -93,6 +93,11 @@ def change(config, key, value):
         ("sources.ace.time_limit", 0, ["sources.ace.time_limit", "0", "> 0"]),
         ("sources.ace.files", [{"url": "https://a/b"}], ["sources.ace.files[0]", "'path'"]),
         (
+            "sources.ace.neutral_kwargs",
+            {"basis_set": "x"},
+            ["sources.ace.neutral_kwargs.basis_set", "in kwargs too"],
+        ),
+        (
             "sources.ace.kwargs",
             {"basis_set": "{home}/c_ace.yace"},
             ["sources.ace.kwargs", "'{home}'", "{root}, {prefix}"],

@@ -1,7 +1,7 @@
-"""Energies and forces of structures from any ASE calculator: the label sources.
+"""Energies and forces of structures from any ASE calculator.
 
-This module and ``scripts/label.py`` run in the interpreter of the *source*, wherever its code is
-installed, so they import only the standard library, numpy, ASE (3.22 or later) and PyYAML.
+This module and ``scripts/label.py`` run in the source's interpreter and import only the standard
+library, numpy, ASE (3.22 or later) and PyYAML.
 
 Labels are ``<source>_energy`` (eV, total, relative to isolated atoms) in ``Atoms.info`` and
 ``<source>_force`` (eV/Å) in ``Atoms.arrays``.
@@ -15,17 +15,21 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from pretraining.labels.pool import evaluate_all
 from pretraining.labels.versions import versions
 from pretraining.runtime.errors import UserError
-from pretraining.study.sources import FILE_NAME, Source, expand, words
+from pretraining.study.sources import Source, expand, strings, words
 
+FILE_NAME = re.compile(r"[^\s:]*/[^\s:]*\.[A-Za-z]\w*$")
 VACUUM = 20.0  # Å on every side of an isolated atom
 PYTHON_ACE = (
     "uninstall it and run `pip install git+https://github.com/ICAMS/python-ace@"
@@ -47,11 +51,13 @@ def make_calculator(source: Source):
             ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise UserError(f"source '{source.name}': cannot preload {library}: {error}") from None
-    for word in words(expand([source.args, source.kwargs])):
+    args, kwargs = expand(source.args), expand({**source.neutral_kwargs, **source.kwargs})
+    named = [word for text in strings(expand([source.args, source.kwargs])) for word in words(text)]
+    for word in named:
         if FILE_NAME.match(word) and not os.path.exists(word):
             raise UserError(
-                f"source '{source.name}': no file {word} (seen from {os.getcwd()}); "
-                "put it there or correct the path in the configuration"
+                f"source '{source.name}': no file {word} (seen from {os.getcwd()}); put it there, "
+                "correct the path, or move the argument to neutral_kwargs if the code writes it"
             )
     module_name, _, attribute = source.calculator.rpartition(".")
     try:
@@ -62,7 +68,7 @@ def make_calculator(source: Source):
             f"({error}); {_cure(source, module_name)}"
         ) from None
     try:
-        return factory(*expand(source.args), **expand(source.kwargs))
+        return factory(*args, **kwargs)
     except UserError as error:
         raise UserError(f"source '{source.name}': {error}") from error
     except Exception as error:
@@ -72,7 +78,7 @@ def make_calculator(source: Source):
 
 
 def _cure(source: Source, module: str) -> str:
-    """What helps where a code cannot be imported."""
+    """Cure if a code cannot be imported."""
     if module.split(".")[0] == "pyace":
         spec = importlib.util.find_spec("pyace")
         folders = list(spec.submodule_search_locations or ()) if spec else []
@@ -83,7 +89,7 @@ def _cure(source: Source, module: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """One short line for an exception."""
+    """Reason of an exception in one short line."""
     text = " ".join(str(error).split()).replace('"', "'")
     if isinstance(error, NotALabel):
         return text
@@ -93,8 +99,8 @@ def reason_of(error: BaseException) -> str:
 def boxed(atoms: Atoms) -> Atoms:
     """A bare copy in which no atom lies outside the cell along a non-periodic direction.
 
-    Codes with a real box (LAMMPS) lose such atoms; along these directions the cell has no
-    physical meaning, so that a new one changes neither energy nor forces.
+    Codes with a real box (LAMMPS) lose such atoms. The cell has no physical meaning along these
+    directions, so a new one changes neither energy nor forces.
     """
     copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     open_axes = [axis for axis in range(3) if not copy.pbc[axis]]
@@ -110,11 +116,11 @@ def boxed(atoms: Atoms) -> Atoms:
 
 
 class NotALabel(ArithmeticError):
-    """A code gave something that cannot be a label."""
+    """The energy or a force is not finite."""
 
 
 class Evaluator:
-    """Energies and forces from one source, its calculator kept from structure to structure."""
+    """Energies and forces of one source; structures share the calculator."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -123,7 +129,7 @@ class Evaluator:
         self._used: Any = None
 
     def make(self) -> None:
-        """Make the calculator, which otherwise happens with the first structure."""
+        """Make the calculator; otherwise the first structure does so."""
         self._calculator = make_calculator(self.source)
         self._pbc = None
 
@@ -134,8 +140,8 @@ class Evaluator:
     def __call__(self, atoms: Atoms) -> tuple[float, np.ndarray]:
         """Energy (eV, as the code gives it) and forces (n_atoms, 3) (eV/Å) of a structure.
 
-        The energy is the one whose negative gradient the forces are: the free energy where a
-        code with electronic smearing gives both.
+        The forces are the negative gradient of this energy: the free energy, if the code gives
+        one (electronic smearing).
         """
         atoms = boxed(atoms)
         pbc = tuple(bool(axis) for axis in atoms.pbc)
@@ -152,7 +158,7 @@ class Evaluator:
             energy = energy if free is None else float(free)
             forces = np.array(atoms.get_forces(), dtype=float)
         except BaseException:
-            # A code that failed may not be fit to be asked again.
+            # The code may be unusable after a failure.
             self._calculator = None
             raise
         if not np.isfinite(energy):
@@ -162,8 +168,32 @@ class Evaluator:
         return energy, forces
 
 
+def isolated_energies(source: Source, elements: Iterable[str]) -> dict[str, float]:
+    """Energy (eV) of a lone atom of each element, given by the configuration or computed.
+
+    Raises
+    ------
+    UserError
+        If the source cannot evaluate a lone atom; the cure is to give its energy.
+    """
+    settings = source.isolated_atom
+    known = {key: float(value) for key, value in (settings.get("energies") or {}).items()}
+    todo = sorted(set(elements) - set(known))
+    edge, pbc = 2 * float(settings.get("vacuum", VACUUM)), bool(settings.get("pbc", False))
+    frames = [Atoms(e, positions=[[edge / 2] * 3], cell=[edge] * 3, pbc=pbc) for e in todo]
+    lone = replace(source, kwargs={**source.kwargs, **(settings.get("kwargs") or {})})
+    for index, outcome in evaluate_all(lone, frames):
+        if outcome.error is not None:
+            raise UserError(
+                f"source '{source.name}' cannot evaluate an isolated {todo[index]} atom "
+                f"({outcome.error}); give isolated_atom: {{energies: {{{todo[index]}: …}}}}"
+            )
+        known[todo[index]] = outcome.energy
+    return known
+
+
 def identity(atoms: Atoms) -> bytes:
-    """Digest of all that a label depends on: elements, positions, cell, periodic directions."""
+    """Digest of a structure: elements, positions, cell, periodic directions."""
     digest = hashlib.blake2b(digest_size=16)
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -171,11 +201,9 @@ def identity(atoms: Atoms) -> bytes:
 
 
 def fingerprint(source: Source, reference: dict[str, float], frames: Iterable[Atoms]) -> str:
-    """Hash of all that decides the labels: definition, reference and structures in order."""
-    digest = hashlib.sha256()
-    digest.update(
-        json.dumps([source.name, source.definition(), reference], sort_keys=True).encode()
-    )
+    """SHA-256 of everything that decides the labels: source, reference, structures in order."""
+    job = json.dumps([source.name, source.definition(), reference], sort_keys=True)
+    digest = hashlib.sha256(job.encode())
     for atoms in frames:
         digest.update(identity(atoms))
     return digest.hexdigest()

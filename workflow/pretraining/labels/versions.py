@@ -105,8 +105,6 @@ def provenance(
         Versions that the workers told, each once, the latest last; by default those of this
         process. The earlier ones are those of a job that went on with another code.
     """
-    from pretraining.labels.versions import versions
-
     latest = [versions(source.calculator)] if made_with is None else list(made_with)
     earlier = {"earlier": latest[:-1]} if latest[1:] else {}
     return {

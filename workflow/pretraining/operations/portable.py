@@ -16,7 +16,7 @@ import yaml
 from pretraining.operations.acceptance import Refusal
 from pretraining.study.settings import RUNTIME_OPTIONS
 from pretraining.study.sources import Source, parameter_files
-from pretraining.study.views import ADDRESS_KEYS, CONDUCT_KEYS, settings_part
+from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, settings_part
 
 # Training runs tell by themselves.
 TOLD_OTHERWISE = ("pretrain", "direct", "finetune")
@@ -62,7 +62,7 @@ def changed_settings(
 def _portable(value: Any, key: str = "") -> Any:
     """Return settings without where files lie and how runs are carried out."""
     if isinstance(value, dict):
-        apart = ("results", *RUNTIME_OPTIONS, *CONDUCT_KEYS, *ADDRESS_KEYS)
+        apart = ("results", *RUNTIME_OPTIONS, *SOURCE_OPTIONS, *ADDRESS_KEYS)
         return {k: _portable(v, k) for k, v in value.items() if k not in apart}
     if isinstance(value, list):
         return [_portable(item, key) for item in value]
@@ -79,8 +79,7 @@ def _content(config: dict[str, Any], part: str) -> str | None:
         return _dataset_content(config["datasets"][name], results / "data" / name / "summary.json")
     if section == "source" and "calculator" in config["sources"].get(name, {}):
         entry = config["sources"][name]
-        known = {k: entry[k] for k in Source.__dataclass_fields__ if entry.get(k) is not None}
-        here = parameter_files(Source(**{**known, "name": name}))
+        here = parameter_files(Source.from_entry(name, entry))
         for file in sorted((results / "labels").glob(f"*/{name}/chunks/*.provenance.json")):
             record = json.loads(file.read_text(encoding="utf-8")).get("parameter_files_sha256", {})
             for path in here.keys() & record.keys():

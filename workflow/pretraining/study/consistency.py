@@ -21,7 +21,9 @@ def problems(config: dict[str, Any]) -> Iterator[str]:
         for index, name in enumerate(names):
             yield from _unknown(config, f"compare_sources.{key}[{index}]", name, key)
     for name, source in config["sources"].items():
-        for key in ("args", "kwargs", "preload"):
+        for key in sorted(source["kwargs"].keys() & source["neutral_kwargs"].keys()):
+            yield f"sources.{name}.neutral_kwargs.{key}: it is in kwargs too; keep one"
+        for key in ("args", "kwargs", "neutral_kwargs", "preload"):
             for text in unknown_placeholders(source[key]):
                 yield (
                     f"sources.{name}.{key}: unknown placeholder '{text}'; allowed: {{config}}, "

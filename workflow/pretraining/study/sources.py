@@ -1,17 +1,20 @@
-"""Definitions of label sources: what the configuration says, and where its files are.
+"""Label sources: their entries in the configuration and the files that these name.
 
-Like :mod:`.evaluate`, this runs in the interpreter of the source and imports only the
-standard library, numpy, ASE and PyYAML.
+Like :mod:`pretraining.labels.evaluate`, this runs in the source's interpreter and imports only
+the standard library, numpy, ASE and PyYAML.
 """
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import importlib.util
+import itertools
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import file_sha256
 from pretraining.runtime.yaml_file import read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-# What looks like a file with an extension, and the arguments that name files to be written.
-FILE_NAME = re.compile(r"[^\s:]*/[^\s:]*\.[A-Za-z]\w*$")
-OUTPUT_KEY = re.compile(r"log|txt|out|label|dir|tmp", re.IGNORECASE)
 PLACEHOLDER = re.compile(r"\{(prefix|root|package:[A-Za-z0-9_.]+)\}")
-# Not a variable of LAMMPS, ${name}.
+# ${name} is a variable of LAMMPS.
 IN_BRACES = re.compile(r"(?<!\$)\{[A-Za-z_][\w.:-]*\}")
+INSTALLED = re.compile(r"\{(prefix|package:)")
+# A folder of parameters has fewer files.
+MOST_FILES = 10_000
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,21 @@ class Source:
 
     Attributes
     ----------
+    neutral_kwargs
+        Further keyword arguments, which cannot change a label: log files, scratch folders.
     time_limit
-        Longest time for one structure, s; making the calculator does not count.
+        Longest time for one structure, s, without the start of the calculator.
     install
-        How to get the code, said where it cannot be imported.
+        How to get the code; part of the message if it cannot be imported.
     files
-        Parameter files that are retrieved: ``path`` and, perhaps, ``url``, ``sha256``, ….
+        Parameter files to retrieve: ``path`` and optionally ``url``, ``sha256``, ….
     """
 
     name: str
     calculator: str
     args: list[Any] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    neutral_kwargs: dict[str, Any] = field(default_factory=dict)
     preload: list[str] = field(default_factory=list)
     isolated_atom: dict[str, Any] = field(default_factory=dict)
     on_error: str = "stop"
@@ -56,6 +63,12 @@ class Source:
     time_limit: float = 3600.0
     install: str | None = None
     files: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_entry(cls, name: str, entry: Mapping[str, Any]) -> Source:
+        """Source from its entry; keys of other parts of the workflow are left out."""
+        known = {k: entry[k] for k in cls.__dataclass_fields__ if entry.get(k) is not None}
+        return cls(**{**known, "name": name})
 
     @property
     def energy_key(self) -> str:
@@ -69,34 +82,33 @@ class Source:
 
     @property
     def error_key(self) -> str:
-        """Name, in ``Atoms.info``, of the reason why a structure has no label."""
+        """Name in ``Atoms.info`` of the reason why a structure has no label."""
         return f"{self.name}_error"
 
     def definition(self) -> dict[str, Any]:
-        """Everything that decides a label's value, placeholders unexpanded, and files' contents."""
-        return {
-            "calculator": self.calculator,
-            "args": self.args,
-            "kwargs": self.kwargs,
-            "isolated_atom": self.isolated_atom,
-            "files": parameter_files(self),
-        }
+        """Everything that decides a label, placeholders unexpanded, files by their content."""
+        keys = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
+        return {key: getattr(self, key) for key in keys} | {"files": parameter_files(self)}
 
 
-def load_source(config: Path, name: str, conduct: Mapping[str, Any] | None = None) -> Source:
+def load_source(config: Path, name: str, options: Mapping[str, Any] | None = None) -> Source:
     """Read the source `name` from the section ``sources`` of a YAML file.
 
     Parameters
     ----------
-    conduct
-        Entries in place of the file's: those that do not decide a label's value.
+    options
+        Entries that replace those of the file: runtime options, which do not decide a label.
 
     Raises
     ------
     UserError
-        If the file or the source is missing, or its entry has no calculator.
+        If the file or the source is missing, or its entry is wrong.
     """
-    entry = {**_entry(config, name), **(conduct or {})}
+    sources = read_yaml(config).get("sources") or {}
+    if name not in sources:
+        known = ", ".join(sorted(sources)) or "none"
+        raise UserError(f"{config} has no source '{name}' under 'sources' (known: {known})")
+    entry = relative_to(sources[name] or {}, Path(config).parent) | dict(options or {})
     if not entry.get("calculator"):
         raise UserError(f"{config}: source '{name}' needs 'calculator', an import path")
     on_error = entry.get("on_error", "stop")
@@ -107,25 +119,35 @@ def load_source(config: Path, name: str, conduct: Mapping[str, Any] | None = Non
         raise UserError(
             f"{config}: source '{name}': time_limit is {limit}, not a number of seconds"
         )
-    fields = {key: entry[key] for key in Source.__dataclass_fields__ if entry.get(key) is not None}
-    return Source(**{**fields, "name": name})
+    return Source.from_entry(name, entry)
 
 
-def _entry(path: Path, name: str) -> dict[str, Any]:
-    sources = read_yaml(path).get("sources") or {}
-    if name not in sources:
-        known = ", ".join(sorted(sources)) or "none"
-        raise UserError(f"{path} has no source '{name}' under 'sources' (known: {known})")
-    return relative_to(sources[name] or {}, Path(path).parent)
+def check_interpreter(source: Source) -> None:
+    """Check that this is the interpreter that the source names.
+
+    Raises
+    ------
+    UserError
+        With the command line to use instead, or if the interpreter does not exist.
+    """
+    if source.python in (None, "python", sys.executable):
+        return
+    tell = "import sys; print([sys.prefix, sys.version])"
+    try:
+        done = subprocess.run([source.python, "-c", tell], capture_output=True, text=True)
+    except OSError:
+        raise UserError(f"source '{source.name}': no interpreter '{source.python}' here") from None
+    if done.stdout.strip() != str([sys.prefix, sys.version]):
+        line = shlex.join([source.python, *sys.argv])
+        raise UserError(f"source '{source.name}' has its own interpreter: run `{line}`")
+
+
+# ------------------------------------------------------------------------- placeholders
 
 
 def relative_to(value: Any, folder: Path) -> Any:
     """Replace ``{config}`` in all strings of a YAML value by the folder of the YAML file."""
-    if isinstance(value, dict):
-        return {key: relative_to(item, folder) for key, item in value.items()}
-    if isinstance(value, list):
-        return [relative_to(item, folder) for item in value]
-    return value.replace("{config}", str(folder)) if isinstance(value, str) else value
+    return _replaced(value, lambda text: text.replace("{config}", str(folder)))
 
 
 def expand(value: Any) -> Any:
@@ -134,23 +156,15 @@ def expand(value: Any) -> Any:
     They stand for the running interpreter's prefix, the repository's root and the folder of an
     importable package (which is located, not imported).
     """
-    if isinstance(value, dict):
-        return {key: expand(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [expand(item) for item in value]
-    return (
-        PLACEHOLDER.sub(lambda found: _place(found[1]), value) if isinstance(value, str) else value
-    )
+    return _replaced(value, lambda text: PLACEHOLDER.sub(lambda found: _place(found[1]), text))
 
 
-def unknown_placeholders(value: Any) -> list[str]:
-    """What looks like a placeholder in the strings of a YAML value and is none."""
+def _replaced(value: Any, replace) -> Any:
     if isinstance(value, dict):
-        value = list(value.values())
+        return {key: _replaced(item, replace) for key, item in value.items()}
     if isinstance(value, list):
-        return [found for item in value for found in unknown_placeholders(item)]
-    found = IN_BRACES.findall(value) if isinstance(value, str) else []
-    return [text for text in found if not PLACEHOLDER.fullmatch(text)]
+        return [_replaced(item, replace) for item in value]
+    return replace(value) if isinstance(value, str) else value
 
 
 def _place(name: str) -> str:
@@ -168,33 +182,105 @@ def _place(name: str) -> str:
     return next(iter(spec.submodule_search_locations))
 
 
-def parameter_files(source: Source) -> dict[str, str]:
-    """Names and sha256 of the files that the source's arguments mention (and `<file>.*` of it).
+def unknown_placeholders(value: Any) -> list[str]:
+    """Words in braces that are no known placeholder, in all strings of a YAML value."""
+    found = [text for string in strings(value) for text in IN_BRACES.findall(string)]
+    return [text for text in found if not PLACEHOLDER.fullmatch(text)]
 
-    Words within strings count, as in a LAMMPS ``pair_coeff``; a GAP's sparse points lie in files
-    that extend the name of its XML file.
+
+# ------------------------------------------------------------- files that arguments name
+
+
+def parameter_files(source: Source, installed: bool = True) -> dict[str, str]:
+    """SHA-256 of the files and folders that the source's arguments name, by their last name.
+
+    Words within an argument count, as in a LAMMPS ``pair_coeff``, and so do files whose name
+    continues that of a named file: a GAP's sparse points lie in ``<file>.*``.
+
+    Parameters
+    ----------
+    installed
+        Whether the interpreter's own files, in ``{prefix}`` and ``{package:NAME}``, count.
+
+    Raises
+    ------
+    UserError
+        If an argument names a folder that holds the working folder, or too many files.
     """
     found: dict[str, str] = {}
-    for word in words(expand([source.args, source.kwargs])):
-        if os.path.isfile(word):
-            for path in [word, *sorted(glob.glob(glob.escape(word) + ".*"))]:
-                found[os.path.basename(path)] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    for text in strings([source.args, source.kwargs, source.isolated_atom.get("kwargs", {})]):
+        if INSTALLED.search(text) and not installed:
+            continue
+        text = expand(text)
+        for word in words(text):
+            if os.path.isfile(word):
+                for path in [word, *sorted(glob.glob(glob.escape(word) + ".*"))]:
+                    if os.path.isfile(path):
+                        _add(found, path, _file_digest(path))
+            elif os.path.isdir(word) and (word == text or os.path.dirname(word) not in ("", "/")):
+                _add(found, word, _folder_digest(source, word))
     return found
 
 
-def words(value: Any) -> Iterator[str]:
+def _add(found: dict[str, str], path: str, digest: str) -> None:
+    """Add a digest; two files of one name are told apart by the folder."""
+    path = path.rstrip("/")
+    name = os.path.basename(path)
+    if found.get(name, digest) != digest:
+        name = f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}/{name}"
+    found[name] = digest
+
+
+def _folder_digest(source: Source, folder: str) -> str:
+    """SHA-256 of the names and contents of a folder's files; hidden ones do not count."""
+    path, here = Path(folder).resolve(), Path.cwd()
+    is_wide = path in (here, *here.parents)
+    files = [] if is_wide else list(itertools.islice(_files_in(path), MOST_FILES + 1))
+    if is_wide or len(files) > MOST_FILES:
+        raise UserError(
+            f"source '{source.name}': an argument names the folder {folder}, which holds the "
+            f"working folder or more than {MOST_FILES:,} files: give a folder of parameters, or "
+            "move the argument to neutral_kwargs if it cannot change a label"
+        )
+    lines = [f"{os.path.relpath(file, path)} {_file_digest(file)}" for file in files]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "." and name != "__pycache__"]
+        paths = (os.path.join(parent, name) for name in names if name[0] != ".")
+        yield from filter(os.path.isfile, paths)
+
+
+def _file_digest(path: str) -> str:
+    """SHA-256 of a file, read again only if its size or time has changed."""
+    status = os.stat(path)
+    return _cached_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _cached_digest(path: str, size: int, changed: int) -> str:
+    return file_sha256(Path(path))
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All strings of a YAML value."""
     if isinstance(value, dict):
-        value = [item for key, item in value.items() if not OUTPUT_KEY.search(str(key))]
+        value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            yield from words(item)
+            yield from strings(item)
     elif isinstance(value, str):
-        if os.path.isfile(value):  # with spaces in it, perhaps
-            yield value
-            return
-        try:
-            # As a shell would: a path with spaces is quoted in a LAMMPS command.
-            parts = shlex.split(value)
-        except ValueError:
-            parts = value.split()
-        yield from {value, *parts}
+        yield value
+
+
+def words(text: str) -> list[str]:
+    """An argument and the words in it, as a shell splits them; a path may hold spaces."""
+    if os.path.exists(text):
+        return [text]
+    try:
+        parts = shlex.split(text)
+    except ValueError:
+        parts = text.split()
+    return [text, *parts]

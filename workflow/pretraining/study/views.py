@@ -18,7 +18,7 @@ STUDY_KEYS = ("results", "datasets", "sources", "transforms", "pretrained_weight
 # How an experiment is shown.
 SHOWN_KEYS = ("compare", "embedding", "title")
 ADDRESS_KEYS = ("url", "from")
-CONDUCT_KEYS = ("on_error", "time_limit", "python", "install")
+SOURCE_OPTIONS = ("on_error", "time_limit", "python", "install", "neutral_kwargs")
 
 
 def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:

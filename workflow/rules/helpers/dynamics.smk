@@ -34,9 +34,19 @@ def driver_environment(wildcards):
     return f"../../{config['sources'][driver(wildcards)].get('env', 'envs/analysis.yaml')}"
 
 
-def driver_conduct(wildcards):
-    """Return how that source is run, as JSON; its interpreter must be there."""
-    return conduct_of(driver(wildcards))
+def driver_python(wildcards):
+    """Return the interpreter of that source."""
+    return python_of(driver(wildcards))
+
+
+def driver_options(wildcards):
+    """Return the runtime options of that source, as JSON."""
+    return options_of(driver(wildcards))
+
+
+def driver_contents(wildcards):
+    """Return digests of the files that the arguments of that source name."""
+    return contents_of(driver(wildcards))
 
 
 def trajectory_options(wildcards):

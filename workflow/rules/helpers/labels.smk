@@ -14,20 +14,58 @@ def source_environment(wildcards):
     return f"../../{config['sources'][wildcards.source].get('env', 'envs/analysis.yaml')}"
 
 
-def label_conduct(wildcards):
-    """Return how a source's labels are made, as JSON; its interpreter must be there."""
-    return conduct_of(wildcards.source)
+def source_python(wildcards):
+    """Return the interpreter of a label source's jobs."""
+    return python_of(wildcards.source)
 
 
-def conduct_of(name):
-    """Return how a source's energies are made, as JSON; its interpreter must be there."""
-    source = config["sources"][name]
-    if shutil.which(source.get("python", "python")) is None:
+def python_of(name):
+    """Return the interpreter of a label source's jobs; it must exist."""
+    python = config["sources"][name].get("python", "python")
+    if shutil.which(python) is None:
         sys.exit(
-            f"error: sources.{name}.python: no interpreter '{source['python']}' on this "
-            "machine; correct it, or use --sdm conda, where the source's env brings one"
+            f"error: sources.{name}.python: no interpreter '{python}' on this machine; "
+            "correct it, or use --sdm conda, where the source's env brings one"
         )
-    return json.dumps({key: source[key] for key in CONDUCT_KEYS if key in source})
+    return python
+
+
+def source_options(wildcards):
+    """Return the runtime options of a label source, as JSON."""
+    return options_of(wildcards.source)
+
+
+def options_of(name):
+    """Return the runtime options of a label source, as JSON; the rule names its interpreter."""
+    source = config["sources"][name]
+    keys = [key for key in SOURCE_OPTIONS if key in source and key != "python"]
+    return json.dumps({key: source[key] for key in keys})
+
+
+def source_contents(wildcards):
+    """Return digests of the files that a label source's arguments name."""
+    return contents_of(wildcards.source)
+
+
+@functools.cache
+def contents_of(name):
+    """Return digests of the files and folders that a source's arguments name, as JSON.
+
+    A package's files belong to the interpreter. A retrieved file counts only once its content is
+    no longer what its stamp says: the rules have the stamp as an input.
+    """
+    source = config["sources"][name]
+    stamp = Path(config["results"]) / f"retrieved/source~{name}.json"
+    files = json.loads(stamp.read_text(encoding="utf-8"))["files"] if stamp.is_file() else []
+    stamped = {Path(file["path"]).name: file["sha256"] for file in files}
+    # Files beside a GAP's extend its name.
+    retrieved = tuple(Path(file["path"]).name for file in source["files"])
+    try:
+        here = parameter_files(Source.from_entry(name, source), installed=False)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    kept = {f for f in here if f.startswith(retrieved) and stamped.get(f, here[f]) == here[f]}
+    return json.dumps({file: here[file] for file in sorted(here.keys() - kept)})
 
 
 def label_memory(wildcards, threads, attempt):

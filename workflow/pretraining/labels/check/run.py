@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from pretraining.labels.check.probes import Probe, effort_of, plan
-from pretraining.labels.evaluate import make_calculator
-from pretraining.labels.isolated_atoms import isolated_energies
+from pretraining.labels.evaluate import isolated_energies, make_calculator
 from pretraining.labels.pool import Outcome, evaluate_all
 from pretraining.labels.versions import provenance
 from pretraining.runtime.errors import UserError

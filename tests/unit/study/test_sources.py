@@ -1,0 +1,80 @@
+"""Label sources: the files that their arguments name."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pretraining.runtime.errors import UserError
+from pretraining.study.sources import Source, parameter_files
+
+
+def files(*args, **kwargs) -> dict[str, str]:
+    """Digests of the files that these arguments name."""
+    return parameter_files(Source("x", "ase.Atoms", args=list(args), kwargs=kwargs))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder with two models and a pair potential."""
+    for name in ("model", "other"):
+        (tmp_path / name / "parts").mkdir(parents=True)
+        (tmp_path / name / "parts" / "weights.bin").write_text("1 2 3")
+    (tmp_path / "pair.txt").write_text("C")
+    (tmp_path / "gap.xml").write_text("sparse")
+    (tmp_path / "gap.xml.sparseX").write_text("points")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", ["model_dir", "cutout_file", "log", "txt", "label", "directory"])
+def test_every_argument_counts_whatever_its_name(here, key):
+    assert list(files(**{key: "model"})) == ["model"]
+    assert list(files(**{key: {"deep": ["model/"]}})) == ["model"]
+    assert list(files(**{key: "pair.txt"})) == ["pair.txt"]
+
+
+def test_words_of_an_argument_and_files_beside_a_named_one(here):
+    assert list(files("pair_coeff * * pair.txt C")) == ["pair.txt"]
+    assert list(files("-d ./model /tmp / .")) == ["model"]
+    assert list(files("model of nothing")) == []
+    assert list(files(param="gap.xml")) == ["gap.xml", "gap.xml.sparseX"]
+
+
+def test_a_folder_counts_by_its_files(here):
+    """Neither its place nor hidden files count; names, contents and additions do."""
+    before = files(model_dir="model")["model"]
+    assert files(model_dir=str(here / "other"))["other"] == before
+    (here / "model/.cache").write_text("hidden")
+    assert files(model_dir="model")["model"] == before
+    (here / "model/parts/weights.bin").write_text("1 2 4")
+    changed = files(model_dir="model")["model"]
+    assert changed != before
+    (here / "model/parts/weights.bin").write_text("1 2 3")
+    os.rename(here / "model/parts/weights.bin", here / "model/weights.bin")
+    assert files(model_dir="model")["model"] not in (before, changed)
+
+
+def test_two_files_of_one_name(here):
+    (here / "other/parts/weights.bin").write_text("4")
+    found = files("model/parts", "other/parts")
+    assert list(found) == ["parts", "other/parts"] and len(set(found.values())) == 2
+
+
+def test_neutral_arguments_do_not_count(here):
+    source = Source("x", "ase.Atoms", kwargs={"a": 1}, neutral_kwargs={"txt": "pair.txt"})
+    assert parameter_files(source) == {}
+    assert source.definition() == Source("x", "ase.Atoms", kwargs={"a": 1}).definition()
+
+
+def test_files_of_the_interpreter_may_be_left_out(here):
+    source = Source("x", "ase.Atoms", args=["{package:ase}/atoms.py", "{root}/pyproject.toml"])
+    assert list(parameter_files(source)) == ["atoms.py", "pyproject.toml"]
+    assert list(parameter_files(source, installed=False)) == ["pyproject.toml"]
+
+
+@pytest.mark.parametrize("folder", [".", "..", "{here}"])
+def test_the_working_folder_is_no_parameter(here, folder):
+    with pytest.raises(UserError, match="source 'x': .*holds the working folder.* neutral_kwargs"):
+        files(directory=folder.replace("{here}", str(here)))
