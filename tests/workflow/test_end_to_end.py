@@ -16,7 +16,7 @@ from pretraining.dynamics.stability.survival import read_counts, summarise
 from pretraining.figures.stability import snapshots
 from pretraining.labels.join import join
 from pretraining.labels.label import read_reference
-from pretraining.results.collect import read_metrics
+from pretraining.results.runs_table import read_metrics
 from pretraining.runtime.errors import UserError
 from pretraining.training.network.checkpoint import load_model
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
-from pretraining.results.collect import collect, grid_of, read_grid
+from pretraining.results.runs_table import collect, grid_of, read_grid
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv

@@ -13,7 +13,7 @@ from pretraining.figures.panel_table import panel_table
 from pretraining.figures.panels import Options
 from pretraining.figures.style import save
 from pretraining.results.runs_table import RMSE, read_runs
-from pretraining.results.selection import Selection, moved_to, select, select_each, sets_tested
+from pretraining.results.selection import Selection, on_test_set, select, select_each, sets_tested
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv
@@ -54,7 +54,7 @@ def main() -> None:
     styles = read_styles(args.styles)
     if args.figure == "specialised":
         selections = [
-            select(moved_to(runs, args.target, tested), Selection(target=tested), **compare)
+            select(on_test_set(runs, args.target, tested), Selection(target=tested), **compare)
             for tested in sets_tested(runs, args.target)
         ]
         figure = specialised(selections, options, styles, **titles)

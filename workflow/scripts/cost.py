@@ -8,8 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.results.claims import read_headlines
-from pretraining.results.collect import collect
 from pretraining.results.cost import (
     CARBON_KG_PER_KWH,
     POWER_W,
@@ -20,7 +18,8 @@ from pretraining.results.cost import (
     read_training_grid,
     training_runs,
 )
-from pretraining.results.runs_table import normalise, read_runs
+from pretraining.results.published import read_claims
+from pretraining.results.runs_table import collect, normalise, read_runs
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
@@ -49,7 +48,7 @@ def main() -> None:
         tables.append(normalise(add_experiments(runs, args.grid), args.grid))
     if not tables:
         raise UserError("nothing to add up: give --runs, --grid or both")
-    published = read_headlines(args.published) if args.published else None
+    published = read_claims(args.published) if args.published else None
     costs = estimate.published_costs(args.costs) if args.costs else None
     runs = training_runs(tables)
     table = cost(runs, args.power_w, args.carbon_kg_per_kwh, published, costs)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.results.published import compare, compare_markdown, read_table1
+from pretraining.results.table1 import compare, compare_markdown, read_table1
 from pretraining.runtime import cli
 from pretraining.runtime.files import write_text
 from pretraining.runtime.tables import write_csv

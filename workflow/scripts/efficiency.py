@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.results.claims import beside_published, read_headlines
 from pretraining.results.efficiency import as_markdown, efficiency, gains
+from pretraining.results.published import claims_of_efficiency, read_claims
 from pretraining.results.runs_table import read_runs
 from pretraining.runtime import cli
 from pretraining.runtime.files import write_text
@@ -25,21 +25,21 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="summary")
     parser.add_argument("--target", help="only this target")
     parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
-    parser.add_argument("--published", type=Path, help="published single numbers to set beside")
+    parser.add_argument("--published", type=Path, help="published single numbers")
     parser.add_argument("--differences", type=Path, help="computed minus published, as CSV")
     args = parser.parse_args()
     runs = read_runs(args.runs)
     table, gained = efficiency(runs, args.target), gains(runs, args.target)
-    beside = None
+    claims = None
     if args.published:
-        beside = beside_published(read_headlines(args.published), table, gained)
+        claims = claims_of_efficiency(read_claims(args.published), table, gained)
     write_csv(args.out, table)
     if args.gains:
         write_csv(args.gains, gained)
-    if args.differences and beside is not None:
-        write_csv(args.differences, beside)
+    if args.differences and claims is not None:
+        write_csv(args.differences, claims)
     if args.markdown:
-        write_text(args.markdown, as_markdown(table, read_styles(args.styles), beside))
+        write_text(args.markdown, as_markdown(table, read_styles(args.styles), claims))
 
 
 if __name__ == "__main__":

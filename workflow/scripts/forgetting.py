@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.results.claims import read_headlines
-from pretraining.results.forgetting import as_markdown, beside_published, forgetting
+from pretraining.results.forgetting import as_markdown, forgetting
+from pretraining.results.published import claims_of_forgetting, read_claims
 from pretraining.results.runs_table import read_runs
 from pretraining.runtime import cli
 from pretraining.runtime.files import write_text
@@ -23,14 +23,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="ratios as CSV")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--styles", type=Path, help="titles and kinds of the sources")
-    parser.add_argument("--published", type=Path, help="published single numbers to set beside")
+    parser.add_argument("--published", type=Path, help="published single numbers")
     args = parser.parse_args()
     table = forgetting(read_runs(args.runs))
     write_csv(args.out, table)
     if args.markdown:
-        published = read_headlines(args.published) if args.published else None
-        beside = None if published is None else beside_published(published, table)
-        write_text(args.markdown, as_markdown(table, read_styles(args.styles), beside))
+        claims = None
+        if args.published:
+            claims = claims_of_forgetting(read_claims(args.published), table)
+        write_text(args.markdown, as_markdown(table, read_styles(args.styles), claims))
 
 
 if __name__ == "__main__":

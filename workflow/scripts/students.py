@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.figures.source_vs_model import students_figure
 from pretraining.figures.style import save
 from pretraining.results.runs_table import read_runs
-from pretraining.results.source_vs_model import students
+from pretraining.results.source_vs_model import source_vs_model
 from pretraining.runtime import cli
 from pretraining.runtime.tables import write_csv
 from pretraining.study.titles import read_styles, read_titles
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True, help="the errors as CSV")
     parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
-    table = students(read_runs(args.runs), args.aggregate, args.at)
+    table = source_vs_model(read_runs(args.runs), args.aggregate, args.at)
     write_csv(args.table, table)
     save(students_figure(table, read_styles(args.styles), read_titles(args.styles)), *args.out)
 

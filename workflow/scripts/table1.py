@@ -8,10 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.results.published import read_table1
 from pretraining.results.runs_table import read_runs
 from pretraining.results.selection import Selection, select
-from pretraining.results.table1 import TABLE_COLUMNS, as_latex, as_markdown, table1
+from pretraining.results.table1 import TABLE_COLUMNS, as_latex, as_markdown, read_table1, table1
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text

@@ -15,13 +15,13 @@ from pretraining.figures.composed import alchemical, specialised
 from pretraining.figures.panel_table import panel_table
 from pretraining.figures.panels import Options
 from pretraining.figures.style import ramp
-from pretraining.results.claims import read_headlines
-from pretraining.results.forgetting import as_markdown, beside_published, forgetting
+from pretraining.results.forgetting import as_markdown, forgetting
+from pretraining.results.published import claims_of_forgetting, read_claims
 from pretraining.results.runs_table import COLUMNS, normalise
 from pretraining.results.selection import (
     Selection,
-    moved_to,
     nearest_size,
+    on_test_set,
     select,
     select_each,
     sets_tested,
@@ -78,7 +78,7 @@ def silicon():
 
 def on_each(runs, compare="source"):
     return [
-        select(moved_to(runs, "tubes", tested), Selection(target=tested), compare=compare)
+        select(on_test_set(runs, "tubes", tested), Selection(target=tested), compare=compare)
         for tested in sets_tested(runs, "tubes")
     ]
 
@@ -242,13 +242,13 @@ def test_forgetting_beside_the_published(tubes, root):
     runs = tubes.replace({"general": "C-GAP-17"})
     runs["npre"] = runs["npre"].replace(100, 10000)
     table = forgetting(runs)
-    headlines = read_headlines(root / "resources/published/headline.csv")
-    beside = beside_published(headlines, table).set_index("quantity")
+    claims = read_claims(root / "resources/published/headline.csv")
+    beside = claims_of_forgetting(claims, table).set_index("quantity")
     assert beside.loc["forgetting_finetuned", "median"] == pytest.approx(1.4)
     assert beside.loc["forgetting_direct", "value"] == 2.7
-    text = as_markdown(table, beside=beside.reset_index())
+    text = " ".join(as_markdown(table, claims=beside.reset_index()).split())
     assert "| forgetting direct | 2.70 (2.70 to 2.70) | 2.7 |" in text
-    assert len(beside_published(headlines, forgetting(tubes))) == 0
+    assert len(claims_of_forgetting(claims, forgetting(tubes))) == 0
 
 
 def test_shades_of_a_colour_darken():

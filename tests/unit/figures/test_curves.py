@@ -20,7 +20,7 @@ from pretraining.figures.style import save, shades, source_looks
 from pretraining.figures.ticks import plain, round_values
 from pretraining.results.published import published_points
 from pretraining.results.runs_table import COLUMNS, normalise
-from pretraining.results.seed_statistics import common_seeds, points_of, remarks
+from pretraining.results.seed_statistics import common_seeds, curve_points, describe_runs
 from pretraining.results.selection import Selection, select, select_each
 from pretraining.runtime.errors import UserError
 from pretraining.study.titles import order_sources, read_styles
@@ -58,10 +58,10 @@ def drawn(axes) -> list[np.ndarray]:
 
 def test_points_are_the_best_or_the_mean_of_the_seeds():
     runs = study()
-    best = points_of(runs[runs["source"] == "none"], "energy", "best")
+    best = curve_points(runs[runs["source"] == "none"], "energy", "best")
     assert best["value"].tolist() == pytest.approx([100 * n**-0.5 * 1.01 for n in SIZES])
     assert best["std"].isna().all()
-    mean = points_of(runs[runs["source"] == "none"], "energy", "mean")
+    mean = curve_points(runs[runs["source"] == "none"], "energy", "mean")
     assert mean["value"].tolist() == pytest.approx([100 * n**-0.5 * 1.015 for n in SIZES])
     assert mean["std"].tolist() == pytest.approx([100 * n**-0.5 * 0.01 / 2**0.5 for n in SIZES])
 
@@ -125,10 +125,10 @@ def test_missing_and_diverged_runs_are_stated_and_marked():
 def test_what_is_plotted_of_the_seeds_is_stated():
     runs = study(seeds=(1, 2, 42))
     selected = select(runs)
-    assert "best of 3 seeds" in remarks([selected], selected.runs, "best", ["energy"])
-    assert "mean ± s.d. of 3 seeds" in remarks([selected], selected.runs, "mean", ["energy"])
+    assert "best of 3 seeds" in describe_runs([selected], selected.runs, "best", ["energy"])
+    assert "mean ± s.d. of 3 seeds" in describe_runs([selected], selected.runs, "mean", ["energy"])
     one = runs[(runs["kind"] == "direct") | (runs["seed"] == 42)]
-    assert remarks([selected], one, "best", ["energy"])[-2:] == [
+    assert describe_runs([selected], one, "best", ["energy"])[-2:] == [
         "direct: best of 3 seeds",
         "fine-tuned: seed 42",
     ]

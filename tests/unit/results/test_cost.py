@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretraining.results.claims import read_headlines
 from pretraining.results.cost import (
     as_markdown,
     cost,
@@ -19,6 +18,7 @@ from pretraining.results.cost import (
     read_training_grid,
     training_runs,
 )
+from pretraining.results.published import read_claims
 from pretraining.results.runs_table import COLUMNS, normalise
 from pretraining.runtime.errors import UserError
 from pretraining.study.estimate import published_costs
@@ -56,7 +56,7 @@ def test_hours_energy_and_carbon():
 
 
 def test_the_published_cost_follows_from_its_hours(root):
-    headlines = read_headlines(root / "resources/published/headline.csv")
+    headlines = read_claims(root / "resources/published/headline.csv")
     runs = runs_of((*PRETRAIN, 590 * 3600, GPU, "ok"))
     table = cost(training_runs([runs]), published=headlines)
     published = table.iloc[-1]

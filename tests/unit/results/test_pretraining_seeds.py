@@ -12,7 +12,7 @@ import pytest
 from pretraining.figures.learning_curves import Options, learning_curves
 from pretraining.results.efficiency import efficiency, gains
 from pretraining.results.runs_table import COLUMNS, normalise
-from pretraining.results.seed_statistics import common_seeds, points_of, seeds_in_words
+from pretraining.results.seed_statistics import common_seeds, curve_points, describe_seeds
 from pretraining.results.selection import Selection
 from pretraining.results.selection import select as choose
 from pretraining.results.table1 import table1
@@ -63,8 +63,8 @@ def test_table1_has_the_spread_of_all(runs):
 def test_curves_are_the_best_of_all_and_say_so(runs):
     selected = choose(runs)
     tuned = selected.runs[selected.runs["kind"] == "finetune"]
-    assert points_of(tuned, "energy", "best")["value"].tolist() == [40.0]
-    assert seeds_in_words(tuned) == "2 × 3 seeds"
+    assert curve_points(tuned, "energy", "best")["value"].tolist() == [40.0]
+    assert describe_seeds(tuned) == "2 × 3 seeds"
     figure = learning_curves([selected], Options(untuned=True))
     note = figure.texts[0].get_text()
     assert "direct: best of 3 seeds" in note and "fine-tuned: best of 2 × 3 seeds" in note

@@ -14,8 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretraining.results.collect import GRID_COLUMNS, collect, grid_of, read_grid
-from pretraining.results.runs_table import COLUMNS, read_runs, unique_runs
+from pretraining.results.runs_table import (
+    COLUMNS,
+    GRID_COLUMNS,
+    collect,
+    grid_of,
+    read_grid,
+    read_runs,
+    unique_runs,
+)
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import read_csv, write_csv
 

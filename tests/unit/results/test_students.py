@@ -12,7 +12,7 @@ import pytest
 from pretraining.figures.parity import parity_figure
 from pretraining.figures.source_vs_model import students_figure
 from pretraining.results.runs_table import COLUMNS, normalise
-from pretraining.results.source_vs_model import students
+from pretraining.results.source_vs_model import source_vs_model
 from pretraining.runtime.errors import UserError
 from pretraining.training.predictions import Predictions
 
@@ -74,7 +74,7 @@ def runs_of(sources=("ace", "edip")):
 
 
 def test_students_beside_their_teachers():
-    table = students(runs_of(), at=500).set_index(["source", "metric"])
+    table = source_vs_model(runs_of(), at=500).set_index(["source", "metric"])
     assert len(table) == 4 and set(table["n"]) == {400} and set(table["npre"]) == {100}
     edip = table.loc[("edip", "force")]
     assert (edip["source_error"], edip["pretrained"]) == (5.0, 6.0)
@@ -83,12 +83,12 @@ def test_students_beside_their_teachers():
     assert table.loc[("ace", "energy"), "source_error"] == 40.0
     assert table.loc[("ace", "energy"), "pretrained"] == 50.0
     assert table.loc[("ace", "energy"), "finetuned"] == pytest.approx(60 * 400**-0.1 * 1.1)
-    mean = students(runs_of(), "mean").set_index(["source", "metric"])
+    mean = source_vs_model(runs_of(), "mean").set_index(["source", "metric"])
     assert mean.loc[("edip", "force"), "finetuned"] == pytest.approx(5**0.2 * 400**-0.1 * 1.15)
 
 
 def test_students_are_drawn_with_open_and_filled_symbols():
-    figure = students_figure(students(runs_of()), titles={"datasets": {"T": "the target"}})
+    figure = students_figure(source_vs_model(runs_of()), titles={"datasets": {"T": "the target"}})
     energy, force = figure.axes
     assert energy.get_title("left") == "tested on the target"
     assert force.get_title("left") == "100 synthetic, 400 DFT structures"
@@ -101,7 +101,7 @@ def test_students_are_drawn_with_open_and_filled_symbols():
 def test_without_sources_there_is_nothing_to_compare(tmp_path, root):
     runs = runs_of()
     with pytest.raises(UserError, match="no label source was tested"):
-        students(runs[runs["kind"] != "source"])
+        source_vs_model(runs[runs["kind"] != "source"])
 
 
 def test_the_programs(tmp_path, root, predictions):

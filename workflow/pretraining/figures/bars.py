@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pretraining.figures.panels import GREY
+from pretraining.figures.panels import GREY, LABELS
 from pretraining.figures.style import DIRECT_COLOUR
 from pretraining.figures.ticks import plain
 from pretraining.results.runs_table import RMSE
-from pretraining.results.selection import LABELS, Selected
-from pretraining.results.table1 import cell_of
+from pretraining.results.seed_statistics import cell_of
+from pretraining.results.selection import Selected
 
 DIRECT = ("none", 0)
 

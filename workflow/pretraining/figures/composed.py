@@ -18,6 +18,7 @@ from matplotlib.legend_handler import HandlerTuple
 
 from pretraining.figures.bars import draw_bars, size_names
 from pretraining.figures.panels import (
+    LABELS,
     SIZES_LABEL,
     Extent,
     Options,
@@ -31,9 +32,8 @@ from pretraining.figures.panels import (
 )
 from pretraining.figures.style import CYCLE, DIRECT_COLOUR, TEXT_WIDTH, house_style, ramp
 from pretraining.results.runs_table import KEY
-from pretraining.results.seed_statistics import common_seeds, points_of, remarks
-from pretraining.results.selection import LABELS, Selected, nearest_size
-from pretraining.results.table1 import FLAG_ABOVE
+from pretraining.results.seed_statistics import FLAG_NOTE, common_seeds, curve_points, describe_runs
+from pretraining.results.selection import Selected, nearest_size
 from pretraining.study.titles import SourceStyle, title_of
 
 # Turquoise and magenta, as published; further transforms take the colours of the cycle.
@@ -191,7 +191,7 @@ def _curves(
 ) -> None:
     """Draw one panel of learning curves; its limits are set when all that share them are drawn."""
     metric = options.metrics[0]
-    points = points_of(selected.runs, metric, options.aggregate)
+    points = curve_points(selected.runs, metric, options.aggregate)
     values = reference_values(selected, options, metric)
     lines = reference_lines(values, options.compare, looks)
     draw_panel(axes, points, None, lines, looks, options.compare, extent)
@@ -248,10 +248,10 @@ def _note(
     frames = [selected.runs for selected in selections]
     drawn = pd.concat(frames).drop_duplicates([c for c in (*KEY,) if c in frames[0]])
     # The test sets stand above the panels.
-    said = remarks(selections, drawn, options.aggregate, options.metrics[:1])[1:]
+    said = describe_runs(selections, drawn, options.aggregate, options.metrics[:1])[1:]
     text = " · ".join([first, *said]) + last
-    if any(points_of(f, options.metrics[0], options.aggregate)["flagged"].any() for f in frames):
-        text += f"\n* a seed diverged or is above {FLAG_ABOVE} × the median of its cell"
+    if any(curve_points(f, options.metrics[0], options.aggregate)["flagged"].any() for f in frames):
+        text += f"\n{FLAG_NOTE}"
     note_below(figure, text)
     # Laid out once, here, so that a later save does not move anything.
     figure.draw_without_rendering()

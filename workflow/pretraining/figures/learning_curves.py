@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from pretraining.figures.panels import (
     GREY,
     HOLLOW,
+    LABELS,
     SIZES_LABEL,
     Extent,
     Options,
@@ -26,9 +27,8 @@ from pretraining.figures.panels import (
 )
 from pretraining.figures.style import COLUMN_WIDTH, TEXT_WIDTH, house_style
 from pretraining.results.runs_table import KEY
-from pretraining.results.seed_statistics import common_seeds, points_of, remarks
-from pretraining.results.selection import LABELS, Selected
-from pretraining.results.table1 import FLAG_ABOVE
+from pretraining.results.seed_statistics import FLAG_NOTE, common_seeds, curve_points, describe_runs
+from pretraining.results.selection import Selected
 from pretraining.runtime.errors import UserError
 from pretraining.study.titles import SourceStyle
 
@@ -76,7 +76,7 @@ def learning_curves(
             for row, axes in enumerate(panels[:, column]):
                 points = lines = None
                 if selections:
-                    points = points_of(runs[row], metric, options.aggregate)
+                    points = curve_points(runs[row], metric, options.aggregate)
                     values = reference_values(selections[row], options, metric)
                     lines = reference_lines(values, options.compare, looks)
                 draw_panel(axes, points, known, lines or [], looks, options.compare, extent)
@@ -135,11 +135,13 @@ def _note(figure, selections, runs, options, published) -> None:
         # Several transforms have the same direct training.
         key = [column for column in KEY if column in runs[0]]
         drawn = pd.concat(runs).drop_duplicates(key)
-        text = " · ".join(remarks(selections, drawn, options.aggregate, options.metrics))
-        points = [points_of(part, m, options.aggregate) for part in runs for m in options.metrics]
+        text = " · ".join(describe_runs(selections, drawn, options.aggregate, options.metrics))
+        points = [
+            curve_points(part, m, options.aggregate) for part in runs for m in options.metrics
+        ]
     else:
         text = "published values only" + _spread(published, " ")
         points = [published]
     if any(part["flagged"].any() for part in points):
-        text += f"\n* a seed diverged or is above {FLAG_ABOVE} × the median of its cell"
+        text += f"\n{FLAG_NOTE}"
     note_below(figure, text)

@@ -9,7 +9,7 @@ import pandas as pd
 from pretraining.figures.composed import comparable, letters_of
 from pretraining.figures.panels import Options, reference_values
 from pretraining.results.published import TARGET
-from pretraining.results.seed_statistics import points_of
+from pretraining.results.seed_statistics import curve_points
 from pretraining.results.selection import Selected, nearest_size
 
 COLUMNS = ("panel", "test_set", "transform", "kind", "source", "npre", "n", "metric", "aggregate")
@@ -55,7 +55,7 @@ def panel_table(
         n = nearest_size(selections, bars_at)
         letter = chr(ord(letters[-1]) + 2)
         for selected in selections:
-            bars = points_of(selected.runs[selected.runs["n"] == n], metrics[0], "mean")
+            bars = curve_points(selected.runs[selected.runs["n"] == n], metrics[0], "mean")
             parts.append(_labelled(bars, letter, selected, "mean").assign(kind="bar"))
     if published is not None:
         where = {"panel": "", "transform": "none", "kind": "published", "test_set": TARGET}
@@ -70,7 +70,7 @@ def panel_table(
 
 def _panel(letter: str, selected: Selected, options: Options, metric: str) -> pd.DataFrame:
     """The points and the lines of one panel."""
-    points = points_of(selected.runs, metric, options.aggregate)
+    points = curve_points(selected.runs, metric, options.aggregate)
     points["kind"] = ["direct" if source == "none" else "finetune" for source in points["source"]]
     lines = reference_values(selected, options, metric).assign(
         n=0, metric=metric, std=float("nan"), count=1, flagged=False

@@ -14,10 +14,11 @@ from matplotlib.lines import Line2D
 from pretraining.figures.style import DIRECT_COLOUR, shades, source_looks
 from pretraining.figures.ticks import size_ticks, value_ticks
 from pretraining.results.runs_table import RMSE
+from pretraining.results.seed_statistics import cell_of
 from pretraining.results.selection import Selected
-from pretraining.results.table1 import cell_of
-from pretraining.study.titles import order_sources, title_of
+from pretraining.study.titles import UNITS, order_sources, title_of
 
+LABELS = {metric: f"{metric} RMSE ({unit})" for metric, unit in UNITS.items()}
 SIZES_LABEL = "DFT-labelled structures"
 # Empirical sources are dashed as well: these dashes are longer, and thinner than any curve.
 UNTUNED = (0, (7, 2.5))

@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pretraining.figures.panels import GREY, HOLLOW, note_below
+from pretraining.figures.panels import GREY, HOLLOW, LABELS, note_below
 from pretraining.figures.style import TEXT_WIDTH, house_style, source_looks
 from pretraining.figures.ticks import value_ticks
 from pretraining.results.runs_table import RMSE
-from pretraining.results.selection import LABELS
 from pretraining.study.titles import SourceStyle, title_of
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pretraining.results.collect import GRID_COLUMNS
-from pretraining.results.runs_table import KEY
+from pretraining.results.runs_table import GRID_COLUMNS, KEY
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown_table, read_table, truths
 from pretraining.study.estimate import estimated_seconds

@@ -1,11 +1,8 @@
-"""Forgetting: what models lose on a general test set when they are trained on a special one.
+"""Forgetting: errors on a general test set after training on a special dataset.
 
-The error of a pre-trained model on the general test set is the measure. Fine-tuned on another
-dataset, the model has that many times this error; a model trained on that dataset alone, without
-pre-training, has as many times more.
-
-Forces are compared as they are. Two datasets need not have the same zero of energy, so energies are
-compared after the median difference an atom has been subtracted from each model's errors.
+The measure is the ratio to the error of the pre-trained model there, of the fine-tuned model and of
+one trained directly on the special dataset. Forces are compared as they are; energies after a
+median shift, because two datasets can have different zeros of energy.
 """
 
 from __future__ import annotations
@@ -15,18 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pretraining.results.runs_table import RMSE, SHIFTED, unique_runs
-from pretraining.results.table1 import cell_of
-from pretraining.runtime.tables import markdown_table
-from pretraining.study.titles import SourceStyle, title_of
+from pretraining.results.runs_table import RMSE, SHIFTED, TRAINED, unique_runs
+from pretraining.results.seed_statistics import AGGREGATES, HEADS, cell_of, with_titles
+from pretraining.runtime.tables import markdown
+from pretraining.study.titles import SourceStyle
 
-SERIES = ("trained_on", "test_set", "structures", "transform", "source", "npre")
-AGGREGATES = ("best", "mean", "same")
+MODEL = ("structures", "transform", "source", "npre")
+SERIES = ("trained_on", "test_set", *MODEL)
 COLUMN = {"force": RMSE["force"], "energy": SHIFTED}
-PUBLISHED = {
-    "forgetting_finetuned": "ratio_finetuned",
-    "forgetting_direct": "ratio_direct",
-}
 
 
 def forgetting(runs: pd.DataFrame) -> pd.DataFrame:
@@ -49,24 +42,19 @@ def forgetting(runs: pd.DataFrame) -> pd.DataFrame:
     """
     moved = unique_runs(runs[runs["kind"] == "transfer"])
     table = []
-    for key, tuned in moved[moved["source"] != "none"].groupby(
-        ["trained_on", "target", *SERIES[2:]]
-    ):
+    for key, tuned in moved[moved["source"] != "none"].groupby(["trained_on", "target", *MODEL]):
         name = dict(zip(SERIES, key, strict=True))
         here = moved[(moved["trained_on"] == key[0]) & (moved["target"] == key[1])]
         direct = here[here["source"] == "none"]
         for metric, column in COLUMN.items():
-            for aggregate in AGGREGATES:
-                before = cell_of(_pretrained(runs, name), column)
+            before = cell_of(_pretrained(runs, name), column)
+            for aggregate in (*AGGREGATES, "same"):
                 start = before.mean if aggregate == "mean" else before.best
                 for n in sorted(tuned["n"].unique()):
-                    sides = {
-                        "finetuned": tuned[tuned["n"] == n],
-                        "direct": direct[direct["n"] == n],
-                    }
                     row = {**name, "metric": metric, "aggregate": aggregate, "n": n}
                     row["rmse_pretrained"] = start
-                    for side, cell in sides.items():
+                    for side, models in (("finetuned", tuned), ("direct", direct)):
+                        cell = models[models["n"] == n]
                         error = _error(runs, cell, column, aggregate)
                         row[f"rmse_{side}"] = error
                         row[f"ratio_{side}"] = error / start if start > 0 else np.nan
@@ -75,14 +63,14 @@ def forgetting(runs: pd.DataFrame) -> pd.DataFrame:
     columns = [*SERIES, "metric", "aggregate", "n", "rmse_pretrained", "rmse_finetuned"]
     columns += ["rmse_direct", "ratio_finetuned", "ratio_direct", "seeds_finetuned", "seeds_direct"]
     ratios = pd.DataFrame(table, columns=columns)
-    # A test set without shifted energies, of an earlier evaluation, has nothing to compare.
+    # Test sets without shifted energies have no energies to compare.
     return ratios.dropna(subset=["rmse_finetuned", "rmse_direct"], how="all").reset_index(drop=True)
 
 
 def _pretrained(runs: pd.DataFrame, name: Mapping) -> pd.DataFrame:
-    """The pre-trained models, as they are, on the general test set."""
+    """Tests of the pre-trained models on the general test set, before fine-tuning."""
     rows = runs[(runs["kind"] == "pretrain") & (runs["target"] == name["test_set"])]
-    for column in ("structures", "transform", "source", "npre"):
+    for column in MODEL:
         rows = rows[rows[column] == name[column]]
     return unique_runs(rows)
 
@@ -91,8 +79,8 @@ def _error(runs: pd.DataFrame, cell: pd.DataFrame, column: str, aggregate: str) 
     """The error of the runs of one cell on the general test set."""
     if aggregate != "same":
         return getattr(cell_of(cell, column), aggregate)
-    key = ["structures", "transform", "source", "npre", "preseed", "n", "seed"]
-    trained = runs[runs["kind"].isin(("direct", "finetune"))].rename(columns={"target": "own"})
+    key = [*MODEL, "preseed", "n", "seed"]
+    trained = runs[runs["kind"].isin(TRAINED)].rename(columns={"target": "own"})
     own = cell.merge(
         trained[[*key, "own", RMSE["force"]]],
         left_on=[*key, "trained_on"],
@@ -103,71 +91,49 @@ def _error(runs: pd.DataFrame, cell: pd.DataFrame, column: str, aggregate: str) 
     return float(own.loc[errors.idxmin(), column]) if errors.notna().any() else np.nan
 
 
-def beside_published(headlines: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The published ratios, with the range of the computed ones over n.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The headline's columns, ``low``, ``median`` and ``high``; those of which nothing was
-        computed under the same conditions are left out.
-    """
-    rows = []
-    for _, row in headlines[headlines["quantity"].isin(list(PUBLISHED))].iterrows():
-        found = table[(table["test_set"] == row["target"]) & (table["metric"] == row["metric"])]
-        found = found[found["aggregate"] == row["aggregate"]]
-        ratios = found[PUBLISHED[row["quantity"]]].dropna()
-        if row["source"] not in ("", "none"):
-            same = (found["source"] == row["source"]) & (found["npre"].astype(str) == row["npre"])
-            ratios = found.loc[same, PUBLISHED[row["quantity"]]].dropna()
-        if len(ratios):
-            span = {"low": ratios.min(), "median": ratios.median(), "high": ratios.max()}
-            rows.append({**row, **span})
-    return pd.DataFrame(rows, columns=[*headlines.columns, "low", "median", "high"])
-
-
 def as_markdown(
     table: pd.DataFrame,
     styles: Mapping[str, SourceStyle] | None = None,
-    beside: pd.DataFrame | None = None,
+    claims: pd.DataFrame | None = None,
 ) -> str:
-    """The ratios in Markdown, by number of structures, and beside the published ones."""
+    """The ratios in Markdown, by number of structures, and the published ones.
+
+    Parameters
+    ----------
+    claims
+        As :func:`.published.claims_of_forgetting` returns them.
+    """
+    heads = HEADS | {
+        "rmse_pretrained": "pre-trained",
+        "rmse_finetuned": "fine-tuned",
+        "rmse_direct": "direct",
+        "ratio_finetuned": "fine-tuned ÷ pre-trained",
+        "ratio_direct": "direct ÷ pre-trained",
+    }
+    formats = {"pre-training": ",", "pre-trained": ".3g", "fine-tuned": ".3g", "direct": ".3g"}
+    formats |= {"fine-tuned ÷ pre-trained": ".2f", "direct ÷ pre-trained": ".2f"}
+    columns = ["source", "transform", "npre", "metric", "aggregate", "n", *list(heads)[-5:]]
+    printed = with_titles(table, styles).rename(columns=heads)
     text = "# Forgetting\n\n"
-    for (trained, tested), group in table.groupby(["trained_on", "test_set"]):
+    for (trained, tested), group in printed.groupby(["trained_on", "test_set"]):
         text += f"## Trained on {trained}, tested on {tested}\n\n"
-        rows = []
-        for _, row in group.iterrows():
-            cells = [title_of(row["source"], styles), row["transform"], f"{row['npre']:,}"]
-            cells += [row["metric"], row["aggregate"], str(row["n"])]
-            cells += [_number(row[f"rmse_{side}"]) for side in ("pretrained", "finetuned")]
-            cells += [_number(row["rmse_direct"]), _times(row["ratio_finetuned"])]
-            rows.append([*cells, _times(row["ratio_direct"])])
-        header = ["source", "transform", "pre-training", "metric", "seeds", "n", "pre-trained"]
-        header += ["fine-tuned", "direct", "fine-tuned ÷ pre-trained", "direct ÷ pre-trained"]
-        text += markdown_table(header, rows) + "\n"
+        text += markdown(group[[heads.get(name, name) for name in columns]], formats) + "\n"
     text += (
-        "Force-component RMSE in eV/Å; energy RMSE in meV/atom after the median difference an atom "
-        "has been subtracted, because two datasets need not have the same zero of energy: forces "
-        "are the fair measure. Seeds: the best on this test set, the mean, or the same model that "
-        "is the best in force on the dataset it was trained on.\n"
+        "Force-component RMSE in eV/Å; energy RMSE in meV/atom after subtraction of the median "
+        "difference per atom, because two datasets can have different zeros of energy: forces are "
+        "the fair measure. Seeds: the best on this test set, the mean, or the same model that is "
+        "the best in force on the dataset it was trained on.\n"
     )
-    if beside is not None and len(beside):
-        rows = [
-            [
-                row["quantity"].replace("_", " "),
-                f"{row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
-                f"{row['value']:g}",
-            ]
-            for _, row in beside.iterrows()
-        ]
-        text += "\n## Beside the published numbers\n\n"
-        text += markdown_table(["quantity", "computed: median over n (range)", "published"], rows)
+    if claims is not None and len(claims):
+        rows = pd.DataFrame(
+            {
+                "quantity": claims["quantity"].str.replace("_", " "),
+                "computed: median over n (range)": [
+                    f"{row.median:.2f} ({row.low:.2f} to {row.high:.2f})"
+                    for row in claims.itertuples()
+                ],
+                "published": claims["value"],
+            }
+        )
+        text += "\n## Published numbers\n\n" + markdown(rows)
     return text
-
-
-def _number(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.3g}"
-
-
-def _times(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.2f} ×"

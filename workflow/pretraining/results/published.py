@@ -1,143 +1,138 @@
-"""The published numbers, and what separates the computed ones from them."""
+"""The published numbers: points of learning curves, and claims of the text beside computed ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pretraining.results.table1 import TABLE_COLUMNS
-from pretraining.runtime.errors import UserError
-from pretraining.runtime.tables import markdown_table, numbers, read_table, truths
-from pretraining.study.titles import order_sources, title_of
+from pretraining.results.runs_table import RMSE
+from pretraining.results.seed_statistics import POINT_COLUMNS
+from pretraining.results.table1 import read_table1
+from pretraining.runtime.tables import numbers, read_table
 
 # Size of the pre-training set behind every fine-tuned value of the published Table 1.
 TABLE1_NPRE = 10_000
 # Test set of the published learning curves.
 TARGET = "C-GAP-17"
-POINT_COLUMNS = ("source", "npre", "n", "metric", "value", "std", "count", "flagged")
+CLAIM_COLUMNS = ("quantity", "target", "source", "npre", "n", "metric", "aggregate", "relation")
+CLAIM_COLUMNS = (*CLAIM_COLUMNS, "value", "unit", "origin")
+# Quantity of a claim -> column of the table that has it.
+IN_EFFICIENCY = {
+    "data_efficiency": "ratio",
+    "wall_time_ratio_min": "wall_time_ratio_min",
+    "wall_time_ratio_max": "wall_time_ratio_max",
+}
+IN_GAINS = {"gain": "gain", "gain_percent": "gain_percent"}
+IN_FORGETTING = {
+    "forgetting_finetuned": "ratio_finetuned",
+    "forgetting_direct": "ratio_direct",
+}
 
 
-def read_table1(path: str | Path) -> pd.DataFrame:
-    """Read a table of cells in the columns of Table 1 (n, source, mean, std, count, flagged).
+def published_points(
+    table1: str | Path | None, curves: str | Path | None = None
+) -> pd.DataFrame | None:
+    """All published points of learning curves, or None without a file.
+
+    Parameters
+    ----------
+    table1
+        Table 1: mean energy errors and their standard deviations.
+    curves
+        Single values: columns source, npre, n, energy_rmse (meV/atom), force_rmse (eV/Å); cells
+        without a published value are empty.
+    """
+    parts = []
+    if table1:
+        points = read_table1(table1).rename(columns={"mean": "value"}).assign(metric="energy")
+        points["npre"] = np.where(points["source"] == "none", 0, TABLE1_NPRE)
+        parts.append(points)
+    if curves:
+        columns = ("source", "npre", "n", "energy_rmse", "force_rmse")
+        table = read_table(curves, columns, "published learning curves")
+        for column in ("npre", "n"):
+            table[column] = numbers(table[column], curves, whole=True)
+        for metric in RMSE:
+            values = numbers(table[f"{metric}_rmse"], curves)
+            points = table.assign(metric=metric, value=values, std=np.nan, count=1, flagged=False)
+            parts.append(points.dropna(subset="value"))
+    return pd.concat(parts, ignore_index=True)[list(POINT_COLUMNS)] if parts else None
+
+
+def read_claims(path: str | Path) -> pd.DataFrame:
+    """Read the single numbers that the paper states in its text.
 
     Raises
     ------
     UserError
         Naming the file and the column.
     """
-    table = read_table(path, TABLE_COLUMNS, "a Table 1")
-    if table.empty:
-        raise UserError(f"{path}: the table has no rows")
-    for column in ("n", "count"):
-        table[column] = numbers(table[column], path, whole=True)
-    for column in ("mean", "std"):
-        table[column] = numbers(table[column], path)
-    table["flagged"] = truths(table["flagged"], path)
-    if table.duplicated(["n", "source"]).any():
-        row = table[table.duplicated(["n", "source"])].iloc[0]
-        raise UserError(f"{path}: the cell n={row['n']} source={row['source']} appears twice")
-    return table[list(TABLE_COLUMNS)]
+    table = read_table(path, CLAIM_COLUMNS, "published numbers")
+    table["value"] = numbers(table["value"], path)
+    return table[list(CLAIM_COLUMNS)]
 
 
-def table1_points(table: pd.DataFrame, npre: int = TABLE1_NPRE) -> pd.DataFrame:
-    """The cells of a Table 1 as points of learning curves: mean energy errors with their spread."""
-    points = table.rename(columns={"mean": "value"}).assign(metric="energy")
-    points["npre"] = np.where(points["source"] == "none", 0, npre)
-    return points[list(POINT_COLUMNS)]
-
-
-def read_points(path: str | Path) -> pd.DataFrame:
-    """Read single published values of learning curves.
+def _matching(table: pd.DataFrame, claim: pd.Series, conditions: Mapping[str, str]) -> pd.DataFrame:
+    """The rows of a table under the conditions of a claim; an empty condition holds for all.
 
     Parameters
     ----------
-    path
-        Columns source, npre, n, energy_rmse (meV/atom), force_rmse (eV/Å); an empty cell is a value
-        that is not published.
+    conditions
+        Column of the claim -> column of the table.
     """
-    table = read_table(
-        path, ("source", "npre", "n", "energy_rmse", "force_rmse"), "published learning curves"
-    )
-    for column in ("npre", "n"):
-        table[column] = numbers(table[column], path, whole=True)
-    parts = []
-    for metric in ("energy", "force"):
-        values = numbers(table[f"{metric}_rmse"], path)
-        part = table[["source", "npre", "n"]].assign(metric=metric, value=values, std=np.nan)
-        parts.append(part.assign(count=1, flagged=False).dropna(subset="value"))
-    return pd.concat(parts, ignore_index=True)[list(POINT_COLUMNS)]
+    for name, column in conditions.items():
+        if claim[name] != "":
+            table = table[table[column].astype(str) == claim[name]]
+    return table
 
 
-def published_points(
-    table1: str | Path | None, curves: str | Path | None = None
-) -> pd.DataFrame | None:
-    """All published points of learning curves, or None if no file is given."""
-    parts = [table1_points(read_table1(table1))] if table1 else []
-    parts += [read_points(curves)] if curves else []
-    return pd.concat(parts, ignore_index=True) if parts else None
+def claims_of_efficiency(
+    claims: pd.DataFrame, efficiency: pd.DataFrame, gains: pd.DataFrame
+) -> pd.DataFrame:
+    """The claims on data efficiency and gains beside the computed values.
 
-
-def compare(computed: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Every cell of either table, and by how much the computed mean differs.
+    The n of a data efficiency is the number of structures of direct training.
 
     Returns
     -------
     pandas.DataFrame
-        Columns n, source, computed_mean, published_mean, difference (computed - published,
-        meV/atom), ratio (computed / published), z (the difference in units of its standard error,
-        from both sample standard deviations; empty without them), computed_std, published_std,
-        computed_count, published_count, computed_flagged, published_flagged. A cell that one table
-        lacks is empty there.
+        The columns of the claim, ``computed`` and ``difference`` (computed - published), both NaN
+        unless exactly one value was computed under the same conditions.
     """
-    names = ["mean", "std", "count", "flagged"]
-    both = computed[list(TABLE_COLUMNS)].merge(
-        published[list(TABLE_COLUMNS)],
-        on=["n", "source"],
-        how="outer",
-        suffixes=("_computed", "_published"),
+    same = {name: name for name in ("target", "source", "npre", "metric", "aggregate")}
+    tables = (
+        (IN_EFFICIENCY, efficiency, same | {"n": "n_direct"}),
+        (IN_GAINS, gains, same | {"n": "n"}),
     )
-    both = both.rename(
-        columns={f"{n}_{side}": f"{side}_{n}" for n in names for side in ("computed", "published")}
-    )
-    both["difference"] = (both["computed_mean"] - both["published_mean"]).round(9)
-    both["ratio"] = both["computed_mean"] / both["published_mean"]
-    variance = sum(
-        both[f"{side}_std"] ** 2 / both[f"{side}_count"] for side in ("computed", "published")
-    )
-    both["z"] = both["difference"] / np.sqrt(variance.where(variance > 0))
-    rank = {source: i for i, source in enumerate(order_sources(both["source"].unique()))}
-    both = both.assign(_rank=both["source"].map(rank)).sort_values(["n", "_rank"])
-    for side in ("computed", "published"):
-        both[f"{side}_count"] = both[f"{side}_count"].astype("Int64")
-        flags = both[f"{side}_flagged"].map({True: "true", False: "false"})
-        both[f"{side}_flagged"] = flags.fillna("")
-    order = ["n", "source", "computed_mean", "published_mean", "difference", "ratio", "z"]
-    order += [f"{s}_{n}" for n in ("std", "count", "flagged") for s in ("computed", "published")]
-    return both[order].reset_index(drop=True)
+    rows = []
+    for _, claim in claims.iterrows():
+        for columns, table, conditions in tables:
+            if claim["quantity"] in columns:
+                found = _matching(table, claim, conditions)[columns[claim["quantity"]]].dropna()
+                value = float(found.iloc[0]) if len(found) == 1 else np.nan
+                rows.append({**claim, "computed": value, "difference": value - claim["value"]})
+    return pd.DataFrame(rows, columns=[*CLAIM_COLUMNS, "computed", "difference"])
 
 
-def compare_markdown(differences: pd.DataFrame, styles=None) -> str:
-    """The differences in Markdown; cells that only one side has are counted below the table."""
-    common = differences.dropna(subset="difference")
-    rows = [
-        [
-            str(row["n"]),
-            title_of(row["source"], styles),
-            f"{row['computed_mean']:.1f}",
-            f"{row['published_mean']:.1f}",
-            f"{row['difference']:+.1f}",
-            f"{row['ratio']:.2f}",
-            "" if np.isnan(row["z"]) else f"{row['z']:+.1f}",
-        ]
-        for _, row in common.iterrows()
-    ]
-    header = ["n", "source", "computed", "published", "difference", "ratio", "z"]
-    text = markdown_table(header, rows)
-    text += "\nMean energy RMSE in meV/atom; z is the difference in units of its standard error.\n"
-    here = int((differences["computed_mean"].notna() & differences["difference"].isna()).sum())
-    there = int((differences["published_mean"].notna() & differences["difference"].isna()).sum())
-    if here or there:
-        text += f"{len(common)} cells in common, {here} only computed, {there} only published.\n"
-    return text
+def claims_of_forgetting(claims: pd.DataFrame, forgetting: pd.DataFrame) -> pd.DataFrame:
+    """The claims on forgetting beside the range of the computed ratios over n.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of the claim, ``low``, ``median`` and ``high``; without claims under whose
+        conditions nothing was computed.
+    """
+    rows = []
+    for _, claim in claims[claims["quantity"].isin(list(IN_FORGETTING))].iterrows():
+        conditions = {"target": "test_set", "metric": "metric", "aggregate": "aggregate"}
+        if claim["source"] != "none":
+            conditions |= {"source": "source", "npre": "npre"}
+        ratios = _matching(forgetting, claim, conditions)[IN_FORGETTING[claim["quantity"]]].dropna()
+        if len(ratios):
+            span = {"low": ratios.min(), "median": ratios.median(), "high": ratios.max()}
+            rows.append({**claim, **span})
+    return pd.DataFrame(rows, columns=[*claims.columns, "low", "median", "high"])

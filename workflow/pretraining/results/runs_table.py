@@ -1,40 +1,58 @@
-"""The runs table: one tidy row a training run, from which every table and figure is made.
+"""The runs table: one row per result, collected from the metrics files; all else follows from it.
 
 Energies are RMSEs per atom in meV/atom, forces RMSEs per component in eV/Å, both on the whole test
-set of the row's target. A row of kind ``transfer`` is a model that was trained on another dataset,
-which its column `trained_on` names; one without pre-training has the source ``none``.
+set of the row's target. A row of kind ``transfer`` tests a model on another dataset than the one it
+was trained on (`trained_on`). Without pre-training, the source is ``none``.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from pretraining.runtime.errors import UserError
-from pretraining.runtime.tables import _NO_VALUE, numbers, read_table, truths
+from pretraining.runtime.errors import UserError, remake, whole
+from pretraining.runtime.tables import NO_VALUE, numbers, read_table, truths
 
 KINDS = ("source", "pretrain", "direct", "finetune", "transfer")
 TRAINED = ("direct", "finetune")
-COLUMNS = (
-    "kind",
-    "target",
-    "source",
-    "npre",
-    "n",
-    "seed",
-    "test_energy_rmse",
-    "test_force_rmse",
-)
-WHOLE = ("npre", "n", "seed")
 RMSE = {"energy": "test_energy_rmse", "force": "test_force_rmse"}
-# Energies after a median shift, where two methods need not have the same zero.
+# Energies after a median shift, to compare methods with different zeros of energy.
 SHIFTED = "test_energy_shifted_rmse"
+WHOLE = ("npre", "n", "seed")
+COLUMNS = ("kind", "target", "source", *WHOLE, *RMSE.values())
 KEY = ("kind", "target", "structures", "transform", "source", "npre", "preseed", "n", "seed")
-# A model that is tested elsewhere is told apart by what it was trained on, too.
 IDENTITY = (*KEY, "trained_on")
+# Optional columns and their defaults.
 OPTIONAL = {"structures": "", "transform": "none", "preseed": "", "trained_on": ""}
+GRID_COLUMNS = (*IDENTITY, "metrics")
+
+# Names in a metrics file.
+ENERGY = "energy_rmse_mev_per_atom"
+FORCE = "force_rmse_ev_per_angstrom"
+SHIFTED_ENERGY = "energy_rmse_after_median_shift_mev_per_atom"
+ERRORS = {
+    f"{part}_{metric}_rmse": (part, key)
+    for part in ("test", "val", "train")
+    for metric, key in (("energy", ENERGY), ("force", FORCE))
+} | {SHIFTED: ("test", SHIFTED_ENERGY)}
+RECORDS = (
+    "epochs",
+    "best_epoch",
+    "steps",
+    "stopped_because",
+    "wall_time_s",
+    "train_time_s",
+    "power_w_mean",
+    "device",
+    "device_name",
+    "n_parameters",
+    "avg_num_neighbors",
+    "config_hash",
+)
 
 
 def read_runs(path: str | Path) -> pd.DataFrame:
@@ -43,23 +61,22 @@ def read_runs(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        As :func:`normalise` leaves it, in the file's order.
+        As :func:`normalise` returns it, in the file's order.
 
     Raises
     ------
     UserError
-        Naming the file and the column, for anything that is not such a table.
+        Naming the file and the column.
     """
     return normalise(read_table(path, COLUMNS, "a runs table"), path)
 
 
 def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Turn a runs table of text into the typed one that the rest of the package relies on.
+    """Turn a runs table of text into a typed one.
 
     The optional columns structures, transform, preseed, trained_on, status, diverged,
-    test_energy_shifted_rmse, wall_time_s and power_w_mean are filled in (empty, ``none``, empty,
-    empty, ``ok``, false, NaN, NaN, NaN) where they are absent. Rows of direct training carry source
-    ``none`` and npre 0.
+    test_energy_shifted_rmse, wall_time_s and power_w_mean default to empty, ``none``, empty, empty,
+    ``ok``, false, NaN, NaN and NaN. Rows of direct training get source ``none`` and npre 0.
 
     Raises
     ------
@@ -78,8 +95,8 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
             + ", ".join(KINDS)
         )
     direct = table["kind"] == "direct"
-    table.loc[direct & table["source"].str.lower().isin(_NO_VALUE), "source"] = "none"
-    table.loc[direct & table["npre"].str.lower().isin(_NO_VALUE), "npre"] = "0"
+    table.loc[direct & table["source"].str.lower().isin(NO_VALUE), "source"] = "none"
+    table.loc[direct & table["npre"].str.lower().isin(NO_VALUE), "npre"] = "0"
     for column in WHOLE:
         table[column] = numbers(table[column], path, whole=True)
     mixed = direct & ((table["source"] != "none") | (table["npre"] != 0))
@@ -95,16 +112,14 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
             raise UserError(f"{path}: column {column} has a negative value")
     for column, default in OPTIONAL.items():
         table[column] = table.get(column, default)
-        table.loc[table[column].str.lower().isin(_NO_VALUE), column] = default
+        table.loc[table[column].str.lower().isin(NO_VALUE), column] = default
     table["diverged"] = truths(table["diverged"], path) if "diverged" in table else False
     table["status"] = table["status"].str.lower() if "status" in table else "ok"
     return table
 
 
 def unique_runs(runs: pd.DataFrame, path: str | Path = "runs table") -> pd.DataFrame:
-    """Count a run that is listed twice once.
-
-    A row without result (status ``missing``) gives way to a row of the same run that has one.
+    """Keep one row per run: one with a result rather than one of status ``missing``.
 
     Raises
     ------
@@ -113,33 +128,151 @@ def unique_runs(runs: pd.DataFrame, path: str | Path = "runs table") -> pd.DataF
     """
     key = [column for column in IDENTITY if column in runs]
     found = runs["status"] != "missing"
-    values = list(RMSE.values())
-    results = runs[found].drop_duplicates([*key, *values])
+    results = runs[found].drop_duplicates([*key, *RMSE.values()])
     clash = results.duplicated(key)
     if clash.any():
         row = results[clash].iloc[0]
         raise UserError(
-            f"{path}: the run {describe(row)} is listed twice with different results; "
-            "keep one of the rows (or add the column structures, transform or preseed that tells "
-            "them apart)"
+            f"{path}: the run {describe(row)} is listed twice with different results; keep one of "
+            "the rows (or add the column structures, transform or preseed in which they differ)"
         )
     absent = runs[~found].drop_duplicates(key)
     return pd.concat([results, absent]).drop_duplicates(key)
 
 
-def describe(row: pd.Series | dict) -> str:
+def describe(row: Mapping) -> str:
     """Name a run in a message, e.g. ``finetune target=C-GAP-17 source=ace n=25 seed=1``."""
     parts = [str(row["kind"])]
     for column in IDENTITY[1:]:
         value = str(row.get(column, ""))
-        if value not in ("", "nan") and not (column == "transform" and value == "none"):
+        if value not in ("", "nan") and (column, value) != ("transform", "none"):
             parts.append(f"{column}={value}")
     return " ".join(parts)
 
 
-def in_order(runs: pd.DataFrame) -> pd.DataFrame:
-    """Sort by kind (in the order of :data:`KINDS`) and then by the rest of the key."""
-    key = [column for column in IDENTITY if column in runs]
-    rank = runs["kind"].map({kind: i for i, kind in enumerate(KINDS)})
-    ordered = runs.assign(_rank=rank).sort_values(["_rank", *key[1:]], kind="stable")
-    return ordered.drop(columns="_rank").reset_index(drop=True)
+def read_grid(path: str | Path) -> pd.DataFrame:
+    """Read the table of required results, a row each."""
+    grid = read_table(path, GRID_COLUMNS, "the table of required results")
+    if grid.empty:
+        raise UserError(f"{path}: the table of required results has no rows")
+    return grid
+
+
+def collect(
+    grid: pd.DataFrame, results: str | Path = ".", *, allow_missing: bool = False
+) -> pd.DataFrame:
+    """Read the metrics file of each row of the grid.
+
+    Parameters
+    ----------
+    grid
+        Columns :data:`GRID_COLUMNS`; ``metrics`` is a path, absolute, relative to the working
+        directory or relative to `results`.
+    allow_missing
+        Give a run without metrics file a row of status ``missing`` without errors.
+
+    Raises
+    ------
+    UserError
+        Naming the first run without metrics file and their number, unless `allow_missing`.
+    """
+    rows, missing = [], []
+    for identity in grid[list(GRID_COLUMNS)].drop_duplicates().to_dict("records"):
+        path = Path(identity.pop("metrics"))
+        if not path.is_file() and (Path(results) / path).is_file():
+            path = Path(results) / path
+        if path.is_file():
+            rows.append(_row_of(identity, read_metrics(path), path))
+        else:
+            missing.append((identity, path))
+            rows.append({**identity, "status": "missing", "diverged": False})
+    if missing and not allow_missing:
+        identity, path = missing[0]
+        raise UserError(
+            f"{path}: no result of the run {describe(identity)} ({len(missing)} of {len(rows)} "
+            "missing); run the workflow to the end, or set allow_missing"
+        )
+    return _tidy(rows)
+
+
+def read_metrics(path: Path) -> dict:
+    """Read a run's metrics file.
+
+    Raises
+    ------
+    UserError
+        If it is not JSON, or has no test errors under the key ``test``.
+    """
+    with whole(path):
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(metrics, dict):
+        raise UserError(f"{path}: not a metrics file (no JSON object): {remake(path)}")
+    for key in (ENERGY, FORCE):
+        if _error_of(metrics, "test", key) is None:
+            raise UserError(f"{path}: no number test.{key}: {remake(path)}")
+    return metrics
+
+
+def _error_of(metrics: Mapping, part: str, key: str) -> float | None:
+    """One RMSE; NaN for null (JSON has no NaN), None if absent or no number."""
+    errors = metrics.get(part)
+    if not isinstance(errors, Mapping) or key not in errors:
+        return None
+    try:
+        return math.nan if errors[key] is None else float(errors[key])
+    except (TypeError, ValueError):
+        return None
+
+
+def _row_of(identity: Mapping, metrics: Mapping, path: Path) -> dict:
+    """The row of a finished run, after a check that the metrics are that run's."""
+    # Evaluations carry the identity of the model's run.
+    for column in ("kind", "n", "seed") if identity["kind"] in TRAINED else ():
+        if column in metrics and str(metrics[column]) != str(identity[column]):
+            raise UserError(
+                f"{path}: is of {column}={metrics[column]}, not of the run {describe(identity)}"
+            )
+    errors = {column: _error_of(metrics, *place) for column, place in ERRORS.items()}
+    finite = all(math.isfinite(errors[column]) for column in RMSE.values())
+    diverged = bool(metrics.get("diverged", False))
+    status = "ok" if finite and not diverged else "diverged"
+    records = {record: metrics.get(record, "") for record in RECORDS}
+    return {**identity, **errors, **records, "diverged": diverged, "status": status}
+
+
+def _tidy(rows: Iterable[Mapping]) -> pd.DataFrame:
+    """The rows as a table, sorted by kind (in the order of :data:`KINDS`) and then by key."""
+    first = [*COLUMNS, "status", "diverged", *OPTIONAL, SHIFTED]
+    table = pd.DataFrame(list(rows), columns=list(dict.fromkeys([*first, *ERRORS, *RECORDS])))
+    for column in (*WHOLE, *ERRORS):
+        table[column] = pd.to_numeric(table[column])
+    rank = table["kind"].map({kind: i for i, kind in enumerate(KINDS)})
+    table = table.assign(_rank=rank).sort_values(["_rank", *IDENTITY[1:]], kind="stable")
+    return table.drop(columns="_rank").reset_index(drop=True)
+
+
+def grid_of(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """The grid of finished runs, by their paths (``…/kind/target~T/…/seed~K/metrics.json``).
+
+    A test set before the kind (``evaluations/target~T/kind/…``) is where the model was tested.
+
+    Raises
+    ------
+    UserError
+        If a path is not that of a run.
+    """
+    rows = []
+    for path in map(Path, paths):
+        named = dict(part.split("~", 1) for part in path.parts if "~" in part)
+        before = [part for part in path.parts[:-1] if "~" not in part]
+        kind = {"imported": "pretrain"}.get(before[-1], before[-1]) if before else ""
+        if kind not in ("direct", "finetune", "pretrain") or "seed" not in named:
+            raise UserError(f"{path}: not the metrics file of a run (no kind or seed~ in its path)")
+        defaults = dict.fromkeys(IDENTITY, "") | {"source": "none", "npre": "0", "n": "0"}
+        if kind == "pretrain":
+            defaults["preseed"] = named["seed"]
+        targets = [part.split("~", 1)[1] for part in path.parts if part.startswith("target~")]
+        if len(targets) > 1:
+            kind, named = "transfer", {**named, "target": targets[0], "trained_on": targets[1]}
+        rows.append({**defaults, "transform": "none", **named, "kind": kind, "metrics": str(path)})
+    return pd.DataFrame(rows, columns=list(GRID_COLUMNS))

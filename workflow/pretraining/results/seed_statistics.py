@@ -1,23 +1,93 @@
-"""From runs to the points of learning curves, and what there is to say of them."""
+"""Statistics over the seeds: cells of tables, points of learning curves, and their description."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from pretraining.results.published import POINT_COLUMNS
 from pretraining.results.runs_table import RMSE
 from pretraining.results.selection import Selected
-from pretraining.results.table1 import cell_of
+from pretraining.study.titles import SourceStyle, order_sources, title_of
+
+AGGREGATES = ("best", "mean")
+FLAG_ABOVE = 1.25
+FLAG_NOTE = f"* a seed diverged or is above {FLAG_ABOVE} × the median of its cell"
+# Columns that are printed under another name.
+HEADS = {"npre": "pre-training", "aggregate": "seeds", "untuned_reaches": "untuned reaches"}
+POINT_COLUMNS = ("source", "npre", "n", "metric", "value", "std", "count", "flagged")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Statistics of the runs that differ only by their seed.
+
+    Attributes
+    ----------
+    mean, std, best
+        Mean, sample standard deviation (n - 1; NaN for a single run) and minimum of the finite
+        values.
+    count
+        Number of finite values.
+    runs, missing
+        Runs that have finished, finite or not, and runs that have not.
+    flagged
+        Whether a run exceeds :data:`FLAG_ABOVE` times the median, or diverged.
+    """
+
+    mean: float
+    std: float
+    best: float
+    count: int
+    runs: int
+    missing: int
+    flagged: bool
+
+
+def cell_of(rows: pd.DataFrame, column: str = RMSE["energy"]) -> Cell:
+    """Statistics of one cell over its seeds.
+
+    A diverged run with a finite error stays in the mean, as in the published table.
+    """
+    done = rows[rows["status"] != "missing"]
+    values = done[column].to_numpy(dtype=float)
+    diverged = ~np.isfinite(values) | done["diverged"].to_numpy(dtype=bool)
+    finite = np.sort(values[np.isfinite(values)])
+    high = len(finite) > 0 and finite[-1] > FLAG_ABOVE * np.median(finite)
+    return Cell(
+        mean=float(finite.mean()) if len(finite) else np.nan,
+        std=float(finite.std(ddof=1)) if len(finite) > 1 else np.nan,
+        best=float(finite[0]) if len(finite) else np.nan,
+        count=len(finite),
+        runs=len(done),
+        missing=len(rows) - len(done),
+        flagged=bool(high or diverged.any()),
+    )
+
+
+def sort_by_source(
+    table: pd.DataFrame, by: Sequence[str], styles: Mapping[str, SourceStyle] | None = None
+) -> pd.DataFrame:
+    """Sort a table by some columns, label sources in their printed order."""
+    place = {s: i for i, s in enumerate(order_sources(table["source"].unique(), styles))}
+    return table.sort_values(
+        list(by), key=lambda c: c.map(place) if c.name == "source" else c, kind="stable"
+    ).reset_index(drop=True)
+
+
+def with_titles(
+    table: pd.DataFrame, styles: Mapping[str, SourceStyle] | None = None
+) -> pd.DataFrame:
+    """The table with the printed names of its label sources."""
+    return table.assign(source=[title_of(source, styles) for source in table["source"]])
 
 
 def common_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Keep the fine-tunings with the seeds that every pre-training size was wanted for.
+    """Keep the fine-tunings with seeds (of pre-training and fine-tuning) common to all sizes.
 
-    A size with more seeds than the others would look better for having been tried more often. A
-    seed is that of the pre-training and that of the fine-tuning.
+    The best of more seeds is better by chance alone.
     """
     tuned = runs[runs["kind"] == "finetune"]
     pairs = pd.Series(list(zip(tuned["preseed"], tuned["seed"], strict=True)), index=tuned.index)
@@ -27,21 +97,21 @@ def common_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop(index=pairs.index[~pairs.isin(shared)])
 
 
-def points_of(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFrame:
-    """One point for each source, pre-training size and n.
+def curve_points(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFrame:
+    """The points of learning curves: one for each source, pre-training size and n.
 
     Parameters
     ----------
     metric
         ``energy`` or ``force``.
     aggregate
-        ``best`` of the seeds or their ``mean``.
+        ``best`` or ``mean`` of the seeds.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of :data:`.published.POINT_COLUMNS`; value is NaN if no run has a
-        finite result, std is NaN for the best of the seeds.
+        Columns :data:`POINT_COLUMNS`; value is NaN without a finite result, std is NaN for the
+        best of the seeds.
     """
     rows = []
     for (source, npre, n), group in runs.groupby(["source", "npre", "n"]):
@@ -52,10 +122,10 @@ def points_of(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(POINT_COLUMNS))
 
 
-def seeds_in_words(rows: pd.DataFrame) -> str:
+def describe_seeds(rows: pd.DataFrame) -> str:
     """The seeds of some runs: ``seed 42``, ``5 seeds``, ``up to 5 seeds``, ``2 × 5 seeds``.
 
-    The last one is of two pre-trainings with five fine-tunings each.
+    The last is of two pre-trainings with five fine-tunings each.
     """
     seeds = sorted(set(rows["seed"]))
     first = sorted(set(rows["preseed"]))
@@ -67,32 +137,32 @@ def seeds_in_words(rows: pd.DataFrame) -> str:
     return f"{'up to ' if counts.nunique() > 1 else ''}{times}{counts.max()} seeds"
 
 
-def remarks(
+def describe_runs(
     selections: Sequence[Selected], runs: pd.DataFrame, aggregate: str, metrics: Sequence[str]
 ) -> list[str]:
-    """What a reader must know of the runs behind a figure, in a few phrases.
+    """Describe the runs of a figure in phrases: test set, sizes, seeds, missing and diverged runs.
 
     Parameters
     ----------
     runs
-        Those of all `selections` that are drawn.
+        The runs of all `selections` that are drawn.
     """
-    word = {"best": "best of ", "mean": "mean ± s.d. of "}[aggregate]
+    prefix = {"best": "best of ", "mean": "mean ± s.d. of "}[aggregate]
     parts = [f"{selections[0].chosen.target} test set"]
     tuned, direct = (runs[runs["kind"] == kind] for kind in ("finetune", "direct"))
     if tuned["npre"].nunique() == 1:
         parts.append(f"{tuned['npre'].iloc[0]:,} pre-training structures")
     elif tuned["source"].nunique() == 1:
         parts.append(f"labels of {tuned['source'].iloc[0]}")
-    said = {}
+    seeds = {}
     for name, rows in (("direct", direct), ("fine-tuned", tuned)):
         if len(rows):
-            text = seeds_in_words(rows)
-            said[name] = text if text.startswith("seed ") else word + text
-    if len(set(said.values())) == 1:
-        parts.append(next(iter(said.values())))
+            text = describe_seeds(rows)
+            seeds[name] = text if text.startswith("seed ") else prefix + text
+    if len(set(seeds.values())) == 1:
+        parts.append(next(iter(seeds.values())))
     else:
-        parts += [f"{name}: {text}" for name, text in said.items()]
+        parts += [f"{name}: {text}" for name, text in seeds.items()]
     missing = int((runs["status"] == "missing").sum())
     if missing:
         parts.append(f"{missing} of {len(runs)} runs missing")

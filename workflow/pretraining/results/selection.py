@@ -1,9 +1,8 @@
-"""Which of all runs a table or a figure is about.
+"""Select the runs that a table or a figure compares.
 
-The runs table holds several targets, structures, transforms and pre-training sizes. A table by
-label source needs one of each; what the caller leaves open is chosen by one rule: the value that
-most of what is compared (label sources, or pre-training sizes) have runs for. Seeds are no choice:
-unless one is asked for, the runs of all pre-training seeds are kept, and are part of the spread.
+A comparison by label source needs one target, set of structures, transform and pre-training size
+(by size: one source). Where the caller leaves one open, the value with runs for most of what is
+compared is chosen. All seeds are kept, of the pre-training (unless one is given) as well.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pretraining.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked for; None leaves it open."""
+    """Values to select; None leaves one open."""
 
     target: str | None = None
     source: str | None = None
@@ -39,11 +38,11 @@ class Selected:
     runs
         Direct and fine-tuning runs, each once.
     untuned
-        Rows of kind ``pretrain``: the pre-trained models as they are, on the same target.
+        Rows of kind ``pretrain``: the pre-trained models on the same target, before fine-tuning.
     sources
         Rows of kind ``source``: the label sources' own errors on the same target.
     chosen
-        The selection with everything filled in that the comparison needs.
+        The selection, with all that the comparison needs filled in.
     notes
         What was left out, in sentences.
     """
@@ -55,46 +54,6 @@ class Selected:
     notes: tuple[str, ...]
 
 
-# What a tie between two values is decided by, beyond the number of runs.
-_PREFERENCE = {
-    "npre": lambda value: -value,
-    "transform": lambda value: (value != "none", value),
-}
-
-
-def _choose(rows: pd.DataFrame, column: str, over: str):
-    """The value of `column` with rows for most values of `over`, then with the most rows."""
-    values = rows.groupby(column)[over].agg(["nunique", "size"])
-    prefer = _PREFERENCE.get(column, lambda value: value)
-    # Ties between sizes go to the larger one, not to the one that happens to have more runs.
-    early, late = (0, -1) if column == "npre" else (-1, 0)
-    return min(
-        values.index,
-        key=lambda v: (
-            -values.loc[v, "nunique"],
-            early * values.loc[v, "size"],
-            prefer(v),
-            late * values.loc[v, "size"],
-        ),
-    )
-
-
-def _wanted(rows: pd.DataFrame, column: str, value, what: str) -> pd.DataFrame:
-    kept = rows[rows[column] == value]
-    if kept.empty:
-        there = ", ".join(str(v) for v in sorted(rows[column].unique()))
-        raise UserError(f"{what}: no runs with {column} {value!r}; there are: {there}")
-    return kept
-
-
-def choose_target(runs: pd.DataFrame, over: str = "source") -> str:
-    """The target with the most label sources (or sizes), then with the most runs."""
-    trained = runs[runs["kind"].isin(TRAINED)]
-    if trained.empty:
-        raise UserError("the runs table has no row of kind direct or finetune")
-    return _choose(trained, "target", over)
-
-
 def select(
     runs: pd.DataFrame,
     wanted: Selection | None = None,
@@ -102,14 +61,14 @@ def select(
     compare: str = "source",
     what: str = "runs table",
 ) -> Selected:
-    """Pick the runs of one comparison.
+    """Select the runs of one comparison.
 
     Parameters
     ----------
     runs
         As :func:`pretraining.results.runs_table.read_runs` returns them.
     wanted
-        Values asked for.
+        Given values.
     compare
         ``source`` (one pre-training size, all label sources) or ``npre`` (one label source, all
         pre-training sizes).
@@ -122,22 +81,21 @@ def select(
         If nothing is left, or the same run is listed twice with different results.
     """
     wanted = wanted or Selection()
-    trained = runs[runs["kind"].isin(TRAINED)]
-    if trained.empty:
-        raise UserError(f"{what}: no row of kind direct or finetune")
+    trained = _trained(runs, what)
     if wanted.target is None:
-        wanted = replace(wanted, target=choose_target(runs, compare))
-    trained = _wanted(trained, "target", wanted.target, what)
+        wanted = replace(wanted, target=_choose(trained, "target", compare))
+    trained = _where(trained, "target", wanted.target, what)
     direct = trained[trained["kind"] == "direct"]
     tuned = trained[trained["kind"] == "finetune"]
-    order = ["structures", "transform"]
-    order = ["source", *order] if compare == "npre" else [*order, "npre"]
-    if wanted.preseed is not None:
-        order.append("preseed")
-    if wanted.source is not None and compare == "source":
-        order = ["source", *order]
-    if wanted.npre is not None and compare == "npre":
-        order.append("npre")
+    by_size = compare == "npre"
+    needed = {
+        "source": by_size or wanted.source is not None,
+        "structures": True,
+        "transform": True,
+        "npre": not by_size or wanted.npre is not None,
+        "preseed": wanted.preseed is not None,
+    }
+    order = [column for column, is_needed in needed.items() if is_needed]
     notes = []
     for column in order:
         if tuned.empty:
@@ -147,14 +105,17 @@ def select(
             value = _choose(tuned, column, compare)
             wanted = replace(wanted, **{column: value})
         before = set(tuned[compare])
-        tuned = _wanted(tuned, column, value, what)
+        tuned = _where(tuned, column, value, what)
         if left_out := before - set(tuned[compare]):
             names = ", ".join(str(name) for name in sorted(left_out))
             notes.append(f"{compare} {names} left out: no runs with {column} {value}")
-    kept = unique_runs(pd.concat([direct, tuned]), what)
-    untuned = _same(runs, "pretrain", wanted, exact=order)
-    sources = _same(runs, "source", wanted, exact=[c for c in order if c == "source"])
-    return Selected(kept, untuned, sources, wanted, tuple(notes))
+    return Selected(
+        runs=unique_runs(pd.concat([direct, tuned]), what),
+        untuned=_beside(runs, "pretrain", wanted, order),
+        sources=_beside(runs, "source", wanted, [c for c in order if c == "source"]),
+        chosen=wanted,
+        notes=tuple(notes),
+    )
 
 
 def select_each(
@@ -164,15 +125,14 @@ def select_each(
     compare: str = "source",
     what: str = "runs table",
 ) -> list[Selected]:
-    """One comparison for each transform that the target has fine-tuning runs for.
+    """Select one comparison per transform (all on the same target), or that of a given transform.
 
-    With a transform in `wanted` it is that one alone. Parameters and errors are those of
-    :func:`select`.
+    Parameters and errors are those of :func:`select`.
     """
     wanted = wanted or Selection()
-    target = wanted.target or choose_target(runs, compare)
+    target = wanted.target or _choose(_trained(runs, what), "target", compare)
     rows = runs[(runs["kind"] == "finetune") & (runs["target"] == target)]
-    transforms = sorted(rows["transform"].unique(), key=_PREFERENCE["transform"])
+    transforms = sorted(rows["transform"].unique(), key=lambda name: (name != "none", name))
     if wanted.transform is not None or not transforms:
         transforms = [wanted.transform]
     return [
@@ -181,43 +141,70 @@ def select_each(
     ]
 
 
-def _same(runs: pd.DataFrame, kind: str, chosen: Selection, exact: list[str]) -> pd.DataFrame:
-    """Rows of `kind` on the chosen target that agree with the chosen values of `exact`."""
+def _trained(runs: pd.DataFrame, what: str) -> pd.DataFrame:
+    trained = runs[runs["kind"].isin(TRAINED)]
+    if trained.empty:
+        raise UserError(f"{what}: no row of kind direct or finetune")
+    return trained
+
+
+def _choose(rows: pd.DataFrame, column: str, over: str):
+    """The value of `column` with rows for most values of `over`, then with the most rows.
+
+    Of tied pre-training sizes the largest is chosen, however many runs each has.
+    """
+    values = rows.groupby(column)[over].agg(["nunique", "size"])
+
+    def rank(value):
+        spread, size = values.loc[value]
+        return (-spread, -value) if column == "npre" else (-spread, -size, value != "none", value)
+
+    return min(values.index, key=rank)
+
+
+def _where(rows: pd.DataFrame, column: str, value, what: str) -> pd.DataFrame:
+    kept = rows[rows[column] == value]
+    if kept.empty:
+        there = ", ".join(str(v) for v in sorted(rows[column].unique()))
+        raise UserError(f"{what}: no runs with {column} {value!r}; there are: {there}")
+    return kept
+
+
+def _beside(
+    runs: pd.DataFrame, kind: str, chosen: Selection, columns: Sequence[str]
+) -> pd.DataFrame:
+    """Rows of `kind` on the chosen target with the chosen values of `columns`."""
     rows = runs[(runs["kind"] == kind) & (runs["target"] == chosen.target)]
-    for column in exact:
+    for column in columns:
         value = getattr(chosen, column)
         if value is not None:
-            # An empty cell says that the table does not tell this apart.
+            # The column may be absent from the table, and then empty.
             rows = rows[(rows[column] == value) | (rows[column] == "")]
     return unique_runs(rows)
 
 
 def sets_tested(runs: pd.DataFrame, target: str) -> list[str]:
-    """The target, and the further datasets that its models were tested on."""
+    """The target, and the other datasets that its models were tested on."""
     there = runs[(runs["kind"] == "transfer") & (runs["trained_on"] == target)]
     return [target, *sorted(there["target"].unique())]
 
 
-def moved_to(runs: pd.DataFrame, target: str, tested: str) -> pd.DataFrame:
-    """The models that were trained on a target, with their errors on another test set.
+def on_test_set(runs: pd.DataFrame, target: str, tested: str) -> pd.DataFrame:
+    """The runs on a target with their errors on the dataset `tested`.
 
-    Rows of kind ``transfer`` become direct and fine-tuned runs of the dataset `tested`, so that
-    they are selected and drawn as runs on a target are. Pre-trained models and label sources are
-    those of the table.
+    Rows of kind ``transfer`` become direct and fine-tuned runs of `tested`; pre-trained models and
+    label sources are those tested there.
     """
     if tested == target:
         return runs
-    rows = runs[(runs["kind"] == "transfer") & (runs["trained_on"] == target)]
-    rows = rows[rows["target"] == tested]
-    kind = rows["source"].map(lambda source: "direct" if source == "none" else "finetune")
-    others = runs[runs["kind"].isin(("pretrain", "source")) & (runs["target"] == tested)]
-    return pd.concat([rows.assign(kind=kind, trained_on=""), others], ignore_index=True)
-
-
-LABELS = {"energy": "energy RMSE (meV/atom)", "force": "force RMSE (eV/Å)"}
+    there = runs[runs["target"] == tested]
+    moved = there[(there["kind"] == "transfer") & (there["trained_on"] == target)]
+    kind = moved["source"].map(lambda source: "direct" if source == "none" else "finetune")
+    others = there[there["kind"].isin(("pretrain", "source"))]
+    return pd.concat([moved.assign(kind=kind, trained_on=""), others], ignore_index=True)
 
 
 def nearest_size(selections: Sequence[Selected], wanted: int) -> int:
-    """The number of structures that was run and is nearest, as a ratio, to the wanted one."""
+    """The number of structures with runs that is nearest, as a ratio, to the wanted one."""
     sizes = sorted({int(n) for selected in selections for n in selected.runs["n"]}, reverse=True)
     return min(sizes, key=lambda n: abs(np.log(n / wanted)))

@@ -1,8 +1,7 @@
-"""Is the student as good as its teacher? Label sources beside the models that learned from them.
+"""Label sources against models: errors of each source and of the models trained on its labels.
 
-The zero of energy of a label source is its own, and so is that of a model that has seen nothing but
-its labels: their energy errors are those after a median shift. A fine-tuned model has the target's
-zero, and its error is taken as it is.
+A source has its own zero of energy, and so has a model trained only on its labels: their energy
+errors are those after a median shift. A fine-tuned model has the target's zero.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 import pandas as pd
 
 from pretraining.results.runs_table import RMSE, SHIFTED
+from pretraining.results.seed_statistics import cell_of
 from pretraining.results.selection import Selection, nearest_size, select
-from pretraining.results.table1 import cell_of
 from pretraining.runtime.errors import UserError
 
 FREE = {"energy": SHIFTED, "force": RMSE["force"]}
@@ -19,17 +18,17 @@ COLUMNS = ("target", "structures", "source", "npre", "n", "metric", "aggregate")
 COLUMNS = (*COLUMNS, "source_error", "pretrained", "finetuned")
 
 
-def students(runs: pd.DataFrame, aggregate: str = "best", at: int = 400) -> pd.DataFrame:
-    """The errors of each label source, of its pre-trained model, and of that fine-tuned.
+def source_vs_model(runs: pd.DataFrame, aggregate: str = "best", at: int = 400) -> pd.DataFrame:
+    """The errors of each label source, of its pre-trained model, and of the fine-tuned one.
 
     Parameters
     ----------
     runs
         As :func:`pretraining.results.runs_table.read_runs` returns them.
     aggregate
-        ``best`` of the seeds, or their ``mean``.
+        ``best`` or ``mean`` of the seeds.
     at
-        The fine-tuning is that at the nearest number of structures.
+        The models fine-tuned on the nearest number of structures are taken.
 
     Returns
     -------
@@ -49,21 +48,20 @@ def students(runs: pd.DataFrame, aggregate: str = "best", at: int = 400) -> pd.D
         selected = select(runs, Selection(target=target, transform="none"))
         n = nearest_size([selected], at)
         fine = selected.runs[(selected.runs["kind"] == "finetune") & (selected.runs["n"] == n)]
+        chosen = {"structures": selected.chosen.structures, "npre": selected.chosen.npre}
         for source in dict.fromkeys(fine["source"]):
             for metric in RMSE:
-                parts = {
-                    "source_error": (selected.sources, FREE[metric]),
-                    "pretrained": (selected.untuned, FREE[metric]),
-                    "finetuned": (fine, RMSE[metric]),
-                }
-                row = {"target": target, "structures": selected.chosen.structures}
-                row |= {"source": source, "npre": selected.chosen.npre, "n": n}
-                row |= {"metric": metric, "aggregate": aggregate}
-                for name, (frame, column) in parts.items():
-                    cell = cell_of(frame[frame["source"] == source], column)
-                    row[name] = getattr(cell, aggregate)
-                rows.append(row)
+                row = {"target": target, **chosen, "source": source, "n": n, "metric": metric}
+                for name, frame, column in (
+                    ("source_error", selected.sources, FREE[metric]),
+                    ("pretrained", selected.untuned, FREE[metric]),
+                    ("finetuned", fine, RMSE[metric]),
+                ):
+                    row[name] = getattr(
+                        cell_of(frame[frame["source"] == source], column), aggregate
+                    )
+                rows.append({**row, "aggregate": aggregate})
     table = pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="source_error")
     if table.empty:
-        raise UserError("no label source was tested on a target: nothing to compare students with")
+        raise UserError("no label source was tested on a target: nothing to compare models with")
     return table.reset_index(drop=True)

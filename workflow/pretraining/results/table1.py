@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pretraining.results.runs_table import RMSE
+from pretraining.results.seed_statistics import FLAG_NOTE, cell_of, sort_by_source, with_titles
 from pretraining.results.selection import Selected
-from pretraining.runtime.tables import markdown_table
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.tables import markdown, numbers, read_table, truths
 from pretraining.study.titles import SourceStyle, order_sources, title_of
 
 TABLE_COLUMNS = ("n", "source", "mean", "std", "count", "flagged")
-FLAG_ABOVE = 1.25
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Statistics of the runs that differ only by their seed.
-
-    Attributes
-    ----------
-    mean, std, best
-        Mean, sample standard deviation (n - 1; NaN for a single run) and minimum of the finite
-        values.
-    count
-        Finite values.
-    runs
-        Runs that have finished, finite or not.
-    missing
-        Runs that are wanted and have not finished.
-    diverged
-        Runs without finite value, or marked as diverged by the trainer.
-    flagged
-        Whether a run exceeds :data:`FLAG_ABOVE` times the median, or diverged.
-    """
-
-    mean: float
-    std: float
-    best: float
-    count: int
-    runs: int
-    missing: int
-    diverged: int
-    flagged: bool
-
-
-def cell_of(rows: pd.DataFrame, column: str = RMSE["energy"]) -> Cell:
-    """Statistics of one cell over its seeds.
-
-    A run that diverged but left a finite error stays in the mean, as in the published table; one
-    without a finite error is only counted.
-    """
-    done = rows[rows["status"] != "missing"]
-    values = done[column].to_numpy(dtype=float)
-    lost = ~np.isfinite(values) | done["diverged"].to_numpy(dtype=bool)
-    finite = np.sort(values[np.isfinite(values)])
-    high = len(finite) > 0 and finite[-1] > FLAG_ABOVE * np.median(finite)
-    return Cell(
-        mean=float(finite.mean()) if len(finite) else np.nan,
-        std=float(finite.std(ddof=1)) if len(finite) > 1 else np.nan,
-        best=float(finite[0]) if len(finite) else np.nan,
-        count=len(finite),
-        runs=len(done),
-        missing=len(rows) - len(done),
-        diverged=int(lost.sum()),
-        flagged=bool(high or lost.any()),
-    )
 
 
 def table1(selected: Selected, column: str = RMSE["energy"]) -> pd.DataFrame:
@@ -83,20 +30,35 @@ def table1(selected: Selected, column: str = RMSE["energy"]) -> pd.DataFrame:
     rows = []
     for (n, source), runs in selected.runs.groupby(["n", "source"]):
         cell = cell_of(runs, column)
-        rows.append(
-            {"n": n, "source": source}
-            | {name: getattr(cell, name) for name in (*TABLE_COLUMNS[2:], "runs", "missing")}
-        )
-    table = pd.DataFrame(rows)
-    rank = {source: i for i, source in enumerate(order_sources(table["source"].unique()))}
-    table["_rank"] = table["source"].map(rank)
-    return table.sort_values(["n", "_rank"]).drop(columns="_rank").reset_index(drop=True)
+        values = {name: getattr(cell, name) for name in (*TABLE_COLUMNS[2:], "runs", "missing")}
+        rows.append({"n": n, "source": source, **values})
+    return sort_by_source(pd.DataFrame(rows), ["n", "source"])
 
 
-def _text(cell: pd.Series | None, plus_minus: str) -> str:
-    """One cell as printed: ``71.1 ± 19.2*`` or, one run of five lost, ``70.3 ± 2.8 (4/5)*``."""
-    if cell is None:
-        return ""
+def read_table1(path: str | Path) -> pd.DataFrame:
+    """Read a Table 1 with the columns :data:`TABLE_COLUMNS`.
+
+    Raises
+    ------
+    UserError
+        Naming the file and the column.
+    """
+    table = read_table(path, TABLE_COLUMNS, "a Table 1")
+    if table.empty:
+        raise UserError(f"{path}: the table has no rows")
+    for column in ("n", "count"):
+        table[column] = numbers(table[column], path, whole=True)
+    for column in ("mean", "std"):
+        table[column] = numbers(table[column], path)
+    table["flagged"] = truths(table["flagged"], path)
+    if table.duplicated(["n", "source"]).any():
+        row = table[table.duplicated(["n", "source"])].iloc[0]
+        raise UserError(f"{path}: the cell n={row['n']} source={row['source']} appears twice")
+    return table[list(TABLE_COLUMNS)]
+
+
+def _text(cell: pd.Series, plus_minus: str) -> str:
+    """A cell as printed: ``71.1 ± 19.2*``; with one run of five lost, ``70.3 ± 2.8 (4/5)*``."""
     mark = "*" if cell["flagged"] else ""
     wanted = cell.get("runs", cell["count"]) + cell.get("missing", 0)
     share = f" ({cell['count']}/{wanted})" if wanted > cell["count"] else ""
@@ -106,43 +68,84 @@ def _text(cell: pd.Series | None, plus_minus: str) -> str:
     return f"{cell['mean']:.1f}{spread}{share}{mark}"
 
 
-def _grid_of_cells(table: pd.DataFrame, sources: Sequence[str], plus_minus: str):
-    cells = {(row["n"], row["source"]): row for _, row in table.iterrows()}
-    for n in sorted(table["n"].unique()):
-        yield [str(n), *(_text(cells.get((n, source)), plus_minus) for source in sources)]
-
-
-def legend(table: pd.DataFrame) -> str:
-    """What the marks of a rendered table mean, in one sentence or two."""
-    text = (
-        "Energy RMSE on the test set in meV/atom, mean ± sample standard deviation over the seeds."
-    )
-    if table["flagged"].any():
-        text += f" * a run diverged or is above {FLAG_ABOVE} × the median of its cell."
-    if "runs" in table and (table["runs"] + table["missing"] > table["count"]).any():
-        text += " (k/m): k of m runs have a finite result."
-    return text
+def _as_printed(
+    table: pd.DataFrame, styles: Mapping[str, SourceStyle] | None, plus_minus: str = "±"
+) -> pd.DataFrame:
+    """The printed cells, a column per label source."""
+    cells = table.assign(text=table.apply(_text, axis=1, plus_minus=plus_minus))
+    cells = cells.pivot(index="n", columns="source", values="text").fillna("")
+    cells = cells[order_sources(cells.columns, styles)]
+    return cells.rename(columns=lambda source: title_of(source, styles)).reset_index()
 
 
 def as_markdown(
     table: pd.DataFrame, styles: Mapping[str, SourceStyle] | None = None, heading: str = ""
 ) -> str:
-    """The table in Markdown, a column a label source."""
-    sources = order_sources(table["source"].unique(), styles)
-    body = markdown_table(
-        ["n", *(title_of(source, styles) for source in sources)],
-        _grid_of_cells(table, sources, "±"),
+    """The table in Markdown, and the meaning of its marks."""
+    cells = _as_printed(table, styles)
+    note = (
+        "Energy RMSE on the test set in meV/atom, mean ± sample standard deviation over the seeds."
     )
-    return (f"{heading}\n\n" if heading else "") + f"{body}\n{legend(table)}\n"
+    if table["flagged"].any():
+        note += f" {FLAG_NOTE}."
+    if "runs" in table and (table["runs"] + table["missing"] > table["count"]).any():
+        note += " (k/m): k of m runs have a finite result."
+    body = markdown(cells, dict.fromkeys(cells, ">"))
+    return (f"{heading}\n\n" if heading else "") + f"{body}\n{note}\n"
 
 
 def as_latex(table: pd.DataFrame, styles: Mapping[str, SourceStyle] | None = None) -> str:
     """The table as a LaTeX ``tabular`` (rules of booktabs)."""
-    sources = order_sources(table["source"].unique(), styles)
-    escape = str.maketrans({c: f"\\{c}" for c in "_&%#$"})
-    titles = ["$n$", *(title_of(source, styles).translate(escape) for source in sources)]
-    lines = [f"\\begin{{tabular}}{{{'r' * len(titles)}}}", "\\toprule"]
-    lines += [" & ".join(titles) + r" \\", "\\midrule"]
-    for row in _grid_of_cells(table, sources, r"$\pm$"):
-        lines.append(" & ".join(cell.replace("–", "--") for cell in row) + r" \\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+    cells = _as_printed(table, styles, r"$\pm$").replace("–", "--", regex=True)
+    style = cells.rename(columns={"n": "$n$"}).style.hide(axis="index")
+    style = style.format_index(escape="latex-math", axis="columns")
+    return style.to_latex(hrules=True, column_format="r" * cells.shape[1])
+
+
+def compare(computed: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Every cell of either table, and the difference of the means.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns n, source, computed_mean, published_mean, difference (computed - published,
+        meV/atom), ratio (computed / published), z (the difference in units of its standard error,
+        from both sample standard deviations; empty without them), computed_std, published_std,
+        computed_count, published_count, computed_flagged, published_flagged. A cell that one table
+        lacks is empty there.
+    """
+    sides = ("computed", "published")
+    key, names = list(TABLE_COLUMNS[:2]), TABLE_COLUMNS[2:]
+    tables = (
+        table.set_index(key)[list(names)].add_prefix(f"{side}_")
+        for side, table in zip(sides, (computed, published), strict=True)
+    )
+    both = pd.concat(tables, axis="columns").reset_index()
+    both["difference"] = (both["computed_mean"] - both["published_mean"]).round(9)
+    both["ratio"] = both["computed_mean"] / both["published_mean"]
+    variance = sum(both[f"{side}_std"] ** 2 / both[f"{side}_count"] for side in sides)
+    both["z"] = both["difference"] / np.sqrt(variance.where(variance > 0))
+    for side in sides:
+        both[f"{side}_count"] = both[f"{side}_count"].astype("Int64")
+        flags = both[f"{side}_flagged"].map({True: "true", False: "false"})
+        both[f"{side}_flagged"] = flags.fillna("")
+    order = [*key, "computed_mean", "published_mean", "difference", "ratio", "z"]
+    order += [f"{side}_{name}" for name in names[1:] for side in sides]
+    return sort_by_source(both, key)[order]
+
+
+def compare_markdown(
+    differences: pd.DataFrame, styles: Mapping[str, SourceStyle] | None = None
+) -> str:
+    """The differences in Markdown; cells of one table alone are only counted."""
+    common = with_titles(differences.dropna(subset="difference"), styles)
+    common.columns = common.columns.str.removesuffix("_mean")
+    means = {"computed": ".1f", "published": ".1f", "difference": "+.1f"}
+    formats = {"n": "", **means, "ratio": ".2f", "z": "+.1f"}
+    text = markdown(common[["n", "source", *list(formats)[1:]]], formats)
+    text += "\nMean energy RMSE in meV/atom; z is the difference in units of its standard error.\n"
+    alone = differences[differences["difference"].isna()]
+    here, there = (int(alone[f"{side}_mean"].notna().sum()) for side in ("computed", "published"))
+    if here or there:
+        text += f"{len(common)} cells in common, {here} only computed, {there} only published.\n"
+    return text

@@ -12,7 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
 
-_NO_VALUE = ("", "none", "-", "na", "n/a", "nan", "null")
+NO_VALUE = ("", "none", "-", "na", "n/a", "nan", "null")
 
 
 def read_table(path: str | Path, required: Sequence[str], what: str) -> pd.DataFrame:
@@ -88,7 +88,7 @@ def numbers(column: pd.Series, path: str | Path, *, whole: bool = False) -> pd.S
         Naming file, column and line of the first cell that is not such a number.
     """
     text = column.astype(str).str.strip()
-    empty = text.str.lower().isin(_NO_VALUE)
+    empty = text.str.lower().isin(NO_VALUE)
     values = pd.to_numeric(text.mask(empty), errors="coerce")
     wrong = values.isna() & ~empty
     if whole:
@@ -107,7 +107,7 @@ def truths(column: pd.Series, path: str | Path) -> pd.Series:
     """Turn a text column into booleans; an empty cell is false."""
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     text = column.astype(str).str.strip().str.lower()
-    values = text.mask(text.isin(_NO_VALUE), "false").map(known)
+    values = text.mask(text.isin(NO_VALUE), "false").map(known)
     if values.isna().any():
         line = int(values.isna().to_numpy().argmax())
         raise UserError(

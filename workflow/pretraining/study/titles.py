@@ -12,6 +12,7 @@ import yaml
 from pretraining.runtime.errors import UserError
 
 KINDS = ("empirical", "ml", "dft")
+UNITS = {"energy": "meV/atom", "force": "eV/Å"}
 
 
 @dataclass(frozen=True)
