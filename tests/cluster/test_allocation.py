@@ -112,7 +112,7 @@ def test_a_training_over_several_allocations(cluster, new_checkout):
     assert job["TimeLimit"] == "00:01:00" and job["JobState"] == "COMPLETED"
     assert int(job["Restarts"]) >= 2
     log = (checkout.results / DIRECT / "train.log").read_text()
-    assert log.count("going on from") == int(job["Restarts"])
+    assert log.count("resuming from") == int(job["Restarts"])
     here, there = (json.loads((c.folder / TARGET).read_text()) for c in (checkout, alone))
     for part in ("test", "val", "train", "epochs", "best_epoch", "steps"):
         assert here[part] == there[part], part

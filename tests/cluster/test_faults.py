@@ -48,7 +48,7 @@ class Disturbed(Checkout):
         wait_for((self.run / "state/last.ckpt").exists, seconds, "a saved state")
 
     def wait_until_it_goes_on(self, times: int = 1) -> None:
-        wait_for(lambda: self.log().count("going on from") >= times, LATER, "the next start")
+        wait_for(lambda: self.log().count("resuming from") >= times, LATER, "the next start")
 
 
 def result_of(checkout: Checkout) -> tuple[dict, list[str]]:
@@ -173,7 +173,7 @@ def test_daemons_that_come_back_disturb_nothing(cluster, disturbed, whole, daemo
         cluster.start_controller()
     head.finish(LATER)
     assert result_of(disturbed) == result_of(whole)
-    assert "going on from" not in disturbed.log() and len(cluster.jobs_of("direct")) == 1
+    assert "resuming from" not in disturbed.log() and len(cluster.jobs_of("direct")) == 1
 
 
 @pytest.mark.faults
@@ -184,7 +184,7 @@ def test_a_drained_node_ends_what_it_runs(cluster, disturbed, whole):
     head.finish(LATER)
     cluster.resume()
     assert result_of(disturbed) == result_of(whole)
-    assert "going on from" not in disturbed.log()
+    assert "resuming from" not in disturbed.log()
 
 
 # -- the head process ----------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_new_head_waits_for_the_jobs_of_a_dead_one(cluster, disturbed, whole):
     assert f"running since an earlier Snakemake process: {job} (direct). Waiting" in said
     assert "They have ended: starting again" in said
     assert result_of(disturbed) == result_of(whole)
-    assert "going on from" not in disturbed.log()
+    assert "resuming from" not in disturbed.log()
     # It is known how the outputs were made, as if that head had seen the end.
     assert "Nothing to be done" in disturbed.snakemake("-n", "--", TARGET).stdout
     listed = disturbed.snakemake("--summary", "--", TARGET).stdout
@@ -222,6 +222,6 @@ def test_what_a_dead_head_left_can_be_cancelled(cluster, disturbed, whole):
     begun = time.monotonic()
     restart(disturbed, head, lambda: cluster.cancel(number_of(cluster)))
     print(f"\nhead killed, its job cancelled: {time.monotonic() - begun:.0f} s")
-    assert "going on from" in disturbed.log()
+    assert "resuming from" in disturbed.log()
     assert result_of(disturbed) == result_of(whole)
     assert len(cluster.jobs_of("direct")) == 2

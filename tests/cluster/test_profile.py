@@ -107,7 +107,7 @@ def test_a_preempted_training_goes_on(cluster, prepared, root, grace):
     assert [job["Restarts"] for job in jobs] == (["0", "0"] if grace else ["1"])
     assert all(job["Partition"] == "scavenge" for job in jobs)
     log = (checkout.results / DIRECT / "train.log").read_text()
-    assert log.count("going on from") == 1
+    assert log.count("resuming from") == 1
 
 
 def test_a_limit_that_the_profile_does_not_say_is_refused(cluster, prepared):

@@ -119,7 +119,7 @@ def test_training(root, tmp_path, disk, run):
     assert_no_room(done.returncode, done.stderr, disk.folder)
     disk.clear()
     done = run(line)
-    assert done.returncode == 0 and "going on from" in done.stderr
+    assert done.returncode == 0 and "resuming from" in done.stderr
     assert result_of(out) == result_of(tmp_path / "whole")
     assert disk.files() == [f"run/{n}" for n in ("curve.csv", "metrics.json", "model.ckpt")] + [
         "run/train.log"

@@ -300,7 +300,7 @@ def test_a_run_in_programs_goes_on_in_programs_to_the_last_bit(data, folder):
     assert interrupt(part, "epoch 20:", signal.SIGTERM) == INTERRUPTED
     assert train(dataclasses.replace(part, runtime={"compile": "never"})) == 0
     said = (part.out / "train.log").read_text()
-    assert "going on from" in said and "not compiled" not in said
+    assert "resuming from" in said and "not compiled" not in said
     mine, theirs = (load_model(run.out / "model.ckpt").parameters() for run in (part, whole))
     assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 

@@ -293,11 +293,11 @@ def test_a_run_killed_and_stopped_ends_as_if_it_had_not_been(
     process.send_signal(signal.SIGTERM)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED, messages
-    assert "going on from" in messages and "stopped by SIGTERM" in messages
+    assert "resuming from" in messages and "stopped by SIGTERM" in messages
     assert train(request(out, data, settings)) == 0
     assert not (out / "state").exists()
     log = (out / "train.log").read_text()
-    assert log.count("going on from") == 2 and "afresh" not in log
+    assert log.count("resuming from") == 2 and "afresh" not in log
     assert_same_run(out, finished)
 
 
@@ -361,7 +361,7 @@ def test_a_signal_alone_makes_a_run_save_its_state(folder, data, finished):
     assert interrupt(request(out, data, settings), number=signal.SIGTERM) == INTERRUPTED
     assert [path.name for path in out.iterdir()] == ["state"]
     assert train(request(out, data, settings)) == 0
-    assert "going on from" in (out / "train.log").read_text()
+    assert "resuming from" in (out / "train.log").read_text()
     assert_same_run(out, finished)
 
 
@@ -391,7 +391,7 @@ def test_a_broken_checkpoint_is_set_aside_and_the_one_before_used(
     assert train(request(out, data, settings)) == 0
     log = (out / "train.log").read_text()
     assert "last.ckpt cannot be read" in log and "set aside as" in log
-    assert "going on from" in log and "previous.ckpt" in log and "afresh" not in log
+    assert "resuming from" in log and "previous.ckpt" in log and "afresh" not in log
     assert_same_run(out, finished)
 
 
@@ -403,7 +403,7 @@ def test_without_a_readable_checkpoint_the_run_starts_again(
         (out / "state" / name).write_bytes(b"not a checkpoint")
     assert train(request(out, data, settings)) == 0
     log = (out / "train.log").read_text()
-    assert log.count("cannot be read") == 2 and "going on from" not in log
+    assert log.count("cannot be read") == 2 and "resuming from" not in log
     assert "starting afresh: no saved state can be read" in log
     assert_same_run(out, finished)
 
@@ -420,14 +420,14 @@ def test_the_state_of_another_run_is_not_used(folder, data, settings, stopped, w
     name = {"n": "run"}.get(what, what)
     log = (out / "train.log").read_text()
     assert f"starting afresh: the saved state is of another run ({name} has changed)" in log
-    assert "going on from" not in log
+    assert "resuming from" not in log
 
 
 def test_a_run_goes_on_elsewhere_with_other_intervals(folder, data, stopped, finished):
     settings = write_settings(folder / "elsewhere.yaml", checkpoint_seconds=99, device="auto")
     out = shutil.copytree(stopped, folder / "elsewhere")
     assert train(request(out, data, settings)) == 0
-    assert "going on from" in (out / "train.log").read_text()
+    assert "resuming from" in (out / "train.log").read_text()
     if metrics_of(out)["device"] == "cpu":
         assert_same_run(out, finished)
 

@@ -250,6 +250,14 @@ class Fit:
             f"{' (best)' if better else ''}, {self.seconds:.1f} s",
             routine=True,
         )
+        best = {"epoch": self.best["epoch"], **self.best["errors"]} if self.best else None
+        self._state.report(
+            routine=True,
+            phase="training",
+            epoch=epoch,
+            best=best,
+            train_time_s=round(self.seconds, 3),
+        )
         return row
 
     # -- the saved state --------------------------------------------------------------------------
@@ -263,6 +271,7 @@ class Fit:
             torch.save(self.state_dict(), content)
             self._state.save(lambda path: path.write_bytes(content.getbuffer()))
             self._saved = time.monotonic()
+            self._state.report(routine=True, train_time_s=round(self.seconds, 3))
         if self._stop:
             raise Interrupted(
                 f"stopped by {self._stop.signal} in epoch {self._epoch + 1} after {self.steps} "

@@ -1,43 +1,43 @@
-"""How far a run has come, from the files that it keeps itself.
+"""How far a run has come: ``metrics.json`` of a finished run, else its ``state/progress.json``.
 
-A finished run has ``metrics.json``, an unfinished one its ``state/`` folder, and each that was
-started a log. Nothing is asked of Snakemake or of a batch system, so that this can be looked at
-while they work, or after they have been killed.
+A run writes ``progress.json`` every few seconds while it trains, and once more when it stops or
+fails. Reading it needs neither Snakemake nor a batch system, also after both have been killed.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import write_json
 from pretraining.runtime.lease import SILENCE, worker
 
-# In the order in which they are told.
+# In the order of the summary.
 STATES = ("finished", "diverged", "running", "failed", "stopped", "left")
 DONE = ("finished", "diverged")
+LEASE, STATE, FILE = "running.json", "state", "progress.json"
 TAIL_BYTES = 4000
-EPOCH = re.compile(r"epoch (\d+): .*?([\d.]+) s$", re.MULTILINE)
-FAULT = re.compile(r"^(error: .*|(?:[\w.]+\.)?\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
-INTERRUPTION = re.compile(r"^stopped by \w+.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known of one run.
+    """State of one run.
 
     Attributes
     ----------
     state
-        ``finished``; ``diverged`` (finished, without a model worth the name); ``running``;
-        ``failed`` (ended with an error); ``stopped`` (interrupted or killed: it goes on where it
-        was); ``left`` (not started).
+        ``finished``; ``diverged`` (finished, without a useful model); ``running``; ``failed``
+        (ended with an error); ``stopped`` (interrupted or killed; it resumes); ``left`` (not
+        started).
     seconds
         Measured time, s: wall time of a finished run, training time so far of another.
     on_gpu
-        Whether that was a GPU's; None where nothing says so.
+        Whether it runs on a GPU; None if unknown.
     epoch
         Epochs done by an unfinished run.
     quiet
@@ -45,7 +45,7 @@ class Progress:
     by
         The process that works on it.
     message
-        The error of a failed run, or what an interrupted one said; a killed one says nothing.
+        Error of a failed run, or why a run was interrupted; empty for a killed one.
     """
 
     state: str
@@ -57,38 +57,74 @@ class Progress:
     message: str = ""
 
 
+def write_progress(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the ``progress.json`` of the run in `folder`, with the time and the host."""
+    here = {"time": round(time.time(), 1), "host": platform.node()}
+    write_json(folder / STATE / FILE, facts | here)
+
+
+def record_end(folder: Path, phase: str, message: str) -> None:
+    """Record why a run ends early, unless another process works on it.
+
+    Parameters
+    ----------
+    folder
+        The run's folder; nothing is recorded if there is none.
+    phase
+        ``stopped`` or ``failed``.
+    message
+        The reason.
+    """
+    if not folder.is_dir() or worker(folder / LEASE) is not None:
+        return
+    facts = read_progress(folder) | {"phase": phase, "message": " ".join(message.split())}
+    try:
+        (folder / STATE).mkdir(exist_ok=True)
+        write_progress(folder, facts)
+    except (OSError, UserError):
+        pass  # The reason itself may be a full disk.
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """Return the content of a run's ``progress.json``; empty if it cannot be read."""
+    try:
+        return json.loads((folder / STATE / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
 def log_of(results: str | Path, path: str) -> Path:
-    """Return the log of the job that carries out a run, `path` being relative to the results."""
+    """Return the log of the job that carries out a run; `path` is relative to the results."""
     return Path(results) / "logs" / f"{path.removeprefix('runs/')}.log"
 
 
 def run_progress(results: str | Path, path: str) -> Progress:
-    """Return how far a run has come, whose folder is at `path` below the results folder."""
+    """Return how far a run has come; `path` is its folder, relative to the results."""
     folder = Path(results) / path
     try:
         return _finished(folder / "metrics.json")
     except FileNotFoundError:
         pass
-    log, state = log_of(results, path), folder / "state"
-    last = max(modified(file) for file in (log, state / "train.log", state / "last.ckpt"))
+    log = log_of(results, path)
+    facts = read_progress(folder)
+    last = max(modified(log), facts.get("time", 0.0))
     if not last:
         return Progress("left")
     quiet = time.time() - last
-    epochs = EPOCH.findall(_tail(state / "train.log"))
-    epoch, seconds = (int(epochs[-1][0]), float(epochs[-1][1])) if epochs else (None, 0.0)
-    by = worker(folder / "running.json")
+    device = facts.get("device")
+    on_gpu = None if device is None else device != "cpu"
+    measured = facts.get("train_time_s", 0.0), on_gpu, facts.get("epoch"), quiet
+    by = worker(folder / LEASE)
     if by is not None:
-        return Progress("running", seconds, None, epoch, quiet, by)
-    text = _tail(log)
-    faults, interruptions = FAULT.findall(text), INTERRUPTION.findall(text)
-    if faults:
-        message = faults[-1].removeprefix("error: ")
-        return Progress("failed", seconds, None, epoch, quiet, message=message)
-    if interruptions:
-        return Progress("stopped", seconds, None, epoch, quiet, message=interruptions[-1])
-    # Between its start and its first word a run has no lease.
-    known = "running" if quiet < SILENCE and not text else "stopped"
-    return Progress(known, seconds, None, epoch, quiet)
+        return Progress("running", *measured, by)
+    text = _tail(log).strip()
+    if not text and quiet < SILENCE:
+        # It starts: a run has no lease before its first message.
+        return Progress("running", *measured)
+    if not facts and text:
+        return Progress("failed", *measured, message=text.splitlines()[-1])
+    phase = "failed" if facts.get("phase") == "failed" else "stopped"
+    return Progress(phase, *measured, message=facts.get("message", ""))
 
 
 def _finished(file: Path) -> Progress:
@@ -103,7 +139,7 @@ def _finished(file: Path) -> Progress:
 
 
 def modified(file: Path) -> float:
-    """Return when a file was last written, s since the epoch; 0 for one that is not there."""
+    """Return when a file was last written, s since the epoch; 0 if there is none."""
     try:
         return file.stat().st_mtime
     except OSError:
@@ -111,7 +147,7 @@ def modified(file: Path) -> float:
 
 
 def _tail(file: Path) -> str:
-    """Return the end of a text file; nothing of one that is not there."""
+    """Return the end of a text file; empty if there is none."""
     try:
         with open(file, "rb") as handle:
             handle.seek(max(0, handle.seek(0, 2) - TAIL_BYTES))

@@ -56,6 +56,7 @@ from pretraining.training.network.graphs import (
 )
 from pretraining.training.network.published_weights import copy_parameters
 from pretraining.training.power import PowerMeter
+from pretraining.training.progress import LEASE, record_end
 from pretraining.training.state import RunState
 
 # Structures that the compiler sees.
@@ -85,8 +86,11 @@ def train(request: Request, started: float | None = None) -> int:
         try:
             Run(request, stop, started).execute()
         except Interrupted as interruption:
+            record_end(request.out, "stopped", str(interruption))
             return stop.leave(interruption)
-        except Exception:
+        except Exception as error:
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            record_end(request.out, "failed", f"{kind}{error}")
             again = f"snakemake [the same options] {request.out}/metrics.json"
             say(f"{request.name} has failed; to run only it again: {again}")
             raise
@@ -166,7 +170,7 @@ class Run:
 
     def execute(self) -> None:
         """Train, evaluate and write the outputs; nothing if another process has done it now."""
-        with Lease(self.request.out / "running.json", self.request.name) as self.lease:
+        with Lease(self.request.out / LEASE, self.request.name) as self.lease:
             if self.lease.waited and self._is_done():
                 say(f"{self.request.name}: done by that process")
             else:
@@ -182,6 +186,9 @@ class Run:
 
     def _execute(self) -> None:
         self.state = RunState(self.request.out, self.identity, self.lease)
+        self.state.report(
+            phase="starting", max_epochs=self.training.max_epochs, device=self.device.type
+        )
         self.type_names = self._type_names()
         config = network_config(
             self.settings.network,
@@ -285,6 +292,7 @@ class Run:
     ) -> None:
         """Evaluate the best model and write the outputs, the metrics last."""
         train_seconds, best = fit.seconds, fit.best
+        self.state.report(phase="evaluating")
         errors = {"val": NO_ERRORS, "test": NO_ERRORS, "train": NO_ERRORS}
         if best is not None:
             set_weights(module, best["weights"])

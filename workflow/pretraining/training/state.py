@@ -1,11 +1,13 @@
-"""The folder in which an unfinished run keeps what it needs to go on.
+"""The ``state/`` folder of an unfinished run, from which the run resumes.
 
-``identity.json`` says which run it is, ``last.ckpt`` and ``previous.ckpt`` hold what it goes on
-with, ``train.log`` is the log so far. The folder is removed when the run has finished.
+``identity.json`` identifies the run, ``last.ckpt`` and ``previous.ckpt`` are its checkpoints,
+``train.log`` is the log so far and ``progress.json`` how far the run has come. The folder is
+removed when the run has finished.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -20,77 +22,86 @@ from pretraining.runtime.lease import Lease
 from pretraining.runtime.slurm import progress
 from pretraining.runtime.stop import say
 from pretraining.training.network.checkpoint import check_sums
+from pretraining.training.progress import STATE, write_progress
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-ROUTINE_SECONDS = 10.0
+# Least time between two routine lines on stderr, and between two writes of the progress, s.
+ROUTINE_SECONDS, PROGRESS_SECONDS = 10.0, 3.0
 
 
 class RunState:
-    """State of one run, in ``state/`` of its folder.
+    """State of one run.
 
     Parameters
     ----------
-    folder
+    run
         The run's folder.
     identity
-        All that decides what the run computes, as JSON. State of another identity is removed.
+        Everything that decides the run's result, as JSON. State of another identity is removed.
     lease
-        The right to change it.
+        The right to work on the run.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], lease: Lease) -> None:
-        self.folder = folder / "state"
+    def __init__(self, run: Path, identity: dict[str, Any], lease: Lease) -> None:
+        self.folder = run / STATE
+        self._run = run
         self._lease = lease
-        self._routine = -ROUTINE_SECONDS
+        self._progress: dict[str, Any] = {}
+        self._routine = self._reported = -math.inf
         file = self.folder / "identity.json"
-        stale = difference(file, identity) if self.folder.is_dir() else None
-        if stale is not None:
-            shutil.rmtree(self.folder)
+        known, changed = file.is_file(), difference(file, identity)
+        if changed is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._log = open(self.folder / "train.log", "ab", buffering=0)  # noqa: SIM115
-        if stale is not None:
-            self.log(f"starting afresh: the saved state is of another run ({stale})")
-        if not file.is_file():
+        if known and changed is not None:
+            self.log(f"starting afresh: the saved state is of another run ({changed})")
+        if changed is not None:
             write_json(file, identity)
 
     def log(self, message: str, routine: bool = False) -> None:
-        """Write a line to the log and to stderr; there, routine lines only every so often."""
+        """Write a line to the log and to stderr; routine lines to stderr only every 10 s."""
         if not routine or time.monotonic() - self._routine >= ROUTINE_SECONDS:
-            # Several runs may print at once.
             say(f"{self._lease.name}: {message}")
             self._routine = time.monotonic()
         with room_for(self.folder / "train.log"):
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())
 
-    def load(self) -> dict[str, Any] | None:
-        """Return the newest checkpoint that can be read, on the CPU, or None.
+    def report(self, routine: bool = False, **facts: Any) -> None:
+        """Update the progress, and write it; routine updates are written only every 3 s."""
+        self._progress |= facts
+        if routine and time.monotonic() - self._reported < PROGRESS_SECONDS:
+            return
+        write_progress(self._run, self._progress)
+        if routine:
+            self._reported = time.monotonic()
 
-        One that cannot be read is set aside, and said so.
-        """
-        lost = False
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest readable checkpoint, on the CPU, or None; set unreadable ones aside."""
+        damaged = False
         for name in (LAST, PREVIOUS):
             path = self.folder / name
             if not path.is_file():
                 continue
             try:
                 check_sums(path)
-                # The run's own file, holding more than tensors.
+                # The run's own file, which holds more than tensors.
                 content = torch.load(path, map_location="cpu", weights_only=False)
                 content["module"], content["optimizer"], content["rows"]
             except Exception as error:
                 aside = path.with_suffix(".corrupt")
                 os.replace(path, aside)
                 self.log(f"{path} cannot be read ({type(error).__name__}): set aside as {aside}")
-                lost = True
+                damaged = True
                 continue
-            self.log(f"going on from {path}")
+            self.log(f"resuming from {path}")
             return content
-        if lost:
+        if damaged:
             self.log("starting afresh: no saved state can be read")
         return None
 
     def save(self, write: Callable[[Path], Any]) -> None:
-        """Write a checkpoint by `write`, keeping the one before."""
+        """Write a checkpoint by `write` and keep the one before."""
         self._lease.check()
         last = self.folder / LAST
 
@@ -108,5 +119,5 @@ class RunState:
         os.replace(self.folder / "train.log", path)
 
     def remove(self) -> None:
-        """Remove the folder: the run has finished."""
+        """Remove the folder of a finished run."""
         shutil.rmtree(self.folder)
