@@ -29,16 +29,14 @@ from pretraining.operations import status
 from pretraining.study.config import validate_study
 from pretraining.runtime.yaml_file import read_yaml
 from pretraining.study.queries import (
-    dataset_part,
     datasets_of,
     fitted_zero,
     label_source,
-    trajectory_files,
 )
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
 from pretraining.runtime.slurm import stop_after_leftovers
-from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, settings_part
+from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, config_view, dataset_view
 from pretraining.study.settings import RUNTIME_OPTIONS, COMPILE_ABOVE_S
 from pretraining.study.sources import Source, parameter_files, relative_to
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pretraining.data.splits import split_structures
 from pretraining.runtime.errors import UserError
-from pretraining.study.splits import split_sizes
+from pretraining.study.queries import split_sizes
 
 
 def everything(parts) -> list[int]:

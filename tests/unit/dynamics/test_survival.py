@@ -28,12 +28,10 @@ from pretraining.dynamics.stability.survival import (
 from pretraining.figures.stability import draw_coordination, draw_survival, robustness_figure
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import load_config, validate_study
+from pretraining.study.generation import duration_ps, stages_of
 from pretraining.study.grid import grid_table
-from pretraining.study.stability import duration_ps, models, test_stages
-from pretraining.study.views import settings_part
-
-test_stages.__test__ = False
-
+from pretraining.study.stability import models
+from pretraining.study.views import config_view
 
 # ---------------------------------------------------------------- Kaplan and Meier
 
@@ -203,7 +201,7 @@ def test_the_papers_test(config):
     assert len(chosen) == 10 and test["replicas"] == 1
     assert {path.split("/")[0] for path in chosen} == {"direct", "finetune"}
     assert all("/target~nanotubes/" in path and "/n~60/" in path for path in chosen)
-    heating, hold = test_stages(test)
+    heating, hold = stages_of(test)
     assert (heating.first, heating.last, heating.steps) == (300, 3000, 100_000)
     assert (hold.first, hold.last, hold.steps) == (3000, 3000, 900_000)
     assert duration_ps(test) == 1000
@@ -214,9 +212,9 @@ def test_more_replicas_and_pictures_change_no_trajectory(config):
     other = copy.deepcopy(config)
     other["dynamics"]["fig4d"] |= {"replicas": 7, "snapshots": [3], "title": "x"}
     for part in ("dynamics~fig4d", "start~fig4d"):
-        assert settings_part(config, part) == settings_part(other, part)
+        assert config_view(config, part) == config_view(other, part)
     other["dynamics"]["fig4d"]["limits"]["zero_fold"] = 0.5
-    assert settings_part(config, "dynamics~fig4d") != settings_part(other, "dynamics~fig4d")
+    assert config_view(config, "dynamics~fig4d") != config_view(other, "dynamics~fig4d")
 
 
 def test_selection_of_models(config):
@@ -231,7 +229,7 @@ def test_selection_of_models(config):
     assert len(select(experiment="fig4", kinds=["pretrain"])) == 1
     assert len(select(experiment="fig4", kinds=kinds, n=[60], seed=[42])) == 3
     assert len(select(experiment="fig3", kinds=kinds, n=[25], source=["ace"])) == 5 + 5 + 1
-    with pytest.raises(UserError, match=r"models\[0\].n: no such run has n 61; there are: 15, 30"):
+    with pytest.raises(UserError, match=r"models\[0\].n: no such run has n 61; known: 15, 30"):
         select(experiment="fig4", kinds=["direct"], n=[60, 61])
     with pytest.raises(UserError, match="seed: no such run has seed 7"):
         select(experiment="fig4", kinds=["direct"], seed=[7])
@@ -244,7 +242,7 @@ def test_selection_of_models(config):
         ({"start": {"dataset": "x"}}, "start.dataset: 'x' is not one of"),
         (
             {"start": {"dataset": "C-SYNTH-23M", "nearest": {"colour": 1}}},
-            "'colour' is not carried along; add it to datasets.C-SYNTH-23M.keep",
+            "'colour' is not kept; add it to datasets.C-SYNTH-23M.keep",
         ),
         ({"frame_every_ps": 0.3}, r"stages\[0\].ps: 100 ps is no multiple"),
         ({"log_every_ps": 0.3}, "log_every_ps: 0.3 ps must divide frame_every_ps, 1"),

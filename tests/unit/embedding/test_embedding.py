@@ -17,6 +17,7 @@ from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv
 from pretraining.study import embeddings as samples
 from pretraining.study.config import validate_study
+from pretraining.study.views import config_view
 
 UMAP = {"n_neighbors": 8, "min_dist": 0.1, "seed": 42}
 
@@ -165,20 +166,20 @@ def test_how_a_map_looks_is_told_to_its_figure_alone(config, key):
     after["embeddings"]["fig5c"]["colour_by"] = "density"
     parts = [
         (
-            samples.embedding_part(c, "fig5c"),
-            [samples.descriptors_part(c, "fig5c", n) for n in samples.samples_of(e)],
+            config_view(c, "embedding~fig5c"),
+            [config_view(c, f"descriptors~fig5c~{n}") for n in samples.samples_of(e)],
         )
         for c in (before, after)
         for e in [c["embeddings"]["fig5c"]]
     ]
     assert parts[0] == parts[1]
-    assert samples.style_part(before, "fig5c") != samples.style_part(after, "fig5c")
+    assert config_view(before, "umap~fig5c") != config_view(after, "umap~fig5c")
 
 
 def test_bonds_are_stretched_with_the_structure(config):
     config = validate_study(config, "a")
     radius = [
-        samples.descriptors_part(config, "fig5c", name)["sample"]["neighbour_radius"]
+        config_view(config, f"descriptors~fig5c~{name}")["sample"]["neighbour_radius"]
         for name in ("C-SYNTH-23M-Si", "C-SYNTH-23M-Si-x1.5", "Si-GAP-18")
     ]
     assert radius == pytest.approx([1.85, 1.5 * 1.85, 2.85])
@@ -190,7 +191,7 @@ def test_bonds_are_stretched_with_the_structure(config):
         (lambda m: m["base"][0].update(dataset="C-SYN"), "'C-SYN' is not one of the configured"),
         (lambda m: m["base"][0].update(transform="Ge"), "'Ge' is not one of the configured"),
         (lambda m: m["base"].append(m["base"][0]), "two samples 'C-SYNTH-23M'"),
-        (lambda m: m["project"][0].update(where={"phase": ["a"]}), "'phase' is not carried along"),
+        (lambda m: m["project"][0].update(where={"phase": ["a"]}), "'phase' is not kept"),
         (lambda m: m.update(colour_by=["set", "energy"]), "'C-SYNTH-23M' has no energies"),
         (lambda m: m.update(colour_by="colour"), "embeddings.fig4b.colour_by"),
         (lambda m: m["base"][0].update(environment=3), "did you mean 'environments'"),

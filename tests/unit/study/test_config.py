@@ -11,7 +11,7 @@ from pretraining.runtime.errors import UserError
 from pretraining.study.config import load_config, validate_study
 from pretraining.study.queries import largest_pool
 from pretraining.study.schema import validate_config
-from pretraining.study.views import settings_part
+from pretraining.study.views import config_view
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_files_of_the_same_name_are_refused(paper):
         validate_study(paper | {"experiments": experiments}, "c")
     entry = {"structures": "C-SYNTH-23M", "source": "ace", "seed": 42, "avg_num_neighbors": 31.0}
     weights = [entry | {"npre": n, "file": f"{n}/ace.pth"} for n in (100, 1000)]
-    with pytest.raises(UserError, match=r"weights\[0\].file: another file is called 'ace.pth'"):
+    with pytest.raises(UserError, match=r"weights\[0\].file: another file has the name 'ace.pth'"):
         validate_study(paper | {"pretrained_weights": weights}, "c")
     weights[0]["file"] = weights[1]["file"]
     validate_study(paper | {"pretrained_weights": weights}, "c")
@@ -194,11 +194,11 @@ def test_only_what_decides_labels_is_in_a_sources_settings(paper):
         "env": "envs/x.yaml",
         "files": files,
     }
-    before = copy.deepcopy(settings_part(config, "source~ace"))
+    before = copy.deepcopy(config_view(config, "source~ace"))
     config["sources"]["ace"] |= how
-    assert settings_part(config, "source~ace") == before
-    assert settings_part(config, "files~ace")["sources"]["ace"] == {
+    assert config_view(config, "source~ace") == before
+    assert config_view(config, "files~ace")["sources"]["ace"] == {
         "files": [{"path": "a", "sha256": "0" * 64}]
     }
     config["sources"]["ace"]["kwargs"]["basis_set"] = "other.yace"
-    assert settings_part(config, "source~ace") != before
+    assert config_view(config, "source~ace") != before

@@ -9,9 +9,9 @@ import pytest
 
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import load_config, validate_study
-from pretraining.study.generation import frames_of, stages, structures_of, trajectories, values
+from pretraining.study.generation import frames_of, stages_of, structures_of, trajectories, values
 from pretraining.study.queries import largest_pool
-from pretraining.study.views import settings_part
+from pretraining.study.views import config_view
 
 GENERATE = Path(__file__).resolve().parents[3] / "config" / "generate.yaml"
 NAME = "C-melt-quench"
@@ -39,7 +39,7 @@ def test_the_shipped_protocol_has_the_published_size(shipped):
     assert runs[0].name == "density~1_anneal~2000_replica~1"
     assert runs[-1].name == "density~3.5_anneal~4000_replica~1"
     assert len({run.name for run in runs}) == 546
-    assert sum(stage.steps for stage in stages(generate, 3000)) == 210_000
+    assert sum(stage.steps for stage in stages_of(generate, 3000)) == 210_000
 
 
 def test_values():
@@ -57,7 +57,7 @@ def test_stages():
             {"temperature": "anneal", "ps": 2},
         ],
     }
-    melt, quench, anneal = stages(generate, 3000)
+    melt, quench, anneal = stages_of(generate, 3000)
     assert (melt.first, melt.last, melt.steps) == (9000, 9000, 2000)
     assert (quench.first, quench.last, quench.steps) == (9000, 3000, 1000)
     assert quench.temperature(0) == 9000 and quench.temperature(500) == 6000
@@ -66,23 +66,23 @@ def test_stages():
 
 def test_another_density_changes_no_trajectory(config):
     generate = config["datasets"][NAME]["generate"]
-    before = trajectories(generate), settings_part(config, f"generate~{NAME}")
+    before = trajectories(generate), config_view(config, f"generate~{NAME}")
     generate["densities"] = [0.5, *values(generate["densities"])]
     generate["exclude"] = ["density~1_anneal~2000_replica~1"]
     after = trajectories(generate)
     assert set(before[0]) - set(after) == {before[0][0]}
     assert len(after) == 546 + 21 - 1
     config["sources"]["lcbop_lammps"]["python"] = "/elsewhere/python"
-    assert settings_part(config, f"generate~{NAME}") == before[1]
+    assert config_view(config, f"generate~{NAME}") == before[1]
     generate["timestep_fs"] = 0.5
-    assert settings_part(config, f"generate~{NAME}") != before[1]
+    assert config_view(config, f"generate~{NAME}") != before[1]
 
 
 def test_the_settings_of_a_trajectory_and_of_the_preparation(shipped):
-    part = settings_part(shipped, f"generate~{NAME}")
+    part = config_view(shipped, f"generate~{NAME}")
     assert list(part["sources"]) == ["lcbop_lammps"]
     assert part["generate"]["clash_distance"] == 0.5
-    prepared = settings_part(shipped, f"dataset~{NAME}")["datasets"][NAME]
+    prepared = config_view(shipped, f"dataset~{NAME}")["datasets"][NAME]
     assert "generate" not in prepared and prepared["structures"] == 115206
     folder = f"results/generate/data/{NAME}/trajectories"
     assert prepared["path"][0] == f"{folder}/density~1_anneal~2000_replica~1.extxyz"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from pretraining.runtime.errors import UserError
-from pretraining.study.splits import MAX_VAL, _size, split_sizes
+from pretraining.study.queries import part_size, split_sizes
 
 SEED = 42
 
@@ -90,7 +90,7 @@ def _deal(
     rest = rest[rng.permutation(len(rest))]
     if test is None:
         rest, test = _cut(rest, split_sizes(len(rest), split)[1])
-    train, val = _cut(rest, _size(len(rest), split, "n_val", "max_val", MAX_VAL))
+    train, val = _cut(rest, part_size(len(rest), split, "val"))
     return Split(val=val, test=test, train=train)
 
 
@@ -121,7 +121,7 @@ def _deal_groups(
 
     if test is None:
         test = take(split_sizes(len(rest), split)[1])
-    val = take(_size(sum(map(len, order)), split, "n_val", "max_val", MAX_VAL))
+    val = take(part_size(sum(map(len, order)), split, "val"))
     train = np.array([i for group in order for i in group], dtype=np.int64)
     return Split(val=val, test=test, train=train[rng.permutation(len(train))])
 

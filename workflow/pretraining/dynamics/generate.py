@@ -31,7 +31,7 @@ from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Course, simulate
 from pretraining.labels.evaluate import make_calculator, reason_of
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.stop import StopRequest, say
-from pretraining.study.generation import Stage, Trajectory, stages, steps_of
+from pretraining.study.generation import Stage, Trajectory, stages_of, steps_of
 from pretraining.study.sources import Source
 
 GRAM_PER_CM3 = units._Nav * 1e-24  # 1 g/cm³ in u/Å³
@@ -149,7 +149,7 @@ def generate(
     """
     protocol, run = request.protocol, request.trajectory
     engine_name = engine_of(request.source, protocol["engine"])
-    steps = stages(protocol, run.anneal)
+    steps = stages_of(protocol, run.anneal)
     name = f"{protocol['dataset']}/{run.name}"
     rng = np.random.default_rng([protocol["seed"], *name.encode()])
     settings = Settings(

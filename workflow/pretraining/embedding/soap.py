@@ -216,8 +216,8 @@ def describe(store: Store, settings: Mapping[str, Any]) -> Environments:
     store
         The prepared set.
     settings
-        ``descriptor``, ``seed``, ``sample`` and ``transforms``, as
-        :func:`pretraining.study.embeddings.descriptors_part` returns them.
+        ``descriptor``, ``seed``, ``sample`` and ``transforms``: the config view
+        ``descriptors~MAP~SAMPLE``.
     """
     sample = settings["sample"]
     transform = Transform.from_settings(sample["transform"], settings["transforms"])

@@ -122,7 +122,7 @@ class Checker:
 
     def _settings_of(self, kind: str, transform: str) -> tuple[Any, dict[str, Any]]:
         part = f"pretrain~{transform}" if kind == "pretrain" else kind
-        settings = settings_of(parts.settings_part(self.config, part), kind)
+        settings = settings_of(parts.config_view(self.config, part), kind)
         # Only a pre-training's structures are transformed.
         name = transform if kind == "pretrain" else "none"
         return settings, dataclasses.asdict(Transform.from_settings(name, settings.transforms))

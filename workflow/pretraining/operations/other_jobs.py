@@ -11,7 +11,8 @@ import pandas as pd
 
 from pretraining.runtime.lease import running, worker
 from pretraining.study import stability as robustness
-from pretraining.study.queries import label_source, trajectory_files
+from pretraining.study.generation import trajectory_files
+from pretraining.study.queries import label_source
 
 
 def other_jobs(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:

@@ -16,7 +16,7 @@ import yaml
 from pretraining.operations.acceptance import Refusal
 from pretraining.study.settings import RUNTIME_OPTIONS
 from pretraining.study.sources import Source, parameter_files
-from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, settings_part
+from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, config_view
 
 # Training runs tell by themselves.
 TOLD_OTHERWISE = ("pretrain", "direct", "finetune")
@@ -37,7 +37,7 @@ def changed_settings(
     for file in sorted((results / "settings").glob("*.yaml")):
         part = file.stem
         try:
-            wanted = json.loads(json.dumps(settings_part(config, part)))
+            wanted = json.loads(json.dumps(config_view(config, part)))
         except (KeyError, ValueError):
             continue  # of a dataset or source that this study has not
         stored = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""What a generated dataset is made of: its trajectories, and the stages of each.
+"""Generated datasets: the trajectories and stages of a dataset's section `generate`.
 
-Everything here follows from the configuration alone, so that the grid is known before any
-trajectory exists. It runs in the interpreters of label sources too: only the standard library.
+Everything follows from the configuration, so the grid is known before any trajectory exists.
+Imported in interpreters of label sources: only the standard library.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from math import floor
 from typing import Any
 
-ANNEAL = "anneal"  # stands for the trajectory's own anneal temperature
-LAMMPSLIB = "ase.calculators.lammpslib.LAMMPSlib"  # what the engine lammps can drive
-# How far a number of steps may be from a whole one: decimal fractions are not exact.
+from pretraining.study.queries import unknown
+
+ANNEAL = "anneal"  # as a temperature: that of the trajectory
+LAMMPSLIB = "ase.calculators.lammpslib.LAMMPSlib"  # the calculator that engine lammps can drive
+# Relative tolerance of whole numbers of steps: decimal fractions are not exact.
 TOLERANCE = 1e-6
 
 
@@ -26,9 +28,9 @@ class Trajectory:
     density
         Mass density, g/cm³.
     anneal
-        Anneal temperature, K; None where no stage asks for one.
+        Anneal temperature, K; None if no stage has it.
     replica
-        Number from 1 of trajectories that differ in nothing but their random numbers.
+        Number, from 1, of trajectories that differ only in their random numbers.
     """
 
     density: float
@@ -44,7 +46,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of the dynamics at a temperature that is held, or changes linearly.
+    """A stretch of dynamics at a constant or linearly changing temperature.
 
     Attributes
     ----------
@@ -64,7 +66,7 @@ class Stage:
 
 
 def values(entry: list[float] | Mapping[str, float]) -> list[float]:
-    """Return a list of numbers, given as one or as ``start``, ``stop`` (included) and ``step``."""
+    """Return numbers given as a list or as ``start``, ``stop`` (included) and ``step``."""
     if isinstance(entry, list):
         return [float(value) for value in entry]
     start, stop, step = (float(entry[key]) for key in ("start", "stop", "step"))
@@ -73,13 +75,7 @@ def values(entry: list[float] | Mapping[str, float]) -> list[float]:
 
 
 def trajectories(generate: Mapping[str, Any]) -> list[Trajectory]:
-    """Return the trajectories of a dataset in the order of their structures.
-
-    Parameters
-    ----------
-    generate
-        A dataset's entry ``generate``, with its defaults.
-    """
+    """Return the trajectories of a dataset, in the order of their structures."""
     anneals = (
         values(generate["anneal_temperatures"]) if "anneal_temperatures" in generate else [None]
     )
@@ -92,13 +88,20 @@ def trajectories(generate: Mapping[str, Any]) -> list[Trajectory]:
     return [trajectory for trajectory in every if trajectory.name not in generate["exclude"]]
 
 
+def trajectory_files(config: Mapping[str, Any], name: str) -> list[str]:
+    """Return the files of a dataset's trajectories, in the order of its structures."""
+    folder = f"{config['results']}/data/{name}/trajectories"
+    runs = trajectories(config["datasets"][name]["generate"])
+    return [f"{folder}/{run.name}.extxyz" for run in runs]
+
+
 def steps_of(ps: float, timestep_fs: float) -> int | None:
-    """Return a time (ps) as a number of steps; None if it is not a whole number of them."""
+    """Return a time (ps) as a number of steps; None if it is not a whole number."""
     steps = round(1000 * ps / timestep_fs)
     return steps if abs(1000 * ps / timestep_fs - steps) < TOLERANCE * max(steps, 1) else None
 
 
-def stages(generate: Mapping[str, Any], anneal: float | None) -> list[Stage]:
+def stages_of(generate: Mapping[str, Any], anneal: float | None = None) -> list[Stage]:
     """Return the stages of a trajectory with the anneal temperature `anneal` (K)."""
 
     def kelvin(value: float | str) -> float:
@@ -114,10 +117,14 @@ def stages(generate: Mapping[str, Any], anneal: float | None) -> list[Stage]:
     ]
 
 
+def duration_ps(protocol: Mapping[str, Any]) -> float:
+    """Return the length of a trajectory, ps."""
+    return sum(stage["ps"] for stage in protocol["stages"])
+
+
 def frames_of(generate: Mapping[str, Any]) -> int:
-    """Return the number of frames of one trajectory, its start included."""
-    total = sum(stage["ps"] for stage in generate["stages"])
-    return round(total / generate["frame_every_ps"]) + 1
+    """Return the number of frames of one trajectory, including its start."""
+    return round(duration_ps(generate) / generate["frame_every_ps"]) + 1
 
 
 def structures_of(generate: Mapping[str, Any]) -> int:
@@ -125,76 +132,86 @@ def structures_of(generate: Mapping[str, Any]) -> int:
     return len(trajectories(generate)) * frames_of(generate)
 
 
-def protocol_of(generate: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what all trajectories share: another density later changes none that exists."""
-    apart = ("densities", "anneal_temperatures", "replicas", "exclude")
-    return {key: value for key, value in generate.items() if key not in apart}
-
-
-def problems(generate: Mapping[str, Any], sources: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the key and the fault of every broken rule that a schema cannot express."""
+def problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the broken rules between keys of the generated dataset `name`."""
+    dataset = config["datasets"][name]
+    generate, where = dataset["generate"], f"datasets.{name}.generate"
     for key in ("densities", "anneal_temperatures"):
         entry = generate.get(key)
         if isinstance(entry, Mapping) and entry["stop"] < entry["start"]:
-            yield key, f"stop {entry['stop']:g} is below start {entry['start']:g}: exchange them"
-            return
-    yield from _source_problems(generate, sources)
-    yield from stage_problems(generate)
+            yield (
+                f"{where}.{key}: stop {entry['stop']:g} is below start {entry['start']:g}: "
+                "exchange them"
+            )
+    yield from _source_problems(where, generate, config)
+    yield from stage_problems(where, generate)
     per_formula = sum(generate["composition"].values())
     if generate["atoms"] % per_formula:
         yield (
-            "atoms",
-            f"{generate['atoms']} is no multiple of the {per_formula} atoms of the composition",
+            f"{where}.atoms: {generate['atoms']} is no multiple of the {per_formula} atoms of the "
+            "composition"
         )
     every = [trajectory.name for trajectory in trajectories({**generate, "exclude": []})]
     names = set(every)
     if len(names) < len(every):
         twice = next(name for name in every if every.count(name) > 1)
-        yield "densities", f"two trajectories are called '{twice}': give values that differ more"
-    for name in generate["exclude"]:
-        if name not in names:
-            yield "exclude", f"no trajectory is called '{name}'; the first is '{min(names)}'"
+        yield (
+            f"{where}.densities: two trajectories are called '{twice}': give values that differ "
+            "more"
+        )
+    for excluded in generate["exclude"]:
+        if excluded not in names:
+            yield (
+                f"{where}.exclude: no trajectory is called '{excluded}'; the first is "
+                f"'{min(names)}'"
+            )
     if names <= set(generate["exclude"]):
-        yield "exclude", "no trajectory is left; name fewer"
+        yield f"{where}.exclude: no trajectory is left; name fewer"
+    made = structures_of(generate)
+    if dataset["structures"] != made:
+        yield f"datasets.{name}.structures: generate makes {made}; leave the number out"
+    if dataset.get("format", "extxyz") != "extxyz" or "sha256" in dataset:
+        yield f"datasets.{name}: format and sha256 are of files, and the set is generated"
 
 
 def _source_problems(
-    generate: Mapping[str, Any], sources: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
+    where: str, generate: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[str]:
     name = generate["source"]
-    if name not in sources:
-        yield (
-            "source",
-            f"'{name}' is not one of the configured sources; allowed: {', '.join(sources)}",
-        )
-        return
-    source = sources[name]
+    yield from unknown(config, f"{where}.source", name, "sources")
+    source = config["sources"][name]
     if "calculator" not in source:
-        yield "source", f"'{name}' has no calculator to drive the dynamics with"
-        return
+        yield f"{where}.source: '{name}' has no calculator to drive the dynamics with"
     if generate["engine"] == "lammps" and source["calculator"] != LAMMPSLIB:
-        yield "engine", f"source '{name}' is no LAMMPS pair style ({LAMMPSLIB}): say ase or auto"
+        yield (
+            f"{where}.engine: source '{name}' is no LAMMPS pair style ({LAMMPSLIB}): choose ase or "
+            "auto"
+        )
     for element in generate["composition"]:
         if element not in source["elements"]:
             known = ", ".join(source["elements"])
-            yield "composition", f"source '{name}' does not know {element}; it knows: {known}"
+            yield f"{where}.composition: source '{name}' does not know {element}; it knows: {known}"
 
 
-def stage_problems(generate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    timestep, every = generate["timestep_fs"], generate["frame_every_ps"]
+def stage_problems(where: str, protocol: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the broken rules between keys of the stages of `protocol`, which is at `where`."""
+    timestep, every = protocol["timestep_fs"], protocol["frame_every_ps"]
     if not steps_of(every, timestep):
-        yield "frame_every_ps", f"{every:g} ps is no whole number of steps of {timestep:g} fs"
-        return
-    asked = False
-    for index, stage in enumerate(generate["stages"]):
-        asked |= ANNEAL in (stage.get("temperature"), stage.get("from"), stage.get("to"))
+        yield (
+            f"{where}.frame_every_ps: {every:g} ps is no whole number of steps of {timestep:g} fs"
+        )
+    annealed = False
+    for index, stage in enumerate(protocol["stages"]):
+        annealed |= ANNEAL in (stage.get("temperature"), stage.get("from"), stage.get("to"))
         length = stage["ps"] / every
         if round(length) < 1 or abs(length - round(length)) > TOLERANCE * length:
             yield (
-                f"stages[{index}].ps",
-                f"{stage['ps']:g} ps is no multiple of the {every:g} ps from frame to frame",
+                f"{where}.stages[{index}].ps: {stage['ps']:g} ps is no multiple of the {every:g} "
+                "ps from frame to frame"
             )
-    if asked and "anneal_temperatures" not in generate:
-        yield "anneal_temperatures", f"missing; a stage has the temperature '{ANNEAL}'"
-    if not asked and "anneal_temperatures" in generate:
-        yield "anneal_temperatures", f"no stage has the temperature '{ANNEAL}'; leave it out"
+    if annealed and "anneal_temperatures" not in protocol:
+        yield f"{where}.anneal_temperatures: missing; a stage has the temperature '{ANNEAL}'"
+    if not annealed and "anneal_temperatures" in protocol:
+        yield (
+            f"{where}.anneal_temperatures: no stage has the temperature '{ANNEAL}'; leave them out"
+        )

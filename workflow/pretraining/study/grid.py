@@ -17,9 +17,8 @@ import pandas as pd
 import yaml
 
 from pretraining.runtime.errors import UserError, whole
-from pretraining.study.queries import dataset_part
-
-KINDS = ("pretrain", "direct", "finetune")
+from pretraining.study.settings import KINDS
+from pretraining.study.views import dataset_view
 
 
 @dataclass(frozen=True, order=True)
@@ -207,7 +206,7 @@ def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
         If a run needs more training structures than filters and split have left.
     """
     for dataset in config["datasets"]:
-        entry = dataset_part(config, dataset)
+        entry = dataset_view(config, dataset)
         path = Path(config["results"]) / "data" / dataset / "summary.json"
         settings = Path(config["results"]) / "settings" / f"dataset~{dataset}.yaml"
         if not path.exists() or not settings.exists():

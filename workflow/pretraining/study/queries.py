@@ -1,22 +1,22 @@
-"""What the entries of a configuration say, looked up in one place.
+"""Config queries: what follows from one entry of a configuration.
 
-Snakemake executes this in every job: it imports nothing but the standard library.
+Imported in every job of Snakemake: only the standard library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
-
-from pretraining.study import embeddings as samples
-from pretraining.study import generation as protocol
-from pretraining.study.splits import split_sizes
 
 # Energy references that are fitted; the others are energies of isolated atoms.
 FITTED = ("least_squares", "median_shift")
+FRACTION = 0.1
+MAX_TEST = 1000
+MAX_VAL = 100
 
 
-def datasets_of(experiment: dict[str, Any]) -> list[str]:
+def datasets_of(experiment: Mapping[str, Any]) -> list[str]:
     """Return the datasets that an experiment reads: target, structures, further test sets."""
     return [experiment["target"], experiment["structures"], *experiment.get("also_test", [])]
 
@@ -27,56 +27,59 @@ def datasets_read(config: Mapping[str, Any]) -> set[str]:
     starts = [test["start"] for test in config.get("dynamics", {}).values()]
     return (
         {name for e in config["experiments"].values() for name in datasets_of(e)}
-        | {sample["dataset"] for m in maps for sample in samples.samples_of(m).values()}
+        | {sample["dataset"] for m in maps for sample in (*m["base"], *m["project"])}
         | {start["dataset"] for start in starts if "dataset" in start}
     )
 
 
-def label_source(dataset: dict[str, Any]) -> str | None:
-    """Return the source that labels a dataset; None if its labels come with it, or it has none."""
+def label_source(dataset: Mapping[str, Any]) -> str | None:
+    """Return the source that labels a dataset; None if it has its own labels, or none."""
     return dataset.get("labels", {}).get("source")
 
 
-def has_own_labels(dataset: dict[str, Any]) -> bool:
-    """Return whether labels come with a dataset."""
+def has_own_labels(dataset: Mapping[str, Any]) -> bool:
+    """Return whether a dataset comes with labels."""
     return "labels" in dataset and label_source(dataset) is None
 
 
-def fitted_zero(dataset: dict[str, Any]) -> str | None:
-    """Return how the energy zero of a dataset is fitted to its training pool; None if it is not."""
+def fitted_zero(dataset: Mapping[str, Any]) -> str | None:
+    """Return the fit of a dataset's energy zero; None for energies of isolated atoms."""
     return next((fit for fit in FITTED if fit in dataset["energy_reference"]), None)
 
 
-def largest_pool(dataset: dict[str, Any]) -> int | None:
-    """Return the most training structures that a set can hold, or None if it is not known.
+def largest_pool(dataset: Mapping[str, Any]) -> int | None:
+    """Return the maximum size of a dataset's training pool; None if unknown.
 
-    The bound follows from the expected number of structures and the split; filters, which need
-    the data itself, can only lower it, and are counted when the set is prepared.
+    It follows from the expected number of structures and the split. Filters may lower it: they are
+    counted when the set is prepared.
     """
     if "structures" not in dataset:
         return None
     n = dataset["structures"] - len(dataset["exclude"])
     split = dataset["split"]
-    if "key" in split:
-        return n - 1
-    n_val, n_test = split_sizes(n, split)
-    return n - n_val - n_test
+    return n - 1 if "key" in split else n - sum(split_sizes(n, split))
 
 
-def trajectory_files(config: dict[str, Any], name: str) -> list[str]:
-    """Return the trajectories of a generated dataset, in the order of their structures."""
-    folder = f"{config['results']}/data/{name}/trajectories"
-    runs = protocol.trajectories(config["datasets"][name]["generate"])
-    return [f"{folder}/{run.name}.extxyz" for run in runs]
+def split_sizes(n: int, split: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the sizes of the validation and the test set of `n` structures, after filters.
 
-
-def dataset_part(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what the preparation of a dataset reads; a generated set is files by then.
-
-    Another title, for one, is no reason to prepare again, and to train again what follows from it.
+    `split` is the dataset's entry of that name; the set has no split of its own.
     """
-    dataset = config["datasets"][name]
-    rest = {key: value for key, value in dataset.items() if key not in ("generate", "title")}
-    if "generate" not in dataset:
-        return rest
-    return rest | {"path": trajectory_files(config, name), "format": "extxyz"}
+    n_test = part_size(n, split, "test")
+    return part_size(n - n_test, split, "val"), n_test
+
+
+def part_size(n: int, split: Mapping[str, Any], part: str) -> int:
+    """Return the size of the part ``val`` or ``test``, which is taken from `n` structures."""
+    if split.get(f"n_{part}") is not None:
+        return split[f"n_{part}"]
+    limit = split.get(f"max_{part}", MAX_TEST if part == "test" else MAX_VAL)
+    # Exact: n * 0.1 may be just below a whole number.
+    return min(limit, int(n * Fraction(str(split.get("fraction", FRACTION)))))
+
+
+def unknown(config: Mapping[str, Any], key: str, name: str, section: str) -> Iterator[str]:
+    """Yield a problem if `name`, the value of `key`, is not in a section of the configuration."""
+    if name not in config[section]:
+        allowed = ", ".join(config[section]) or "none configured"
+        yield f"{key}: '{name}' is not one of the configured {section}; allowed: {allowed}"

@@ -1,10 +1,8 @@
-"""Tests of robustness in molecular dynamics, as the configuration's `dynamics` say them.
+"""Tests of MD stability: the section `dynamics` of a configuration.
 
-A *test* drives the same structure with several models of the grid, each a number of times with
-other initial velocities. What decides a trajectory, which are wanted, and what is drawn of them
-are told apart, so that another replica or snapshot runs nothing again.
-
-Snakemake executes this in every job: it imports nothing but pandas.
+A *test* drives the same structure with several models of the grid; replicas differ in their initial
+velocities.
+Imported in every job of Snakemake: only pandas.
 """
 
 from __future__ import annotations
@@ -13,24 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pretraining.runtime.errors import UserError
-from pretraining.study.generation import TOLERANCE, Stage, stage_problems, stages
+from pretraining.study.generation import TOLERANCE, duration_ps, stage_problems
+from pretraining.study.queries import unknown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# What is looked up for the list of trajectories, for their start, and for the figure.
-APART = ("title", "models", "replicas", "batch", "start", "snapshots")
 TORCH_SIM = "torch-sim"  # the engine that moves several replicas together
-
-
-def test_stages(test: Mapping[str, Any]) -> list[Stage]:
-    """Return the temperatures of a test."""
-    return stages(test, None)
-
-
-def duration_ps(test: Mapping[str, Any]) -> float:
-    """Return how long a trajectory of a test is, ps."""
-    return sum(stage["ps"] for stage in test["stages"])
 
 
 def models(config: Mapping[str, Any], grid: pd.DataFrame, name: str) -> list[str]:
@@ -39,7 +26,7 @@ def models(config: Mapping[str, Any], grid: pd.DataFrame, name: str) -> list[str
     Raises
     ------
     UserError
-        If an entry selects no run of the grid, or asks for a value that no run has.
+        If an entry selects no run of the grid, or has a value that no run has.
     """
     chosen: dict[str, None] = {}
     for index, entry in enumerate(config["dynamics"][name]["models"]):
@@ -57,8 +44,7 @@ def models(config: Mapping[str, Any], grid: pd.DataFrame, name: str) -> list[str
                 if not (~free & (rows[key] == value)).any():
                     known = ", ".join(str(v) for v in sorted(rows.loc[~free, key].unique()))
                     raise UserError(
-                        f"{where}.{key}: no such run has {key} {value}; there are: "
-                        f"{known or 'none'}"
+                        f"{where}.{key}: no such run has {key} {value}; known: {known or 'none'}"
                     )
             rows = rows[free | rows[key].isin(entry[key])]
         if rows.empty:
@@ -68,51 +54,28 @@ def models(config: Mapping[str, Any], grid: pd.DataFrame, name: str) -> list[str
 
 
 def batches(test: Mapping[str, Any]) -> list[list[int]]:
-    """Return the replicas of a test that torch-sim moves together, a job for each list."""
+    """Return the replicas of each torch-sim job of a test."""
     numbers, size = list(range(1, test["replicas"] + 1)), test["batch"]
     return [numbers[i : i + size] for i in range(0, len(numbers), size)]
 
 
-def protocol_part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what decides a trajectory of a test beside its model, start and replica."""
-    test = config["dynamics"][name]
-    return {"dynamics": {key: value for key, value in test.items() if key not in APART}}
-
-
-def start_part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what decides the structure that a test starts from."""
-    return {"start": config["dynamics"][name]["start"]}
-
-
 def problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the test `name` of a configuration, beyond its schema."""
+    """Yield the broken rules between keys of the test `name`."""
     test = config["dynamics"][name]
     where = f"dynamics.{name}"
     for index, entry in enumerate(test["models"]):
-        if entry["experiment"] not in config["experiments"]:
-            allowed = ", ".join(config["experiments"])
-            yield (
-                f"{where}.models[{index}].experiment: '{entry['experiment']}' is not one of the "
-                f"configured experiments; allowed: {allowed}"
-            )
+        key = f"{where}.models[{index}].experiment"
+        yield from unknown(config, key, entry["experiment"], "experiments")
     start = test["start"]
     if "dataset" in start:
-        if start["dataset"] not in config["datasets"]:
-            allowed = ", ".join(config["datasets"])
-            yield (
-                f"{where}.start.dataset: '{start['dataset']}' is not one of the configured "
-                f"datasets; allowed: {allowed}"
-            )
-            return
-        keep = config["datasets"][start["dataset"]]["keep"]
+        yield from unknown(config, f"{where}.start.dataset", start["dataset"], "datasets")
         for key in start["nearest"]:
-            if key not in keep:
+            if key not in config["datasets"][start["dataset"]]["keep"]:
                 yield (
-                    f"{where}.start.nearest: '{key}' is not carried along; add it to "
+                    f"{where}.start.nearest: '{key}' is not kept; add it to "
                     f"datasets.{start['dataset']}.keep"
                 )
-    for key, fault in stage_problems(test):
-        yield f"{where}.{key}: {fault}"
+    yield from stage_problems(where, test)
     ratio = test["frame_every_ps"] / test["log_every_ps"]
     steps = 1000 * test["log_every_ps"] / test["timestep_fs"]
     for value, what in ((ratio, "frame_every_ps"), (steps, "timestep_fs")):
@@ -122,7 +85,6 @@ def problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
                 f"{where}.log_every_ps: {test['log_every_ps']:g} ps must {relation} {what}, "
                 f"{test[what]:g}"
             )
-            return
     for time in test["snapshots"]:
         if time > duration_ps(test) + TOLERANCE:
             yield f"{where}.snapshots: {time:g} ps is after the end at {duration_ps(test):g} ps"

@@ -1,110 +1,149 @@
-"""The part of a configuration that each kind of job reads: an edit reruns only those jobs."""
+"""Config views: the keys of a configuration that each kind of job reads.
+
+Each view is a settings file of its own: editing another key does not rerun the job.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretraining.study import embeddings as samples
-from pretraining.study import generation as protocol
-from pretraining.study import stability as robustness
-from pretraining.study.queries import dataset_part
+from pretraining.study.embeddings import samples_of
+from pretraining.study.generation import trajectory_files
 from pretraining.study.settings import KINDS, RUNTIME_OPTIONS
 
-# What decides a source's labels, and how they are made: only the first is a reason to label again.
+# Keys of a source that decide its labels; the others are no reason to label again.
 DECISIVE_KEYS = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
-STUDY_KEYS = ("results", "datasets", "sources", "transforms", "pretrained_weights")
-# How an experiment is shown.
-SHOWN_KEYS = ("compare", "embedding", "title")
 ADDRESS_KEYS = ("url", "from")
+# Keys of a source that are passed to a job outside its settings file.
 SOURCE_OPTIONS = ("on_error", "time_limit", "python", "install", "neutral_kwargs")
+STUDY_KEYS = ("results", "datasets", "sources", "transforms", "pretrained_weights")
+# Keys of an experiment and of a sample that only figures read.
+EXPERIMENT_STYLE = ("compare", "embedding", "title")
+SAMPLE_STYLE = ("title", "colour", "shown")
+# Keys of a generated dataset that differ between trajectories.
+TRAJECTORY_KEYS = ("densities", "anneal_temperatures", "replicas", "exclude")
+# Keys of a stability test that do not change a given trajectory.
+TEST_KEYS = ("title", "models", "replicas", "batch", "start", "snapshots")
 
 
-def settings_part(config: dict[str, Any], part: str) -> dict[str, Any]:
-    """Return the part of a validated configuration that one kind of job reads.
+def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
+    """Return the keys of a validated configuration that one kind of job reads.
 
     Parameters
     ----------
     config
         A validated configuration.
-    part
-        ``configuration`` (all of it, which no job reads), ``study`` (what decides which runs and
-        results there are), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``,
-        ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (what decides its labels),
-        ``files~NAME`` (what it retrieves), ``check~NAME``, ``weights~FILE``, or a part of a map
-        of environments or of molecular dynamics.
+    view
+        ``configuration`` (all of it, which no job reads), ``study`` (the keys that decide runs and
+        results), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``, ``dataset~NAME``,
+        ``generate~NAME``, ``source~NAME`` (the keys that decide its labels), ``files~NAME`` (its
+        files to retrieve), ``check~NAME``, ``weights~FILE``, of maps
+        ``descriptors~MAP~SAMPLE``, ``embedding~MAP``, ``umap~MAP`` (its style), and of stability
+        tests ``dynamics~NAME``, ``start~NAME``.
     """
-    section, _, name = part.partition("~")
+    section, _, name = view.partition("~")
     match section:
         case "configuration":
-            return config
+            return dict(config)
         case "study":
-            experiments = config["experiments"].items()
-            return {key: config[key] for key in STUDY_KEYS} | {
-                "experiments": {
-                    name: {k: v for k, v in experiment.items() if k not in SHOWN_KEYS}
-                    for name, experiment in experiments
-                }
+            experiments = {
+                n: _without(e, EXPERIMENT_STYLE) for n, e in config["experiments"].items()
             }
+            return _only(config, STUDY_KEYS) | {"experiments": experiments}
         case "pretrain" | "direct" | "finetune":
-            # Only what this kind of run depends on: how it is carried out is told on the way.
-            apart = (*RUNTIME_OPTIONS, *KINDS)
-            training = {k: v for k, v in config["training"].items() if k not in apart}
+            # The command line passes the runtime options.
+            training = _without(config["training"], (*RUNTIME_OPTIONS, *KINDS))
             return {
                 "network": config["network"],
                 "training": training | config["training"][section],
                 "transforms": {name: config["transforms"][name]} if name else {},
             }
         case "styles":
-            sources = config["sources"].items()
-            datasets, transforms = config["datasets"].items(), config["transforms"].items()
-            shown = ("elements", "scale", "cutoff")
+            sources, datasets = config["sources"].items(), config["datasets"].items()
+            transforms = config["transforms"].items()
             return {
-                "sources": {n: {k: s[k] for k in ("title", "kind")} for n, s in sources},
+                "sources": {n: _only(s, ("title", "kind")) for n, s in sources},
                 "datasets": {n: {"title": d.get("title", n)} for n, d in datasets},
-                "transforms": {n: {k: t[k] for k in shown if k in t} for n, t in transforms},
+                "transforms": {n: _only(t, ("elements", "scale", "cutoff")) for n, t in transforms},
             }
         case "dataset":
-            return {"datasets": {name: dataset_part(config, name)}}
+            return {"datasets": {name: dataset_view(config, name)}}
         case "generate":
             dataset = config["datasets"][name]
-            shared = protocol.protocol_of(dataset["generate"])
+            shared = _without(dataset["generate"], TRAJECTORY_KEYS)
             # The name keeps the random numbers of two datasets apart.
             own = {"dataset": name, "clash_distance": dataset["checks"]["min_distance"]}
-            source = source_part(config, shared["source"], DECISIVE_KEYS)
+            source = config_view(config, f"source~{shared['source']}")
             return {"generate": shared | own, **source}
+        case "source":
+            return {"sources": {name: _only(config["sources"][name], DECISIVE_KEYS)}}
         case "check":
-            source = config["sources"][name].items()
-            return {
-                "sources": {name: {k: v for k, v in source if k != "title"}},
-                "check_sources": config["check_sources"],
-            }
+            source = _without(config["sources"][name], ("title",))
+            return {"sources": {name: source}, "check_sources": config["check_sources"]}
         case "files":
-            # Not from where: a new address for the same file is no reason to label again.
-            files = [
-                {key: value for key, value in file.items() if key not in ADDRESS_KEYS}
-                for file in config["sources"][name]["files"]
-            ]
+            # A new address of the same file is no reason to label again.
+            files = [_without(file, ADDRESS_KEYS) for file in config["sources"][name]["files"]]
             return {"sources": {name: {"files": files}}}
-        case "descriptors":
-            return samples.descriptors_part(config, *name.split("~"))
-        case "embedding":
-            return samples.embedding_part(config, name)
-        case "umap":
-            return samples.style_part(config, name)
-        case "dynamics":
-            return robustness.protocol_part(config, name)
-        case "start":
-            return robustness.start_part(config, name)
         case "weights":
             weights = config["pretrained_weights"]
             return {"pretrained_weights": [w for w in weights if Path(w["file"]).name == name]}
-        case _:
-            return source_part(config, name, DECISIVE_KEYS)
+        case "descriptors":
+            return _descriptors_view(config, *name.split("~"))
+        case "embedding":
+            return _only(config["embeddings"][name], ("n_neighbors", "min_dist", "seed"))
+        case "umap":
+            return _map_style(config, name)
+        case "dynamics":
+            return {"dynamics": _without(config["dynamics"][name], TEST_KEYS)}
+        case "start":
+            return {"start": config["dynamics"][name]["start"]}
+    raise ValueError(f"no view {view}")
 
 
-def source_part(config: dict[str, Any], name: str, keys: Iterable[str]) -> dict[str, Any]:
-    """Return the entry of a label source, cut down to `keys`."""
-    source = config["sources"][name].items()
-    return {"sources": {name: {key: value for key, value in source if key in keys}}}
+def dataset_view(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the keys that decide a prepared set; of a generated one, the trajectories' files."""
+    dataset = config["datasets"][name]
+    view = _without(dataset, ("generate", "title"))
+    if "generate" in dataset:
+        view |= {"path": trajectory_files(config, name), "format": "extxyz"}
+    return view
+
+
+def _descriptors_view(config: Mapping[str, Any], embedding: str, name: str) -> dict[str, Any]:
+    """Return the keys that decide the descriptors of one sample."""
+    entry = config["embeddings"][embedding]
+    sample = dict(samples_of(entry)[name])
+    transform = _only(config["transforms"][sample["transform"]], ("elements", "scale"))
+    # A stretched structure has stretched bonds.
+    radius = config["figures"]["neighbour_radius"] * transform.get("scale", 1.0)
+    sample.setdefault("neighbour_radius", radius)
+    return {
+        "descriptor": entry["descriptor"],
+        "seed": entry["seed"],
+        "sample": _without(sample, (*SAMPLE_STYLE, "role", "name")),
+        "transforms": {sample["transform"]: transform},
+    }
+
+
+def _map_style(config: Mapping[str, Any], embedding: str) -> dict[str, Any]:
+    """Return the keys that decide how a map is drawn."""
+    entry = config["embeddings"][embedding]
+    samples = {}
+    for name, sample in samples_of(entry).items():
+        title = config["datasets"][sample["dataset"]].get("title", sample["dataset"])
+        samples[name] = {"title": title} | _only(sample, (*SAMPLE_STYLE, "role"))
+    colour_by = entry["colour_by"]
+    return {
+        "colour_by": [colour_by] if isinstance(colour_by, str) else colour_by,
+        "samples": samples,
+    }
+
+
+def _only(entry: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key in tuple(keys)}
+
+
+def _without(entry: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in tuple(keys)}

@@ -60,7 +60,7 @@ def retrieval_total(wildcards):
 
 def dataset_files(wildcards):
     """Return a dataset's own files; those that are retrieved are known by their stamp."""
-    dataset = dataset_part(config, wildcards.dataset)
+    dataset = dataset_view(config, wildcards.dataset)
     return [] if "url" in dataset else dataset.get("path", [])
 
 

@@ -68,7 +68,7 @@ def trajectory_minutes(wildcards, attempt):
 
 def generated_trajectories(wildcards):
     """Return the trajectories of a generated dataset."""
-    return trajectory_files(config, wildcards.generated)
+    return protocol.trajectory_files(config, wildcards.generated)
 
 
 def generated_logs(wildcards):
@@ -133,7 +133,7 @@ def batch_minutes(name, replicas):
 def minutes_of(name, replicas, attempt):
     """Return the wall-time limit of trajectories that one job moves: no longer than in turn."""
     test = config["dynamics"][name]
-    steps = 1000 * robustness.duration_ps(test) / test["timestep_fs"] * replicas
+    steps = 1000 * protocol.duration_ps(test) / test["timestep_fs"] * replicas
     # Steps a second of the paper's network and 200 atoms on a GPU; less than one on a CPU.
     pace = 30 if config["training"]["device"] == "cuda" else 0.5
     return limited(math.ceil(10 + steps / pace / 60) * attempt)

@@ -3,7 +3,7 @@
 
 def settings_json(wildcards):
     """Return what a settings file holds, so that it is written anew when that changes."""
-    return json.dumps(settings_part(config, wildcards.part))
+    return json.dumps(config_view(config, wildcards.part))
 
 
 def longest_runtime():

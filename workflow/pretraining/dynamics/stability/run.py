@@ -25,9 +25,9 @@ from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Course, simulate
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256
 from pretraining.runtime.stop import StopRequest, say
-from pretraining.study.generation import steps_of
+from pretraining.study.generation import duration_ps, stages_of, steps_of
 from pretraining.study.settings import COMPILE_ABOVE_S
-from pretraining.study.stability import TORCH_SIM, duration_ps, test_stages
+from pretraining.study.stability import TORCH_SIM
 from pretraining.training.compiled.calculator import compiled_network
 from pretraining.training.compiled.compile_cost import PREDICTION, plain_seconds
 from pretraining.training.device import device_name, resolve_device, versions
@@ -48,7 +48,7 @@ class Request:
     start
         Structure to start from.
     protocol
-        A test of the configuration, without what :data:`pretraining.study.stability.APART` names.
+        A test of the configuration, without :data:`pretraining.study.views.TEST_KEYS`.
     replicas
         Numbers from 1; each decides the initial velocities, together with the protocol's seed.
         With ``engine: torch-sim`` all of them move in one batch.
@@ -150,7 +150,7 @@ def _move(
 ) -> None:
     """Move replicas together until each has ended, and leave with its recorder what came of it."""
     protocol, settings = request.protocol, request.settings
-    stages = test_stages(protocol)
+    stages = stages_of(protocol)
     start = read(request.start)
     structures = []
     for replica in recorders:
