@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from pretraining.results.cost import (
     as_markdown,
     cost,
+    gpu_shares,
     pretrainings_left_out,
     read_training_grid,
     training_runs,
@@ -85,6 +89,10 @@ def test_cpu_hours_are_counted_apart_and_without_electricity():
     assert total(table, "cpu")["hours"] == 1.0
     assert pd.isna(total(table, "cpu")["kwh"])
     assert total(table)["hours"] == 0.5
+    # Core hours.
+    runs["threads"] = 4
+    assert total(cost(training_runs([runs])), "cpu")["hours"] == 4.0
+    assert total(cost(training_runs([runs])))["hours"] == 0.5
 
 
 def test_a_run_counts_once_and_tests_of_pretrained_models_do_not():
@@ -164,7 +172,88 @@ def test_program_reads_the_metrics_of_the_grid(tmp_path, root):
     assert float(by_experiment.loc[("fig2", "gpu"), "hours"]) == 2.0
     assert float(by_experiment.loc[("fig4", "gpu"), "hours"]) == 2.0
     assert set(by_experiment.index) == {("fig2", "gpu"), ("fig4", "gpu"), ("fig4", "not run")}
-    assert "| experiment | fig4 | gpu |" in (tmp_path / "cost.md").read_text()
+    text = (tmp_path / "cost.md").read_text()
+    assert re.search(r"\| experiment +\| fig4 +\| gpu +\|", text)
+
+
+# -- GPUs that runs share ------------------------------------------------------------------------
+
+
+def use(start: float, end: float, watts: float | None = None, gpu: str = "GPU-a") -> dict:
+    """A record of a GPU from hour to hour of a day, at a constant power if it was measured."""
+    day = datetime(2026, 11, 21, tzinfo=UTC)
+    times = {"start": start, "end": end}
+    record = {"gpu": gpu} | {k: (day + timedelta(hours=h)).isoformat() for k, h in times.items()}
+    counter = {f"{k}_j": None if watts is None else 3600 * watts * h for k, h in times.items()}
+    return record | counter
+
+
+def sharing(*uses: list[dict]) -> pd.DataFrame:
+    """Fine-tunings that each have some records of GPUs, and a wall time that does not count."""
+    runs = runs_of(*((*TUNED[:5], seed, 99_999, GPU, "ok") for seed, _ in enumerate(uses)))
+    runs["gpu_use"] = [json.dumps(records) if records else "" for records in uses]
+    return training_runs([runs])
+
+
+SHARED = {
+    "disjoint": ([[use(0, 1)], [use(2, 4)]], [1, 2]),
+    "adjacent": ([[use(0, 1)], [use(1, 2)]], [1, 1]),
+    "equal": ([[use(0, 2)]] * 8, [0.25] * 8),
+    "overlapping": ([[use(0, 2)], [use(1, 3)]], [1.5, 1.5]),
+    "nested": ([[use(0, 4)], [use(1, 2)]], [3.5, 0.5]),
+    "three": ([[use(0, 6)], [use(2, 5)], [use(3, 4)]], [13 / 3, 4 / 3, 1 / 3]),
+    "resumed": ([[use(0, 1), use(3, 5)], [use(0, 4)]], [2, 3]),
+    "another GPU": ([[use(0, 2)], [use(0, 2, gpu="GPU-b")]], [2, 2]),
+    "resumed elsewhere": ([[use(0, 1), use(2, 3, gpu="GPU-b")], [use(0, 3)]], [1.5, 2.5]),
+    "no duration": ([[use(0, 2), use(1, 1)]], [2]),
+}
+
+
+@pytest.mark.parametrize(("uses", "hours"), SHARED.values(), ids=SHARED)
+def test_runs_share_the_hours_of_a_gpu(uses, hours):
+    shares = gpu_shares(sharing(*uses), power_w=100)
+    assert (shares["seconds"] / 3600).tolist() == pytest.approx(hours)
+    assert (shares["joules"] / 3.6e5).tolist() == pytest.approx(hours)
+
+
+def test_the_energy_of_a_gpu_is_that_of_its_counter():
+    """100 W for an hour, 300 W for the hour in which the second run uses it, too."""
+    long = use(0, 2) | {"start_j": 0, "end_j": 3600 * 400}
+    short = use(1, 2) | {"start_j": 3600 * 100, "end_j": 3600 * 400}
+    shares = gpu_shares(sharing([long], [short]), power_w=999)
+    assert (shares["joules"] / 3600).tolist() == [250, 150]
+
+
+def test_energy_without_readings_follows_from_the_powers_of_the_moment():
+    runs = sharing([use(0, 4, 200)], [use(1, 2)], [use(3, 6)], [use(8, 9)])
+    shares = gpu_shares(runs, power_w=50)
+    # 200 W while the first runs; the others have measured nothing.
+    assert (shares["joules"] / 3600).tolist() == pytest.approx([600, 100, 200, 50])
+
+
+def test_a_shared_gpu_counts_once_in_every_sum():
+    runs = sharing([use(0, 2, 100)], [use(1, 3, 100)], [use(1, 2, 100)], [])
+    runs["experiments"] = ["a", "a,b", "b", "b"]
+    runs.loc[3, "wall_time_s"] = 3600.0
+    table = cost(runs, power_w=300)
+    assert total(table)["hours"] == pytest.approx(3 + 1)
+    assert total(table)["kwh"] == pytest.approx(0.3 + 0.3)
+    by_name = table[table["kind"] == "experiment"].set_index("experiment")["hours"]
+    shares = [1 + 1 / 3, 1 / 3 + 1, 1 / 3, 1]
+    assert by_name["a"] == pytest.approx(shares[0] + shares[1])
+    assert by_name["b"] == pytest.approx(sum(shares[1:]))
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9), st.booleans()), min_size=1, max_size=8))
+def test_shares_add_up_to_the_union(spans):
+    """Whatever the runs' times, a GPU of constant power costs its union of times."""
+    spans = [(round(min(a, b), 3), round(max(a, b), 3), known) for a, b, known in spans]
+    runs = sharing(*([use(a, b, 100 if known else None)] for a, b, known in spans))
+    edges = sorted({edge for a, b, _ in spans for edge in (a, b)})
+    union = sum(y - x for x, y in pairwise(edges) if any(a <= x and y <= b for a, b, _ in spans))
+    shares = gpu_shares(runs, power_w=100).sum() if union else {"seconds": 0, "joules": 0}
+    assert shares["seconds"] == pytest.approx(3600 * union, rel=1e-6, abs=0.01)
+    assert shares["joules"] == pytest.approx(3.6e5 * union, rel=1e-6, abs=1)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,8 +1,16 @@
-"""What the training runs cost: hours, electricity and carbon dioxide."""
+"""What the training runs cost: hours, electricity and carbon dioxide.
+
+Runs that use a GPU at the same time share its hours and its energy, so that a GPU counts once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +18,14 @@ import pandas as pd
 
 from pretraining.results.runs_table import GRID_COLUMNS, KEY
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.tables import markdown_table, read_table, truths
+from pretraining.runtime.tables import markdown, read_table, truths
 from pretraining.study.estimate import estimated_seconds
 
 POWER_W = 300.0
 CARBON_KG_PER_KWH = 0.207
 TRAINED = ("pretrain", "direct", "finetune")
-_SUMS = ("runs", "without_time", "with_power", "hours", "kwh", "expected_hours")
 _KINDS = (*TRAINED, "experiment", "total", "published")
-_ORDER = {kind: place for place, kind in enumerate(_KINDS)}
+_COUNTS = ("runs", "without_time", "with_power")
 
 
 def read_training_grid(path: str | Path) -> pd.DataFrame:
@@ -27,8 +34,8 @@ def read_training_grid(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path
-        The columns of a run's identity and ``path``, the run's folder relative to the results;
-        runs marked in an ``imported`` column were not trained here and are left out.
+        Table of the runs' identity and ``path`` (folder relative to the results). Runs marked
+        ``imported`` were not trained here and are left out.
 
     Raises
     ------
@@ -43,7 +50,7 @@ def read_training_grid(path: str | Path) -> pd.DataFrame:
 
 
 def add_experiments(runs: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Add to collected runs which experiments want them, as the table of training runs says."""
+    """Add to collected runs the experiments that the table of training runs lists for them."""
     grid = read_table(path, (*KEY, "experiments"), "the table of training runs")
     names = grid[list(KEY)].apply(tuple, axis=1)
     wanted = dict(zip(names, grid["experiments"], strict=True))
@@ -52,16 +59,16 @@ def add_experiments(runs: pd.DataFrame, path: str | Path) -> pd.DataFrame:
 
 
 def training_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """All training runs of one or more runs tables, each once.
+    """Return the training runs of one or more runs tables, each once.
 
-    A row of kind ``pretrain`` that has a target is a test of a pre-trained model, not its training.
-    Of the rows of one run, one with a time is kept rather than one without, and one without rather
-    than one that says the run is missing.
+    A row of kind ``pretrain`` with a target is a test of a pre-trained model, not its training. Of
+    several rows of a run, the one with a time is kept, else one that is not missing.
     """
     runs = pd.concat(tables, ignore_index=True)
     tests = (runs["kind"] == "pretrain") & (runs["target"] != "")
     runs = runs[runs["kind"].isin(TRAINED) & ~tests].copy()
-    runs["device"] = runs["device"].fillna("").astype(str) if "device" in runs else ""
+    for column in ("device", "gpu_use"):
+        runs[column] = runs[column].fillna("").astype(str) if column in runs else ""
     order = runs.assign(_missing=runs["status"] == "missing", _no_time=runs["wall_time_s"].isna())
     runs = order.sort_values(["_no_time", "_missing"], kind="stable")
     runs = runs.drop_duplicates(list(KEY)).drop(columns=["_missing", "_no_time"])
@@ -69,11 +76,84 @@ def training_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def pretrainings_left_out(runs: pd.DataFrame) -> int:
-    """How many pre-trainings the fine-tuned runs started from that are not among the runs."""
+    """Return how many pre-trainings of the fine-tuned runs are not among the runs."""
     key = ["structures", "transform", "source", "npre", "preseed"]
     started = runs.loc[runs["kind"] == "finetune", key].drop_duplicates()
     there = runs.loc[runs["kind"] == "pretrain", key].drop_duplicates()
     return len(started) - len(started.merge(there, on=key))
+
+
+@dataclass(frozen=True)
+class _Use:
+    """A run's use of a GPU: POSIX times, s, and the GPU's energy counter, J, at both ends."""
+
+    run: Hashable
+    start: float
+    end: float
+    start_j: float | None
+    end_j: float | None
+
+    @property
+    def power_w(self) -> float | None:
+        if self.start_j is None or self.end_j is None:
+            return None
+        return (self.end_j - self.start_j) / (self.end - self.start)
+
+
+def gpu_shares(runs: pd.DataFrame, power_w: float = POWER_W) -> pd.DataFrame:
+    """Divide the time and the energy of each GPU among the runs that used it.
+
+    Each moment counts in equal parts for the runs that use the GPU then, so that all runs together
+    have the union of their times and its energy. Between two starts or ends of runs, the energy is
+    the difference of the GPU's counter. Where a reading is missing, the power is the mean of those
+    that the runs of that moment have measured, or else `power_w`.
+
+    Parameters
+    ----------
+    runs
+        Runs table; ``gpu_use`` holds what :class:`pretraining.training.device.GpuUse` records, as
+        JSON, or is empty.
+    power_w
+        Power of a GPU without measurement, W.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``seconds`` and ``joules`` of the runs with records, by the index of `runs`.
+    """
+    shares: dict[Hashable, np.ndarray] = defaultdict(lambda: np.zeros(2))
+    for uses in _uses_of_gpus(runs):
+        counter: dict[float, float] = {}
+        starting, ending = defaultdict(set), defaultdict(set)
+        for use in uses:
+            starting[use.start].add(use)
+            ending[use.end].add(use)
+            readings = ((use.start, use.start_j), (use.end, use.end_j))
+            counter.update((time, joules) for time, joules in readings if joules is not None)
+        active: set[_Use] = set()
+        for start, end in pairwise(sorted({*starting, *ending})):
+            active = (active | starting[start]) - ending[start]
+            if start in counter and end in counter:
+                joules = counter[end] - counter[start]
+            else:
+                powers = [use.power_w for use in active if use.power_w is not None]
+                joules = (np.mean(sorted(powers)) if powers else power_w) * (end - start)
+            for use in active:
+                shares[use.run] += np.array([end - start, joules]) / len(active)
+    names = ["seconds", "joules"]
+    return pd.DataFrame.from_dict(shares, orient="index", columns=names).sort_index()
+
+
+def _uses_of_gpus(runs: pd.DataFrame) -> list[list[_Use]]:
+    """Return the uses of each GPU; those without duration are left out."""
+    uses = defaultdict(list)
+    for run, text in runs["gpu_use"].items():
+        for record in json.loads(text or "[]"):
+            gpu, times = record.pop("gpu"), (record["start"], record["end"])
+            record["start"], record["end"] = (datetime.fromisoformat(t).timestamp() for t in times)
+            if record["end"] > record["start"]:
+                uses[gpu].append(_Use(run, **record))
+    return [uses[gpu] for gpu in sorted(uses)]
 
 
 def cost(
@@ -83,32 +163,34 @@ def cost(
     published: pd.DataFrame | None = None,
     costs: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Add up the recorded wall times.
+    """Add up the hours of the runs.
+
+    A run's GPU hours are its share of :func:`gpu_shares`, or its wall time if it has no records of
+    its GPU. Its CPU hours are core hours: wall time times threads.
 
     Parameters
     ----------
     runs
-        As :func:`training_runs` returns them.
+        Table of :func:`training_runs`.
     power_w
-        Power in W drawn by the GPU of a run that has no measured mean power.
+        Power of a GPU without measurement, W.
     carbon_kg_per_kwh
-        Carbon dioxide equivalents of a kWh in kg.
+        Carbon dioxide equivalents of electricity, kg/kWh.
     published
         Rows quantity, value with gpu_hours, energy_used and carbon_dioxide, given as a last row.
     costs
-        As :func:`pretraining.study.estimate.published_costs` returns them: what a missing run is
-        expected to take.
+        Table of :func:`pretraining.study.estimate.published_costs`, for the expected time of
+        missing runs.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each kind, target and type of device (``gpu``, ``cpu``, ``unknown`` where none
-        is recorded, ``not run`` for missing runs), one for each experiment and type if the runs
-        have `experiments` (names joined by a comma; a run of two experiments is in the rows of
-        both), then a total for each type: ``runs``, ``without_time`` (runs whose time is not
-        recorded, which therefore count as nothing), ``with_power`` (runs whose power was measured),
-        ``hours``, ``kwh`` and ``kg_co2e`` (for GPUs only: the power of a CPU core is not that of a
-        machine) and ``expected_hours`` (GPU hours of the missing runs, by published medians).
+        A row for each kind, target and type of device (``gpu``, ``cpu``, ``unknown`` if not
+        recorded, ``not run`` for missing runs); one for each experiment and type if the runs have
+        `experiments` (names joined by commas; a run of two experiments is in both rows); a total
+        for each type. ``runs``; ``without_time``, runs without a recorded time, which count as
+        nothing; ``with_power``, runs with measured power; ``hours``; ``kwh`` and ``kg_co2e``, of
+        GPUs only; ``expected_hours``, GPU hours of missing runs by the published medians.
 
     Raises
     ------
@@ -119,14 +201,17 @@ def cost(
         if not (np.isfinite(value) and value > 0):
             raise UserError(f"the {name} is {value}; a positive number is needed")
     device = runs["device"].str.lower()
-    # What kept no record of its time says nothing of its device either.
+    # A run without a recorded time has no recorded device either.
     known = runs["wall_time_s"].notna() | (device != "")
-    kinds = np.where(device.str.startswith("cpu"), "cpu", np.where(known, "gpu", "unknown"))
-    kinds = np.where((runs["status"] == "missing") & runs["wall_time_s"].isna(), "not run", kinds)
-    power = runs["power_w_mean"].fillna(power_w)
-    runs = runs.assign(type=kinds, expected_s=np.nan, joules=runs["wall_time_s"] * power)
+    types = np.where(device.str.startswith("cpu"), "cpu", np.where(known, "gpu", "unknown"))
+    types = np.where((runs["status"] == "missing") & runs["wall_time_s"].isna(), "not run", types)
+    cores = runs["threads"].fillna(1).where(types == "cpu", 1)
+    joules = runs["wall_time_s"] * runs["power_w_mean"].fillna(power_w)
+    runs = runs.assign(type=types, seconds=runs["wall_time_s"] * cores, joules=joules)
+    runs.update(gpu_shares(runs, power_w))
+    runs["expected_s"] = np.nan
     if costs is not None:
-        runs["expected_s"] = estimated_seconds(runs, costs).where(kinds == "not run")
+        runs["expected_s"] = estimated_seconds(runs, costs).where(types == "not run")
     rows = []
     for (kind, target, device), group in runs.groupby(["kind", "target", "type"]):
         rows.append(_row(group, kind, device, target=target))
@@ -137,48 +222,49 @@ def cost(
             for name in dict.fromkeys(names.explode()):
                 part = group[[name in wanted for wanted in names]]
                 rows.append(_row(part, "experiment", device, experiment=name))
-    table = pd.DataFrame(rows, columns=["kind", "experiment", "target", "device", *_SUMS])
-    on_gpu = table["device"] == "gpu"
-    table["kwh"] = table["kwh"].where(on_gpu)
-    table["kg_co2e"] = (table["kwh"] * carbon_kg_per_kwh).where(on_gpu)
     if published is not None:
-        known = published.drop_duplicates("quantity").set_index("quantity")["value"]
+        values = published.drop_duplicates("quantity").set_index("quantity")["value"]
         row = {"kind": "published", "experiment": "", "target": "", "device": "gpu"}
-        row |= {"hours": known.get("gpu_hours")}
-        row |= {"kwh": known.get("energy_used"), "kg_co2e": known.get("carbon_dioxide")}
-        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-    table["_rank"] = table["kind"].map(_ORDER)
-    table = table.sort_values(["_rank", "experiment", "target", "device"]).drop(columns="_rank")
-    order = ["kind", "experiment", "target", "device", "runs", "without_time", "with_power"]
-    table = table[[*order, "hours", "kwh", "kg_co2e", "expected_hours"]]
-    for column in ("runs", "without_time", "with_power"):
-        table[column] = table[column].astype("Int64")
-    return table.reset_index(drop=True)
+        row |= {"hours": values.get("gpu_hours"), "kwh": values.get("energy_used")}
+        rows.append(row | {"kg_co2e": values.get("carbon_dioxide")})
+    names = ("kind", "experiment", "target", "device", *_COUNTS)
+    table = pd.DataFrame(rows, columns=[*names, "hours", "kwh", "kg_co2e", "expected_hours"])
+    # The power of a CPU core is not that of a machine.
+    table["kwh"] = table["kwh"].where(table["device"] == "gpu")
+    table["kg_co2e"] = table["kg_co2e"].astype(float).fillna(table["kwh"] * carbon_kg_per_kwh)
+    table = table.astype(dict.fromkeys(_COUNTS, "Int64"))
+    rank = table["kind"].map(_KINDS.index)
+    table = table.assign(_rank=rank).sort_values(["_rank", "experiment", "target", "device"])
+    return table.drop(columns="_rank").reset_index(drop=True)
 
 
 def _row(
     group: pd.DataFrame, kind: str, device: str, target: str = "", experiment: str = ""
 ) -> dict:
     """Add up some runs."""
-    name = {"kind": kind, "experiment": experiment, "target": target, "device": device}
-    # Sorted, so that the order of the rows does not show in the last digit.
-    seconds = np.sort(group["wall_time_s"].dropna().to_numpy(dtype=float))
-    expected = np.sort(group["expected_s"].dropna().to_numpy(dtype=float))
-    joules = np.sort(group["joules"].dropna().to_numpy(dtype=float))
-    return name | {
+
+    def total(column: str) -> float:
+        # Sorted, so that the order of the rows does not show in the last digit.
+        return np.sort(group[column].dropna().to_numpy(dtype=float)).sum()
+
+    return {
+        "kind": kind,
+        "experiment": experiment,
+        "target": target,
+        "device": device,
         "runs": len(group),
-        "without_time": len(group) - len(seconds),
+        "without_time": int(group["wall_time_s"].isna().sum()),
         "with_power": int(group["power_w_mean"].notna().sum()),
-        "hours": seconds.sum() / 3600,
-        "kwh": joules.sum() / 3.6e6,
-        "expected_hours": expected.sum() / 3600 if len(expected) else np.nan,
+        "hours": total("seconds") / 3600,
+        "kwh": total("joules") / 3.6e6,
+        "expected_hours": total("expected_s") / 3600 if group["expected_s"].any() else np.nan,
     }
 
 
 def as_markdown(
     table: pd.DataFrame, power_w: float, carbon_kg_per_kwh: float, left_out: int = 0
 ) -> str:
-    """The costs in Markdown, with a remark if `left_out` pre-trainings are not in the table."""
+    """Write the costs in Markdown, with a remark on `left_out` pre-trainings that do not count."""
 
     def number(value: float, places: int) -> str:
         return "" if pd.isna(value) else f"{value:,.{places}f}"
@@ -188,18 +274,27 @@ def as_markdown(
         few = 0 if row["hours"] >= 10 else 2
         bold = "**" if row["kind"] in ("total", "published") else ""
         cells = [row["kind"], row["experiment"] or row["target"], row["device"]]
-        cells += [number(row[name], 0) for name in ("runs", "without_time", "with_power")]
+        cells += [number(row[name], 0) for name in _COUNTS]
         cells += [number(row[name], few) for name in ("hours", "kwh", "kg_co2e", "expected_hours")]
         rows.append([f"{bold}{cell}{bold}" if cell else "" for cell in cells])
-    header = ["kind", "target or experiment", "device", "runs", "without time", "power measured"]
-    header += ["hours", "kWh", "kg CO2e", "expected hours"]
+    names = ["kind", "target or experiment", "device"]
+    numbers = [
+        "runs",
+        "without time",
+        "power measured",
+        "hours",
+        "kWh",
+        "kg CO2e",
+        "expected hours",
+    ]
     remark = f"\nPre-trainings that are not counted: {left_out}.\n" if left_out else ""
     return (
         "# Cost of training\n\n"
-        + markdown_table(header, rows)
-        + "\nWall time of the training runs, and the mean power of the GPU as measured in each run "
-        f"or, where it was not, {power_w:g} W; {carbon_kg_per_kwh:g} kg CO2e a kWh. A run that two "
-        "experiments share is in the rows of both, and once in the total. CPU hours are counted "
-        "apart, without electricity. Runs without a recorded time count as nothing; expected hours "
-        "are what missing runs would take by the published medians.\n" + remark
+        + markdown(pd.DataFrame(rows, columns=names + numbers), dict.fromkeys(numbers, ">"))
+        + "\nGPU hours and energy are by each run's records of its GPU: runs that use a GPU at the "
+        "same time share both. A run without records counts its wall time. A GPU without measured "
+        f"energy draws {power_w:g} W; {carbon_kg_per_kwh:g} kg CO2e a kWh. CPU hours are core "
+        "hours, without electricity. A run of two experiments is in the rows of both, and once in "
+        "the total. Runs without a recorded time count as nothing; expected hours are those of "
+        "missing runs by the published medians.\n" + remark
     )

@@ -46,6 +46,8 @@ RECORDS = (
     "stopped_because",
     "wall_time_s",
     "train_time_s",
+    "threads",
+    "gpu_use",
     "power_w_mean",
     "device",
     "device_name",
@@ -75,8 +77,9 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Turn a runs table of text into a typed one.
 
     The optional columns structures, transform, preseed, trained_on, status, diverged,
-    test_energy_shifted_rmse, wall_time_s and power_w_mean default to empty, ``none``, empty, empty,
-    ``ok``, false, NaN, NaN and NaN. Rows of direct training get source ``none`` and npre 0.
+    test_energy_shifted_rmse, wall_time_s, threads and power_w_mean default to empty, ``none``,
+    empty, empty, ``ok``, false, NaN, NaN, NaN and NaN. Rows of direct training get source ``none``
+    and npre 0.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
             "'none' and npre 0"
         )
     measured = (SHIFTED, *(c for c in table.columns if c.endswith("_rmse")))
-    for column in dict.fromkeys(("wall_time_s", "power_w_mean", *measured)):
+    for column in dict.fromkeys(("wall_time_s", "threads", "power_w_mean", *measured)):
         table[column] = numbers(table[column], path) if column in table else math.nan
         if (table[column] < 0).any():
             raise UserError(f"{path}: column {column} has a negative value")
@@ -237,6 +240,7 @@ def _row_of(identity: Mapping, metrics: Mapping, path: Path) -> dict:
     diverged = bool(metrics.get("diverged", False))
     status = "ok" if finite and not diverged else "diverged"
     records = {record: metrics.get(record, "") for record in RECORDS}
+    records["gpu_use"] = json.dumps(records["gpu_use"]) if records["gpu_use"] else ""
     return {**identity, **errors, **records, "diverged": diverged, "status": status}
 
 

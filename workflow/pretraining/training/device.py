@@ -1,10 +1,13 @@
-"""Where a run computes, and with which software."""
+"""Where a run computes: its device, software, and the use of its GPU."""
 
 from __future__ import annotations
 
 import platform
+from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
+import pynvml
 import torch
 
 from pretraining.runtime.errors import UserError
@@ -41,3 +44,65 @@ def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
     names = ("torch", "nequip", "e3nn", "lightning", "ase", "numpy")
     return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+class GpuUse:
+    """When a run used a GPU, with the GPU's energy counter at both ends (NVML).
+
+    The counter is that of the whole GPU: :func:`pretraining.results.cost.gpu_shares` divides time
+    and energy among the runs that used it at once.
+
+    Parameters
+    ----------
+    device
+        The run's device; a CPU leaves no record.
+
+    Attributes
+    ----------
+    earlier
+        Records of the processes that this one resumes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.earlier: list[dict[str, Any]] = []
+        self._gpu = None
+        if device.type == "cuda":
+            self._gpu = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        self._began = self._now()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return a record for each process of the run, until now.
+
+        Returns
+        -------
+        list of dict
+            ``gpu``: UUID; ``start``, ``end``: UTC, ISO 8601; ``start_j``, ``end_j``: energy
+            counter, J, None if the GPU has none.
+        """
+        if self._gpu is None:
+            return self.earlier
+        (start, start_j), (end, end_j) = self._began, self._now()
+        times = {"start": start, "end": end, "start_j": start_j, "end_j": end_j}
+        return [*self.earlier, {"gpu": self._gpu, **times}]
+
+    def _now(self) -> tuple[str, float | None]:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        if self._gpu is None:
+            return time, None
+        try:
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByUUID(self._gpu)
+            return time, pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+        except pynvml.NVMLError:
+            return time, None
+
+
+def mean_power(records: list[dict[str, Any]]) -> float | None:
+    """Return the mean power of the GPUs in records of :class:`GpuUse`, W; None if not measured."""
+    joules = seconds = 0.0
+    for record in records:
+        if record["start_j"] is not None and record["end_j"] is not None:
+            start, end = (datetime.fromisoformat(record[key]) for key in ("start", "end"))
+            joules += record["end_j"] - record["start_j"]
+            seconds += (end - start).total_seconds()
+    return round(joules / seconds, 1) if seconds > 0 else None

@@ -21,6 +21,7 @@ from nequip.train import EMALightningModule
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.settings import Training
 from pretraining.training.compiled.loss_and_gradient import Functions
+from pretraining.training.device import GpuUse
 from pretraining.training.metrics import errors_of, named_errors
 from pretraining.training.network.graphs import (
     RESIDENT_BYTES,
@@ -30,7 +31,6 @@ from pretraining.training.network.graphs import (
     make_loader,
     to_device,
 )
-from pretraining.training.power import PowerMeter
 from pretraining.training.state import RunState
 
 CURVE = (
@@ -72,8 +72,8 @@ class Fit:
         Whether the run has been asked to stop.
     started
         Value of ``time.monotonic()`` when the program began.
-    power
-        Measures the electricity.
+    gpu_use
+        Records when the run uses a GPU.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Fit:
         state: RunState,
         stop: StopRequest,
         started: float,
-        power: PowerMeter,
+        gpu_use: GpuUse,
     ) -> None:
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
@@ -109,7 +109,7 @@ class Fit:
         self._device = device
         self._state = state
         self._stop = stop
-        self._power = power
+        self._gpu_use = gpu_use
         self._weights = list(module.model.parameters())
         self._optimizer = module.configure_optimizers()
         self._sampler = EpochSampler(len(train_set), seed)
@@ -292,7 +292,7 @@ class Fit:
             "loss_sum": self._loss_sum,
             "loss_weight": self._loss_weight,
             "seconds": (self.seconds, self.wall_seconds),
-            "power": self._power.total(),
+            "gpu_use": self._gpu_use.records(),
             # The procedure draws no random numbers, but a network of the user's may.
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self._device.type == "cuda" else [],
@@ -310,7 +310,7 @@ class Fit:
         self._loss_sum = content["loss_sum"]
         self._loss_weight = content["loss_weight"]
         self._earlier = content["seconds"]
-        self._power.earlier = content["power"]
+        self._gpu_use.earlier = content["gpu_use"]
         # How many structures of the epoch have been seen.
         self._sampler.resume(self._epoch, self._loss_weight)
         torch.set_rng_state(content["random"])

@@ -35,7 +35,13 @@ from pretraining.study.settings import (
 )
 from pretraining.training.compiled.compile_cost import PREDICTION, plain_seconds
 from pretraining.training.compiled.loss_and_gradient import Functions
-from pretraining.training.device import device_name, resolve_device, versions
+from pretraining.training.device import (
+    GpuUse,
+    device_name,
+    mean_power,
+    resolve_device,
+    versions,
+)
 from pretraining.training.loop import Diverged, Fit, write_curve
 from pretraining.training.metrics import NO_ERRORS, describe, errors_of, named_errors
 from pretraining.training.network.builders import count_parameters, network_config
@@ -55,7 +61,6 @@ from pretraining.training.network.graphs import (
     type_names_of,
 )
 from pretraining.training.network.published_weights import copy_parameters
-from pretraining.training.power import PowerMeter
 from pretraining.training.progress import LEASE, record_end
 from pretraining.training.state import RunState
 
@@ -120,7 +125,7 @@ class Run:
         self.device = resolve_device(self.training.device, self.training.allow_cpu)
         if self.device.type == "cpu":
             torch.set_num_threads(self.training.threads)
-        self.power = PowerMeter(self.device)
+        self.gpu_use = GpuUse(self.device)
         self.store = Store(request.data)
         self.rows = {
             "train": self.store.indices("train", request.n),
@@ -277,7 +282,7 @@ class Run:
             state=self.state,
             stop=self.stop,
             started=self.started,
-            power=self.power,
+            gpu_use=self.gpu_use,
         )
         if saved is not None:
             fit.load_state_dict(saved)
@@ -304,7 +309,7 @@ class Run:
                 "train": self._errors(module, few, at_once),
             }
         diverged = stopped not in ("max_epochs", "patience")
-        power = self.power.mean_w
+        gpu_use = self.gpu_use.records()
         metrics = {
             **self._about(),
             **errors,
@@ -326,7 +331,9 @@ class Run:
             "device_name": device_name(self.device),
             "train_time_s": round(train_seconds, 3),
             "wall_time_s": round(fit.wall_seconds, 3),
-            "power_w_mean": None if power is None else round(power, 1),
+            "threads": self.training.threads if self.device.type == "cpu" else None,
+            "gpu_use": gpu_use,
+            "power_w_mean": mean_power(gpu_use),
         }
         out = self.request.out
         self.lease.check()
