@@ -19,14 +19,14 @@ from pretraining.data.store import Store
 def test_sizes_and_addresses_are_shown_before(checkout):
     output = checkout.snakemake("retrieve", "-n").stdout
     for words in (
-        "Retrieving dataset C-SYNTH-23M:",
+        "Everything that this study reads:\ndataset C-SYNTH-23M:",
         "  resources/load-atoms/raw-downloads/C-SYNTH-23M/carbon-data-v1.0.zip  about 560 MB  from "
         "https://zenodo.org/records/7704087/files/jla-gardner/carbon-data-v1.0.zip",
-        "Retrieving source ace:",
+        "source ace:",
         "  resources/potentials/c_ace.yace  245 kB  from https://raw.githubusercontent.com/lammps/",
-        "Retrieving source gap20u:",
+        "source gap20u:",
         "  size unknown  by hand, from https://doi.org/10.17863/CAM.82086",
-        "Everything that this study reads: 10 files, about 634 MB, and 2 of unknown size, ",
+        "total: 10 files, about 634 MB, and 2 of unknown size, ",
     ):
         assert words in output
     # No experiment reads it.

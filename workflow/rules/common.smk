@@ -1,5 +1,5 @@
-# The grid, and the helpers that rules look things up with (helpers/). All of it runs again in every
-# job, so nothing heavier than pandas is imported.
+# The configuration and its grid of runs. Every job executes this again: nothing heavier than pandas
+# is imported.
 import functools
 import json
 import math
@@ -16,49 +16,44 @@ from snakemake.settings.types import DeploymentMethod
 
 STARTED = time.time()
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
-
-from pretraining.study import estimate
-from pretraining.study import grid as grids
-from pretraining.study import generation as protocol
-from pretraining.data import remote
-from pretraining.data import retrieve as retrieval
-from pretraining.study import stability as robustness
-from pretraining.study import embeddings as samples
-from pretraining.operations import status
-from pretraining.study.config import validate_study
-from pretraining.runtime.yaml_file import read_yaml
-from pretraining.study.queries import (
-    datasets_of,
-    fitted_zero,
-    label_source,
+# The one place that says where the package is, to Snakemake and to the interpreter of every job.
+sys.path.insert(0, f"{workflow.basedir}/workflow")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    dict.fromkeys([sys.path[0], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
 )
+
+from pretraining.operations import status
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
 from pretraining.runtime.slurm import stop_after_leftovers
-from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, config_view, dataset_view
-from pretraining.study.settings import RUNTIME_OPTIONS, COMPILE_ABOVE_S
-from pretraining.study.sources import Source, parameter_files, relative_to
+from pretraining.runtime.yaml_file import read_yaml
+from pretraining.study import embeddings as samples
+from pretraining.study import estimate
+from pretraining.study import generation as protocol
+from pretraining.study import grid as grids
+from pretraining.study import stability
+from pretraining.study.config import validate_study
+from pretraining.study.queries import datasets_of, label_source
+from pretraining.study.sources import relative_to
 
 try:
-    # Snakemake keeps the last of two equal keys without a word.
+    # Snakemake silently keeps the last of two equal keys.
     for file in workflow.configfiles:
         read_yaml(file)
-    files = " + ".join(os.path.relpath(file) for file in workflow.configfiles)
-    folder = os.path.relpath(Path(workflow.configfiles[-1]).parent) if files else "."
-    config = validate_study(relative_to(config, folder), files or "--config", root=".")
+    CONFIG_FILES = " + ".join(os.path.relpath(file) for file in workflow.configfiles)
+    folder = os.path.relpath(Path(workflow.configfiles[-1]).parent) if CONFIG_FILES else "."
+    config = validate_study(relative_to(config, folder), CONFIG_FILES or "--config", root=".")
+    GRID = grids.grid_table(config)
+    grids.check_pools(GRID, config)
+    TESTED = {name: stability.models(config, GRID, name) for name in config["dynamics"]}
 except UserError as error:
-    # One line says it; Snakemake's own report would bury it in a traceback.
+    # One line without Snakemake's traceback.
     sys.exit(f"error: {error}")
 
-GRID = grids.grid_table(config)
 COSTS = estimate.published_costs("resources/published/training-cost.csv")
-SECONDS = dict(zip(GRID["path"], estimate.estimated_seconds(GRID, COSTS)))
-try:
-    grids.check_pools(GRID, config)
-    MOVED = {name: robustness.models(config, GRID, name) for name in config["dynamics"]}
-except UserError as error:
-    sys.exit(f"error: {error}")
+# The rows of the grid by path, each with its expected wall time.
+RUNS = GRID.assign(seconds=estimate.estimated_seconds(GRID, COSTS)).set_index("path")
+RUNS = RUNS.to_dict("index")
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     # The environment brings the interpreter.
     for source in config["sources"].values():
@@ -70,7 +65,6 @@ GENERATED = {
     for name, dataset in config["datasets"].items()
     if "generate" in dataset
 }
-STAND_INS = grids.imported_runs(config)
 
 # The folders of runs, as pretraining.study.grid.Run.path spells them.
 PARENT = "structures~{structures}/transform~{transform}/source~{source}/npre~{npre}"
@@ -81,13 +75,24 @@ FINETUNING = f"finetune/target~{{target}}/{PARENT}/preseed~{{preseed}}/n~{{n}}/s
 
 # The test set of the published Table 1 and learning curves.
 PUBLISHED_TARGET = "C-GAP-17"
-TABLE_FORMATS = ["csv", "md", "tex"]
 FIGURE_FORMATS = ["pdf", "png"]
 
 
 def one_of(names):
     """Return a regular expression that matches exactly the given names."""
     return "|".join(sorted(re.escape(str(name)) for name in names)) or "(?!)"
+
+
+def reported(path, caption, category, labels):
+    """Return a file that the report shows."""
+    form = {"md": "Markdown", "pdf": "PDF", "png": "PNG"}[path.rpartition(".")[2]]
+    caption = f"../report/{caption}.rst"
+    return report(path, caption=caption, category=category, labels={**labels, "format": form})
+
+
+def figure(path, caption, category, labels):
+    """Return the files of a figure that the report shows."""
+    return [reported(f"{path}.{form}", caption, category, labels) for form in FIGURE_FORMATS]
 
 
 wildcard_constraints:
@@ -104,10 +109,10 @@ wildcard_constraints:
     chunk=r"eval|\d{5}",
     generated=one_of(GENERATED),
     run=one_of({run for runs in GENERATED.values() for run in runs}),
-    # Not a list of all runs: Snakemake would look through it for every file.
+    # Not a list of all runs: Snakemake would search it for every file.
     model=r"(pretrain|imported|direct|finetune)/.+/seed~\d+",
     embedding=one_of(config["embeddings"]),
-    moved=one_of(config["dynamics"]),
+    test=one_of(config["dynamics"]),
     replica=r"[1-9]\d*",
     sample=one_of({name for e in config["embeddings"].values() for name in samples.samples_of(e)}),
     table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),

@@ -1,4 +1,4 @@
-# Files are retrieved, checked, split and prepared.
+# Files are retrieved; structures are checked, split and prepared.
 include: "helpers/data.smk"
 
 
@@ -7,11 +7,12 @@ rule retrieve:
         retrieved_stamps,
     localrule: True
     params:
-        total=retrieval_total,
+        files=retrieval_overview,
     message:
-        "Everything that this study reads: {params.total}"
+        "Everything that this study reads:\n{params.files}"
 
 
+# Jobs may run without network: the machine that runs Snakemake downloads.
 rule retrieve_files:
     input:
         script="workflow/scripts/retrieve.py",
@@ -27,11 +28,8 @@ rule retrieve_files:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        # Not parameters: the same file from elsewhere is no reason to label again.
-        files=retrieval_listing,
+        # Not a parameter: the same file from another address makes no label anew.
         addresses=source_addresses,
-    message:
-        "Retrieving {wildcards.kind} {wildcards.name}:\n{resources.files}"
     shell:
         "python {input.script} --config {input.settings} --addresses {resources.addresses:q} "
         "--out {output} 2>&1 | tee {log}"
@@ -43,7 +41,7 @@ rule prepare:
         settings="<results>/settings/dataset~{dataset}.yaml",
         files=dataset_files,
         retrieved=dataset_stamp,
-        reference=energy_reference,
+        reference_from=energy_reference,
     output:
         data=ensure("<results>/data/{dataset}/prepared.h5", non_empty=True),
         summary="<results>/data/{dataset}/summary.json",
@@ -55,11 +53,11 @@ rule prepare:
     resources:
         mem_mb=megabytes(2000),
         runtime=minutes(240),
-        # Not a parameter: a larger grid is no reason to prepare again.
+        # Not a parameter: a larger grid prepares nothing again.
         largest=largest_size,
     params:
-        reference=reference_option,
+        given=given("reference_from"),
     shell:
         "python {input.script} --config {input.settings} --dataset {wildcards.dataset} "
-        "--sizes {resources.largest} {params.reference} --out {output.data} --summary {output.summary} "
+        "--sizes {resources.largest} {params.given} --out {output.data} --summary {output.summary} "
         "2>&1 | tee {log}"

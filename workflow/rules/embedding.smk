@@ -25,15 +25,15 @@ rule embedding:
     input:
         script="workflow/scripts/embed.py",
         settings="<results>/settings/embedding~{embedding}.yaml",
-        base=base_descriptors,
-        project=projected_descriptors,
+        base=descriptors_of("base"),
+        project=descriptors_of("project"),
     output:
         ensure("<results>/embeddings/{embedding}/map.csv", non_empty=True),
     log:
         "<logs>/embedding/{embedding}.log",
     conda:
         "../../envs/analysis.yaml"
-    # With more the map would not be the same each time.
+    # More threads would change the map from run to run.
     threads: 1
     resources:
         mem_mb=megabytes(8000),
@@ -46,15 +46,12 @@ rule embedding:
 rule coverage:
     input:
         script="workflow/scripts/embedding_coverage.py",
-        base=base_descriptors,
-        project=projected_descriptors,
+        base=descriptors_of("base"),
+        project=descriptors_of("project"),
     output:
         csv="<results>/embeddings/{embedding}/coverage.csv",
-        md=report(
-            "<results>/embeddings/{embedding}.md",
-            caption="../report/coverage.rst",
-            category="Maps",
-            labels={"map": "{embedding}", "format": "Markdown"},
+        md=reported(
+            "<results>/embeddings/{embedding}.md", "coverage", "Maps", {"map": "{embedding}"}
         ),
     log:
         "<logs>/coverage/{embedding}.log",

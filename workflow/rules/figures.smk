@@ -7,19 +7,14 @@ rule learning_curves:
         script="workflow/scripts/learning_curves.py",
         styles="<results>/settings/styles.yaml",
         runs=figure_runs,
-        published=figure_published,
+        published=figure_published("table1"),
+        published_points=figure_published("points"),
     output:
-        pdf=report(
-            "<results>/figures/{experiment}.pdf",
-            caption="../report/learning_curves.rst",
-            category="Figures",
-            labels={"figure": "{experiment}", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/{experiment}.png",
-            caption="../report/learning_curves.rst",
-            category="Figures",
-            labels={"figure": "{experiment}", "format": "PNG"},
+        figure=figure(
+            "<results>/figures/{experiment}",
+            "learning_curves",
+            "Figures",
+            {"figure": "{experiment}"},
         ),
         table="<results>/tables/{experiment}-panels.csv",
     log:
@@ -30,32 +25,27 @@ rule learning_curves:
     conda:
         "../../envs/analysis.yaml"
     params:
-        options=figure_options,
-        files=figure_files,
+        options=curve_options,
+        given=given("runs", "styles", "published", "published_points"),
     shell:
-        "python {input.script} {params.options} {params.files} --styles {input.styles} "
-        "--out {output.pdf} {output.png} --table {output.table} 2>&1 | tee {log}"
+        "python {input.script} {params.options} {params.given} --out {output.figure} "
+        "--table {output.table} 2>&1 | tee {log}"
 
 
-# The same models on their target and on further test sets, as Figure 4.
+# The same models on their target and on further test sets, as in Figure 4.
 rule specialised_figure:
     input:
         script="workflow/scripts/composed_figure.py",
         styles="<results>/settings/styles.yaml",
         runs=figure_runs,
-        embedding=figure_embedding,
+        embedding=embedding_panel("<results>/embeddings/{}/map.csv"),
+        embedding_style=embedding_panel("<results>/settings/umap~{}.yaml"),
     output:
-        pdf=report(
-            "<results>/figures/{experiment}.pdf",
-            caption="../report/specialised.rst",
-            category="Figures",
-            labels={"figure": "{experiment}", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/{experiment}.png",
-            caption="../report/specialised.rst",
-            category="Figures",
-            labels={"figure": "{experiment}", "format": "PNG"},
+        figure=figure(
+            "<results>/figures/{experiment}",
+            "specialised",
+            "Figures",
+            {"figure": "{experiment}"},
         ),
         table="<results>/tables/{experiment}-panels.csv",
     log:
@@ -66,63 +56,44 @@ rule specialised_figure:
     conda:
         "../../envs/analysis.yaml"
     params:
+        kind="specialised",
         options=composed_options,
-        files=composed_files,
+        given=given("runs", "styles", "embedding", "embedding_style"),
     shell:
-        "python {input.script} --figure specialised --runs {input.runs} {params.options} "
-        "{params.files} --styles {input.styles} --out {output.pdf} {output.png} --table {output.table} "
-        "2>&1 | tee {log}"
+        "python {input.script} --figure {params.kind} {params.options} {params.given} "
+        "--out {output.figure} --table {output.table} 2>&1 | tee {log}"
 
 
-# Learning curves by transform and bars at one size, as Figure 5.
-rule alchemical_figure:
-    input:
-        script="workflow/scripts/composed_figure.py",
-        styles="<results>/settings/styles.yaml",
-        runs=figure_runs,
-        embedding=figure_embedding,
+# Learning curves by transform and bars at one size, as in Figure 5.
+use rule specialised_figure as alchemical_figure with:
     output:
-        pdf=report(
-            "<results>/figures/{experiment}.pdf",
-            caption="../report/alchemical.rst",
-            category="Figures",
-            labels={"figure": "{experiment}", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/{experiment}.png",
-            caption="../report/alchemical.rst",
-            category="Figures",
-            labels={"figure": "{experiment}", "format": "PNG"},
+        figure=figure(
+            "<results>/figures/{experiment}",
+            "alchemical",
+            "Figures",
+            {"figure": "{experiment}"},
         ),
         table="<results>/tables/{experiment}-panels.csv",
     log:
         "<logs>/alchemical_figure/{experiment}.log",
     wildcard_constraints:
         experiment=experiments_of("alchemical"),
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
     params:
-        options=composed_options,
-        files=composed_files,
-    shell:
-        "python {input.script} --figure alchemical --runs {input.runs} {params.options} "
-        "{params.files} --styles {input.styles} --out {output.pdf} {output.png} --table {output.table} "
-        "2>&1 | tee {log}"
+        kind="alchemical",
 
 
-# Any model on any test set: a target by its path, figures/parity/target~T/RUN.png.
+# Any model on any test set: request figures/parity/target~TARGET/RUN.png.
 rule parity:
     input:
         script="workflow/scripts/parity.py",
         styles="<results>/settings/styles.yaml",
         predictions="<results>/predictions/target~{target}/{model}.npz",
     output:
-        report(
-            multiext("<results>/figures/parity/target~{target}/{model}", ".pdf", ".png"),
-            caption="../report/parity.rst",
-            category="Parity",
-            labels={"model": "{model}", "test set": "{target}"},
+        figure(
+            "<results>/figures/parity/target~{target}/{model}",
+            "parity",
+            "Parity",
+            {"model": "{model}", "test set": "{target}"},
         ),
     log:
         "<logs>/parity/target~{target}/{model}.log",
@@ -144,17 +115,8 @@ rule students:
         runs="<results>/tables/runs.csv",
     output:
         table="<results>/tables/students.csv",
-        pdf=report(
-            "<results>/figures/students.pdf",
-            caption="../report/students.rst",
-            category="Label sources",
-            labels={"what": "students", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/students.png",
-            caption="../report/students.rst",
-            category="Label sources",
-            labels={"what": "students", "format": "PNG"},
+        figure=figure(
+            "<results>/figures/students", "students", "Label sources", {"what": "students"}
         ),
     log:
         "<logs>/students.log",
@@ -166,8 +128,7 @@ rule students:
         at=config["figures"]["bars_at"],
     shell:
         "python {input.script} --runs {input.runs} --aggregate {params.aggregate} --at {params.at} "
-        "--styles {input.styles} --table {output.table} --out {output.pdf} {output.png} "
-        "2>&1 | tee {log}"
+        "--styles {input.styles} --table {output.table} --out {output.figure} 2>&1 | tee {log}"
 
 
 rule umap_figure:
@@ -176,26 +137,15 @@ rule umap_figure:
         style="<results>/settings/umap~{embedding}.yaml",
         map="<results>/embeddings/{embedding}/map.csv",
     output:
-        pdf=report(
-            "<results>/figures/umap-{embedding}.pdf",
-            caption="../report/umap.rst",
-            category="Maps",
-            labels={"map": "{embedding}", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/umap-{embedding}.png",
-            caption="../report/umap.rst",
-            category="Maps",
-            labels={"map": "{embedding}", "format": "PNG"},
-        ),
+        figure("<results>/figures/umap-{embedding}", "umap", "Maps", {"map": "{embedding}"}),
     log:
         "<logs>/umap_figure/{embedding}.log",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "python {input.script} --map {input.map} --style {input.style} "
-        "--out {output.pdf} {output.png} 2>&1 | tee {log}"
+        "python {input.script} --map {input.map} --style {input.style} --out {output} "
+        "2>&1 | tee {log}"
 
 
 rule structures_figure:
@@ -203,17 +153,11 @@ rule structures_figure:
         script="workflow/scripts/structures_figure.py",
         table="<results>/data/{generated}/trajectories.csv",
     output:
-        pdf=report(
-            "<results>/figures/structures-{generated}.pdf",
-            caption="../report/structures.rst",
-            category="Structures",
-            labels={"dataset": "{generated}", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/structures-{generated}.png",
-            caption="../report/structures.rst",
-            category="Structures",
-            labels={"dataset": "{generated}", "format": "PNG"},
+        figure(
+            "<results>/figures/structures-{generated}",
+            "structures",
+            "Structures",
+            {"dataset": "{generated}"},
         ),
     log:
         "<logs>/structures_figure/{generated}.log",
@@ -221,36 +165,24 @@ rule structures_figure:
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "python {input.script} --table {input.table} --out {output.pdf} {output.png} "
-        "2>&1 | tee {log}"
+        "python {input.script} --table {input.table} --out {output} 2>&1 | tee {log}"
 
 
 rule md_figure:
     input:
         script="workflow/scripts/md_figure.py",
-        table="<results>/tables/md-{moved}.csv",
+        table="<results>/tables/md-{test}.csv",
         coordination=beside_outcomes("coordination.csv"),
         trajectories=beside_outcomes("trajectory.extxyz"),
     output:
-        pdf=report(
-            "<results>/figures/md-{moved}.pdf",
-            caption="../report/md.rst",
-            category="Molecular dynamics",
-            labels={"test": "{moved}", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/md-{moved}.png",
-            caption="../report/md.rst",
-            category="Molecular dynamics",
-            labels={"test": "{moved}", "format": "PNG"},
-        ),
+        figure("<results>/figures/md-{test}", "md", "Molecular dynamics", {"test": "{test}"}),
     log:
-        "<logs>/md_figure/{moved}.log",
+        "<logs>/md_figure/{test}.log",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
         options=md_options,
     shell:
-        "python {input.script} --table {input.table} {params.options} "
-        "--out {output.pdf} {output.png} 2>&1 | tee {log}"
+        "python {input.script} --table {input.table} {params.options} --out {output} "
+        "2>&1 | tee {log}"

@@ -19,12 +19,12 @@ rule isolated_atoms:
     resources:
         mem_mb=megabytes(4000),
         runtime=minutes(60),
-        # Not parameters: another interpreter or time limit is no reason to label again.
+        # Not parameters: another interpreter or time limit labels nothing again.
         python=source_python,
         options=source_options,
     params:
         elements=source_elements,
-        # Not in the command: labels are made again when a file changes that an argument names.
+        # Not in the command: labels are made again when a file of the arguments changes.
         contents=source_contents,
     shell:
         "{resources.python:q} {input.script} --config {input.settings} --source {wildcards.source} "
@@ -50,7 +50,7 @@ rule chunk:
         "--size {params.size} --out {output} 2>&1 | tee {log}"
 
 
-# So many structures at once as it has threads; a job that is ended goes on where it was.
+# A job labels as many structures at once as it has threads, and resumes where it was stopped.
 rule label:
     input:
         script="workflow/scripts/label.py",
@@ -59,7 +59,7 @@ rule label:
         reference="<results>/labels/references/{source}.json",
         structures="<results>/data/{dataset}/chunks/{chunk}.extxyz",
     output:
-        # Empty if all its structures are in earlier chunks, too.
+        # Empty if earlier chunks have all its structures.
         labels="<results>/labels/{dataset}/{source}/chunks/{chunk}.extxyz",
         provenance=ensure(
             "<results>/labels/{dataset}/{source}/chunks/{chunk}.provenance.json", non_empty=True
@@ -74,7 +74,7 @@ rule label:
     resources:
         mem_mb=label_memory,
         runtime=label_minutes,
-        # Not parameters: another interpreter or time limit is no reason to label again.
+        # Not parameters: another interpreter or time limit labels nothing again.
         python=source_python,
         options=source_options,
     params:
@@ -91,7 +91,7 @@ rule join_labels:
         script="workflow/scripts/join_labels.py",
         data="<results>/data/{structures}/prepared.h5",
         chunks=labelled_chunks,
-        provenance=provenance_of(labelled_chunks),
+        provenance=chunk_provenance,
     output:
         ensure("<results>/labels/{structures}/{source}/npre~{npre}.h5", non_empty=True),
     log:
@@ -103,34 +103,26 @@ rule join_labels:
         "../../envs/analysis.yaml"
     params:
         zero=zero_option,
+        n="{npre}",
     shell:
         "python {input.script} --data {input.data} --source {wildcards.source} {params.zero} "
-        "--n {wildcards.npre} --chunks {input.chunks} --provenance {input.provenance} "
+        "--n {params.n} --chunks {input.chunks} --provenance {input.provenance} "
         "--out {output} 2>&1 | tee {log}"
 
 
-# A target that is labelled here: DFT for a new material, say.
-rule join_target:
+# A target that is labelled here: with DFT for a new material, for example.
+use rule join_labels as join_target with:
     input:
         script="workflow/scripts/join_labels.py",
         data="<results>/data/{target}/prepared.h5",
-        chunks=target_chunks,
-        provenance=provenance_of(target_chunks),
+        chunks=labelled_chunks,
+        provenance=chunk_provenance,
     output:
         ensure("<results>/labels/{target}/{source}/n~{n}.h5", non_empty=True),
     log:
         "<logs>/join_labels/{target}/{source}/n~{n}.log",
-    wildcard_constraints:
-        source=one_of(CALCULATED),
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
     params:
-        zero=zero_option,
-    shell:
-        "python {input.script} --data {input.data} --source {wildcards.source} {params.zero} "
-        "--n {wildcards.n} --chunks {input.chunks} --provenance {input.provenance} "
-        "--out {output} 2>&1 | tee {log}"
+        n="{n}",
 
 
 # Labels that came with the structures.
@@ -181,24 +173,12 @@ rule report_sources:
         styles="<results>/settings/styles.yaml",
         checks=expand("<results>/checks/sources/{source}.json", source=sorted(CALCULATED)),
     output:
-        md=report(
-            "<results>/checks/sources.md",
-            caption="../report/check_sources.rst",
-            category="Label sources",
-            labels={"what": "check", "format": "Markdown"},
+        md=reported(
+            "<results>/checks/sources.md", "check_sources", "Label sources", {"what": "check"}
         ),
         csv="<results>/checks/sources.csv",
-        pdf=report(
-            "<results>/figures/sources.pdf",
-            caption="../report/check_sources.rst",
-            category="Label sources",
-            labels={"what": "check", "format": "PDF"},
-        ),
-        png=report(
-            "<results>/figures/sources.png",
-            caption="../report/check_sources.rst",
-            category="Label sources",
-            labels={"what": "check", "format": "PNG"},
+        figure=figure(
+            "<results>/figures/sources", "check_sources", "Label sources", {"what": "check"}
         ),
     log:
         "<logs>/report_sources.log",
@@ -210,7 +190,7 @@ rule report_sources:
     shell:
         "python {input.script} --checks {input.checks} --styles {input.styles} "
         "--tolerance {params.tolerance} --markdown {output.md} --out {output.csv} "
-        "--figure {output.pdf} {output.png} 2>&1 | tee {log}"
+        "--figure {output.figure} 2>&1 | tee {log}"
 
 
 # The sources against each other and the dataset's labels, on its validation and test structures.
@@ -221,24 +201,24 @@ rule compare_on:
         data="<results>/data/{dataset}/prepared.h5",
         chunks=compared_chunks,
     output:
-        md=report(
+        md=reported(
             "<results>/comparisons/{dataset}.md",
-            caption="../report/compare_sources.rst",
-            category="Label sources",
-            labels={"what": "comparison on {dataset}", "format": "Markdown"},
+            "compare_sources",
+            "Label sources",
+            {"what": "comparison on {dataset}"},
         ),
         csv="<results>/comparisons/{dataset}.csv",
-        parity=report(
-            multiext("<results>/figures/parity~{dataset}", ".pdf", ".png"),
-            caption="../report/compare_sources.rst",
-            category="Label sources",
-            labels={"what": "parity on {dataset}"},
+        parity=figure(
+            "<results>/figures/parity~{dataset}",
+            "compare_sources",
+            "Label sources",
+            {"what": "parity on {dataset}"},
         ),
-        matrix=report(
-            multiext("<results>/figures/sources~{dataset}", ".pdf", ".png"),
-            caption="../report/compare_sources.rst",
-            category="Label sources",
-            labels={"what": "each against each on {dataset}"},
+        matrix=figure(
+            "<results>/figures/sources~{dataset}",
+            "compare_sources",
+            "Label sources",
+            {"what": "each against each on {dataset}"},
         ),
     log:
         "<logs>/compare_on/{dataset}.log",

@@ -2,8 +2,8 @@
 include: "helpers/results.smk"
 
 
-# A run's model on a test set that is not (or not only) its own: a pre-trained model untuned on the
-# target's, any model on that of another dataset.
+# A model on a test set that it was not trained for: a pre-trained model on the target's, any model
+# on that of another dataset.
 rule evaluate:
     input:
         script="workflow/scripts/evaluate.py",
@@ -16,40 +16,29 @@ rule evaluate:
     conda:
         "../../envs/train.yaml"
     resources:
-        gpu=gpus,
+        gpu=GPUS,
         mem_mb=megabytes(8000),
         runtime=minutes(30),
-        # Not a parameter: another device is no reason to evaluate again.
-        machine=device_options,
+        # Not a parameter: another device evaluates nothing again.
+        machine=DEVICE,
+    params:
+        written="--out",
     shell:
         "python {input.script} --model {input.model} --data {input.data} --part test "
-        "--machine {resources.machine:q} --out {output} 2>&1 | tee {log}"
+        "--machine {resources.machine:q} {params.written} {output} 2>&1 | tee {log}"
 
 
-# What a run's model says of a test set, structure by structure.
-rule predictions:
-    input:
-        script="workflow/scripts/evaluate.py",
-        model="<results>/runs/{model}/model.ckpt",
-        data=target_data,
+# A model's predictions on a test set, structure by structure.
+use rule evaluate as predictions with:
     output:
         "<results>/predictions/target~{target}/{model}.npz",
     log:
         "<logs>/predictions/target~{target}/{model}.log",
-    conda:
-        "../../envs/train.yaml"
-    resources:
-        gpu=gpus,
-        mem_mb=megabytes(8000),
-        runtime=minutes(30),
-        # Not a parameter: another device is no reason to evaluate again.
-        machine=device_options,
-    shell:
-        "python {input.script} --model {input.model} --data {input.data} --part test "
-        "--machine {resources.machine:q} --predictions {output} 2>&1 | tee {log}"
+    params:
+        written="--predictions",
 
 
-# The label source itself, on the target's test set.
+# The error of a label source on the target's test set.
 rule source_error:
     input:
         script="workflow/scripts/source_error.py",
@@ -99,9 +88,9 @@ rule collect_runs:
     conda:
         "../../envs/analysis.yaml"
     params:
-        options="--allow-missing" if config["allow_missing"] else "",
+        missing=ALLOW_MISSING,
     shell:
-        "python {input.script} --grid {input.grid} {params.options} --out {output} "
+        "python {input.script} --grid {input.grid} {params.missing} --out {output} "
         "2>&1 | tee {log}"
 
 
@@ -113,12 +102,7 @@ rule table1:
         published=table1_published,
     output:
         csv="<results>/tables/table1.csv",
-        md=report(
-            "<results>/tables/table1.md",
-            caption="../report/table1.rst",
-            category="Tables",
-            labels={"table": "Table 1", "format": "Markdown"},
-        ),
+        md=reported("<results>/tables/table1.md", "table1", "Tables", {"table": "Table 1"}),
         tex="<results>/tables/table1.tex",
     log:
         "<logs>/table1.log",
@@ -126,9 +110,9 @@ rule table1:
     conda:
         "../../envs/analysis.yaml"
     params:
-        options=table1_options,
+        given=given("runs", "published"),
     shell:
-        "python {input.script} {params.options} --styles {input.styles} --out {output.csv} "
+        "python {input.script} {params.given} --styles {input.styles} --out {output.csv} "
         "--markdown {output.md} --latex {output.tex} 2>&1 | tee {log}"
 
 
@@ -157,15 +141,12 @@ rule efficiency:
         script="workflow/scripts/efficiency.py",
         styles="<results>/settings/styles.yaml",
         runs="<results>/tables/runs.csv",
-        published=published_headlines,
+        published=published_claims,
     output:
         csv="<results>/tables/efficiency.csv",
         gains="<results>/tables/gains.csv",
-        md=report(
-            "<results>/tables/efficiency.md",
-            caption="../report/efficiency.rst",
-            category="Tables",
-            labels={"table": "Efficiency", "format": "Markdown"},
+        md=reported(
+            "<results>/tables/efficiency.md", "efficiency", "Tables", {"table": "Efficiency"}
         ),
     log:
         "<logs>/efficiency.log",
@@ -173,10 +154,10 @@ rule efficiency:
     conda:
         "../../envs/analysis.yaml"
     params:
-        published=published_option,
+        given=given("runs", "styles", "published"),
     shell:
-        "python {input.script} --runs {input.runs} --styles {input.styles} {params.published} "
-        "--out {output.csv} --gains {output.gains} --markdown {output.md} 2>&1 | tee {log}"
+        "python {input.script} {params.given} --out {output.csv} --gains {output.gains} "
+        "--markdown {output.md} 2>&1 | tee {log}"
 
 
 rule forgetting:
@@ -184,14 +165,11 @@ rule forgetting:
         script="workflow/scripts/forgetting.py",
         styles="<results>/settings/styles.yaml",
         runs="<results>/tables/runs.csv",
-        published=published_headlines,
+        published=published_claims,
     output:
         csv="<results>/tables/forgetting.csv",
-        md=report(
-            "<results>/tables/forgetting.md",
-            caption="../report/forgetting.rst",
-            category="Tables",
-            labels={"table": "Forgetting", "format": "Markdown"},
+        md=reported(
+            "<results>/tables/forgetting.md", "forgetting", "Tables", {"table": "Forgetting"}
         ),
     log:
         "<logs>/forgetting.log",
@@ -199,28 +177,23 @@ rule forgetting:
     conda:
         "../../envs/analysis.yaml"
     params:
-        published=published_option,
+        given=given("runs", "styles", "published"),
     shell:
-        "python {input.script} --runs {input.runs} --styles {input.styles} {params.published} "
-        "--out {output.csv} --markdown {output.md} 2>&1 | tee {log}"
+        "python {input.script} {params.given} --out {output.csv} --markdown {output.md} "
+        "2>&1 | tee {log}"
 
 
 rule cost:
     input:
         script="workflow/scripts/cost.py",
         grid="<results>/grid.tsv",
-        # For the order alone: when this table is there, all runs are.
+        # Only for the order: this table follows all runs.
         runs="<results>/tables/runs.csv",
         costs="resources/published/training-cost.csv",
-        published=published_headlines,
+        published=published_claims,
     output:
         csv="<results>/tables/cost.csv",
-        md=report(
-            "<results>/tables/cost.md",
-            caption="../report/cost.rst",
-            category="Tables",
-            labels={"table": "Cost", "format": "Markdown"},
-        ),
+        md=reported("<results>/tables/cost.md", "cost", "Tables", {"table": "Cost"}),
     log:
         "<logs>/cost.log",
     localrule: True
@@ -230,9 +203,9 @@ rule cost:
         results=subpath(input.grid, parent=True),
         power_w=config["cost"]["power_w"],
         carbon=config["cost"]["carbon_kg_per_kwh"],
-        published=published_option,
-        missing="--allow-missing" if config["allow_missing"] else "",
+        given=given("grid", "costs", "published"),
+        missing=ALLOW_MISSING,
     shell:
-        "python {input.script} --grid {input.grid} --results {params.results} {params.missing} "
-        "--power-w {params.power_w} --carbon-kg-per-kwh {params.carbon} {params.published} "
-        "--costs {input.costs} --out {output.csv} --markdown {output.md} 2>&1 | tee {log}"
+        "python {input.script} {params.given} --results {params.results} {params.missing} "
+        "--power-w {params.power_w} --carbon-kg-per-kwh {params.carbon} --out {output.csv} "
+        "--markdown {output.md} 2>&1 | tee {log}"

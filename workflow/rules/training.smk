@@ -1,4 +1,4 @@
-# The three kinds of training run the same program; they differ in the initial weights.
+# The three kinds of training run the same program; they differ in data and initial weights.
 include: "helpers/training.smk"
 
 
@@ -15,21 +15,26 @@ rule pretrain:
         f"<logs>/{PRETRAINING}.log",
     conda:
         "../../envs/train.yaml"
-    threads: training_threads
+    threads: TRAINING_THREADS
     resources:
-        gpu=gpus,
+        gpu=GPUS,
         mem_mb=training_memory,
         runtime=training_minutes,
-        # Not a parameter: another device is no reason to train again.
-        machine=machine_options,
+        # Not a parameter: another device trains nothing again.
+        machine=TRAINING_MACHINE,
+    params:
+        kind="pretrain",
+        n="{npre}",
+        transform="{transform}",
+        initial=given("initial"),
     shell:
-        "python {input.script} --kind pretrain --data {input.data} --n {wildcards.npre} "
-        "--transform {wildcards.transform} --seed {wildcards.seed} "
+        "python {input.script} --kind {params.kind} --data {input.data} --n {params.n} "
+        "--transform {params.transform} --seed {wildcards.seed} {params.initial} "
         "--settings {input.settings} --machine {resources.machine:q} "
         "--out $(dirname {output.model}) 2>&1 | tee {log}"
 
 
-rule direct:
+use rule pretrain as direct with:
     input:
         script="workflow/scripts/train.py",
         settings="<results>/settings/direct.yaml",
@@ -40,46 +45,26 @@ rule direct:
         curve=f"<results>/runs/{DIRECT}/curve.csv",
     log:
         f"<logs>/{DIRECT}.log",
-    conda:
-        "../../envs/train.yaml"
-    threads: training_threads
-    resources:
-        gpu=gpus,
-        mem_mb=training_memory,
-        runtime=training_minutes,
-        # Not a parameter: another device is no reason to train again.
-        machine=machine_options,
-    shell:
-        "python {input.script} --kind direct --data {input.data} --n {wildcards.n} "
-        "--seed {wildcards.seed} --settings {input.settings} --machine {resources.machine:q} "
-        "--out $(dirname {output.model}) 2>&1 | tee {log}"
+    params:
+        kind="direct",
+        n="{n}",
+        transform="none",
 
 
-rule finetune:
+use rule direct as finetune with:
     input:
         script="workflow/scripts/train.py",
         settings="<results>/settings/finetune.yaml",
         data=target_data,
-        pretrained=pretrained_model,
+        initial=pretrained_model,
     output:
         model=ensure(f"<results>/runs/{FINETUNING}/model.ckpt", non_empty=True),
         metrics=ensure(f"<results>/runs/{FINETUNING}/metrics.json", non_empty=True),
         curve=f"<results>/runs/{FINETUNING}/curve.csv",
     log:
         f"<logs>/{FINETUNING}.log",
-    conda:
-        "../../envs/train.yaml"
-    threads: training_threads
-    resources:
-        gpu=gpus,
-        mem_mb=training_memory,
-        runtime=training_minutes,
-        # Not a parameter: another device is no reason to train again.
-        machine=machine_options,
-    shell:
-        "python {input.script} --kind finetune --data {input.data} --n {wildcards.n} "
-        "--seed {wildcards.seed} --initial {input.pretrained} --settings {input.settings} "
-        "--machine {resources.machine:q} --out $(dirname {output.model}) 2>&1 | tee {log}"
+    params:
+        kind="finetune",
 
 
 # Published weights in place of a pre-training.
@@ -87,7 +72,7 @@ rule import_weights:
     input:
         script="workflow/scripts/import_weights.py",
         settings="<results>/settings/pretrain~{transform}.yaml",
-        weights=stand_in_file,
+        weights=imported_file,
     output:
         model=ensure(f"<results>/runs/{IMPORTED}/model.ckpt", non_empty=True),
         metrics=ensure(f"<results>/runs/{IMPORTED}/metrics.json", non_empty=True),
@@ -96,7 +81,7 @@ rule import_weights:
     conda:
         "../../envs/train.yaml"
     params:
-        options=stand_in_options,
+        options=import_options,
     shell:
-        "python {input.script} {params.options} "
-        "--transform {wildcards.transform} --settings {input.settings} --out $(dirname {output.model}) 2>&1 | tee {log}"
+        "python {input.script} {params.options} --transform {wildcards.transform} "
+        "--settings {input.settings} --out $(dirname {output.model}) 2>&1 | tee {log}"

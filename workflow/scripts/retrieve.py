@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.data.remote import listing, total
+from pretraining.data.remote import overview
 from pretraining.data.retrieve import remote_files, retrieve, study_items
 from pretraining.runtime.cli import run
 from pretraining.runtime.errors import UserError
@@ -40,9 +40,7 @@ def main() -> None:
             file.update(args.addresses.get(file["path"], {}))
     items = study_items(config)
     files = {item: remote_files(config, item) for item in items}
-    for item in items:
-        print(f"{item.replace('~', ' ')}:\n{listing(files[item])}")
-    print(f"total: {total([file for item in items for file in files[item]], ROOT)}", flush=True)
+    print(overview(files, ROOT), flush=True)
     if args.list:
         return
     faults, result = [], []

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,21 +190,22 @@ def size_text(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-def listing(files: Iterable[RemoteFile]) -> str:
-    """Return one line a file: place, size and address."""
+def overview(items: Mapping[str, Sequence[RemoteFile]], root: Path) -> str:
+    """Return a line for each file (place, size and address) and one for all of them."""
     lines = []
-    for file in files:
-        by = "from" if file.url else "by hand, from"
-        lines.append(f"  {file.path}  {file.size}  {by} {file.source}")
-    return "\n".join(lines)
+    for item, files in items.items():
+        lines.append(f"{item.replace('~', ' ')}:")
+        for file in files:
+            by = "from" if file.url else "by hand, from"
+            lines.append(f"  {file.path}  {file.size}  {by} {file.source}")
+    return "\n".join([*lines, _total({file for files in items.values() for file in files}, root)])
 
 
-def total(files: Sequence[RemoteFile], root: Path) -> str:
+def _total(files: Collection[RemoteFile], root: Path) -> str:
     """Sum up files: number, size, and how many are in place."""
-    files = list(dict.fromkeys(files))
     known = sum(file.bytes or 0 for file in files)
     about = "about " if any(file.estimated for file in files) else ""
-    text = f"{len(files)} files, {about}{size_text(known)}"
+    text = f"total: {len(files)} files, {about}{size_text(known)}"
     unknown = sum(file.bytes is None for file in files)
     there = sum((root / file.path).exists() for file in files)
     hand = sum(file.url is None for file in files)

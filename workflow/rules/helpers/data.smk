@@ -1,11 +1,11 @@
-# What the rules of files, prepared and generated structures look up.
-
-
-# ------------------------------------------------------------------------------------ retrieval
+# What the rules of files and prepared structures look up.
+from pretraining.data import remote
+from pretraining.data import retrieve as retrieval
+from pretraining.study.views import ADDRESS_KEYS, dataset_view
 
 
 def stamp(item):
-    """Return what says that the files of a dataset or source are in place, if it has any."""
+    """Return the stamp of the retrieved files of a dataset, source or weights, if there are any."""
     return [f"<results>/retrieved/{item}.json"] if retrieval.is_retrieved(config, item) else []
 
 
@@ -14,22 +14,9 @@ def dataset_stamp(wildcards):
     return stamp(f"dataset~{wildcards.dataset}")
 
 
-def source_stamp(wildcards):
-    """Return the stamp of a label source whose files are retrieved."""
-    return stamp(f"source~{wildcards.source}")
-
-
 def retrieved_stamps(wildcards):
-    """Return the stamps of all that the experiments read."""
+    """Return the stamps of all that the study reads."""
     return [path for item in retrieval.study_items(config) for path in stamp(item)]
-
-
-def remote_files(item):
-    """Return the files of a dataset or source."""
-    try:
-        return retrieval.remote_files(config, item)
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 def retrieval_settings(wildcards):
@@ -39,40 +26,31 @@ def retrieval_settings(wildcards):
 
 
 def source_addresses(wildcards):
-    """Return from where a source's files are retrieved, by path, as JSON."""
+    """Return the addresses of a source's files, by path, as JSON."""
     files = config["sources"][wildcards.name]["files"] if wildcards.kind == "source" else []
     return json.dumps({f["path"]: {k: f[k] for k in ADDRESS_KEYS if k in f} for f in files})
 
 
-def retrieval_listing(wildcards):
-    """Return the files of a dataset or source, their sizes and where they come from."""
-    return remote.listing(remote_files(f"{wildcards.kind}~{wildcards.name}"))
-
-
-def retrieval_total(wildcards):
-    """Return how much the study reads, and how much of it is in place."""
-    files = [file for item in retrieval.study_items(config) for file in remote_files(item)]
-    return remote.total(files, Path("."))
-
-
-# ----------------------------------------------------------------------------------- structures
+def retrieval_overview(wildcards):
+    """Return the files of the study: places, sizes and addresses."""
+    items = retrieval.study_items(config)
+    try:
+        files = {item: retrieval.remote_files(config, item) for item in items}
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    return remote.overview(files, Path("."))
 
 
 def dataset_files(wildcards):
-    """Return a dataset's own files; those that are retrieved are known by their stamp."""
+    """Return a dataset's own files; the stamp stands for retrieved ones."""
     dataset = dataset_view(config, wildcards.dataset)
     return [] if "url" in dataset else dataset.get("path", [])
 
 
 def energy_reference(wildcards):
-    """Return the isolated-atom energies that a dataset's reference asks a label source for."""
+    """Return the isolated-atom energies of the label source of a dataset's energy reference."""
     source = config["datasets"][wildcards.dataset]["energy_reference"].get("source")
     return [f"<results>/labels/references/{source}.json"] if source else []
-
-
-def reference_option(wildcards, input):
-    """Return the option that hands those energies to the preparation."""
-    return f"--reference-from {input.reference}" if input.reference else ""
 
 
 def largest_size(wildcards):

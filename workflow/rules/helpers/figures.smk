@@ -16,58 +16,52 @@ def experiments_of(kind):
 
 def figure_runs(wildcards):
     """Return the runs that a figure shows; none if it shows the published values."""
-    if config["metrics_from"] == "published":
-        refuse_unpublished(f"experiment '{wildcards.experiment}'", figure_published(wildcards))
-        return []
-    return f"<results>/tables/{wildcards.experiment}-runs.csv"
+    published = figure_published("table1")(wildcards)
+    return runs_or_published(wildcards.experiment, published)
 
 
-def figure_published(wildcards):
-    """Return the files of published values that an experiment is drawn beside."""
+def figure_published(name):
+    """Return an input function with the published values that learning curves show."""
+
+    def files(wildcards):
+        experiment = config["experiments"][wildcards.experiment]
+        if (
+            experiment["target"] != PUBLISHED_TARGET
+            or figure_kind(wildcards.experiment) != "curves"
+        ):
+            return []
+        # The single published values are not of the pre-training size of Table 1.
+        if name == "points" and experiment["compare"] != "pretrain_size":
+            return []
+        return published_file(name)
+
+    return files
+
+
+def curve_options(wildcards):
+    """Return the options that say what the learning curves of an experiment show."""
     experiment = config["experiments"][wildcards.experiment]
-    kind = figure_kind(wildcards.experiment)
-    if experiment["target"] != PUBLISHED_TARGET or kind != "curves":
-        return []
-    # The single published values belong to other pre-training sizes than Table 1 does.
-    points = experiment["compare"] == "pretrain_size"
-    return [*published_file("table1"), *(published_file("points") if points else [])]
+    lines = "--untuned --source-errors" if config["figures"]["lines"] else ""
+    return f"--compare {experiment['compare']} --aggregate {config['figures']['aggregate']} {lines}"
 
 
-# What an option says of the configuration must not be mixed with what it says of inputs: Snakemake
-# notices no change of a parameter that is made of them.
-def figure_options(wildcards):
-    """Return what the learning curves of an experiment show, as options."""
-    experiment = config["experiments"][wildcards.experiment]
-    figure = {"pretrain_size": "fig2", "source": "fig3"}[experiment["compare"]]
-    options = [f"--figure {figure}", f"--aggregate {config['figures']['aggregate']}"]
-    if config["figures"]["lines"]:
-        options.append("--untuned --source-errors")
-    return " ".join(options)
+def embedding_panel(file):
+    """Return an input function with a file of the map that is a panel of an experiment's figure."""
 
+    def files(wildcards):
+        name = config["experiments"][wildcards.experiment].get("embedding")
+        return [] if name is None else file.format(name)
 
-def figure_files(wildcards, input):
-    """Return the options that hand the tables of learning curves over."""
-    options = [f"--runs {input.runs}"] if input.runs else []
-    names = ["--published", "--published-points"]
-    options += [f"{name} {file}" for name, file in zip(names, flatten(input.published))]
-    return " ".join(options)
-
-
-def figure_embedding(wildcards):
-    """Return the map of environments that is a panel of an experiment's figure, and its style."""
-    name = config["experiments"][wildcards.experiment].get("embedding")
-    if name is None:
-        return []
-    return [f"<results>/embeddings/{name}/map.csv", f"<results>/settings/umap~{name}.yaml"]
+    return files
 
 
 def composed_options(wildcards):
-    """Return what the panels of an experiment show, as options."""
+    """Return the options that say what the panels of an experiment show."""
     experiment = config["experiments"][wildcards.experiment]
     figures = config["figures"]
     options = [f"--target {experiment['target']} --compare {experiment['compare']}"]
     options.append(f"--aggregate {figures['aggregate']} --bars-at {figures['bars_at']}")
-    # The pre-trained model is one of the three that are compared on a specialised target.
+    # A specialised target compares direct, pre-trained and fine-tuned models.
     if figures["lines"] or experiment["also_test"]:
         options.append("--untuned")
     if figures["lines"]:
@@ -75,18 +69,9 @@ def composed_options(wildcards):
     return " ".join(options)
 
 
-def composed_files(wildcards, input):
-    """Return the options that hand the map of environments over, if it is a panel."""
-    names = ["--embedding", "--embedding-style"]
-    return " ".join(f"{name} {file}" for name, file in zip(names, input.embedding))
-
-
 def parity_options(wildcards):
-    """Return what a parity plot says of its model, as options."""
-    path = f"runs/{wildcards.model}"
-    if path not in SECONDS:
-        not_in_grid(path)
-    run = grids.select(GRID, path=path).iloc[0]
+    """Return the options that describe the model of a parity plot."""
+    run = run_at(f"runs/{wildcards.model}")
     titles = {name: dataset.get("title", name) for name, dataset in config["datasets"].items()}
     seed = f"seed {run['seed']}"
     if run["kind"] == "direct":
@@ -99,6 +84,14 @@ def parity_options(wildcards):
         if run["kind"] == "finetune":
             made += f", fine-tuned on {run['n']:,} of {titles[run['target']]}, {seed}"
     title = f"{made}; tested on {titles[wildcards.target]}"
-    # What a model has not seen of this dataset is its zero of energy.
+    # The model does not know this dataset's zero of energy.
     shifted = "" if run["target"] == wildcards.target else "--shifted"
     return f"--title {shlex.quote(title)} --source {run['source']} {shifted}"
+
+
+def md_options(wildcards):
+    """Return the title of an MD stability test and the times of its snapshots, as options."""
+    test = config["dynamics"][wildcards.test]
+    times = " ".join(f"{time:g}" for time in test["snapshots"])
+    title = shlex.quote(test.get("title", wildcards.test))
+    return f"--title {title} --radius {test['radius']:g} --snapshots {times}"

@@ -1,7 +1,16 @@
-# What the rules of labels and their sources look up.
-
+# What the rules of labels and label sources look up.
+from pretraining.study.queries import fitted_zero
+from pretraining.study.sources import Source, parameter_files
+from pretraining.study.views import SOURCE_OPTIONS
 
 # --------------------------------------------------------------------------------------- labels
+
+
+def source_of(wildcards):
+    """Return the label source of a job: that of its path, or the driver of a generated dataset."""
+    if "source" in wildcards.keys():
+        return wildcards.source
+    return config["datasets"][wildcards.generated]["generate"]["source"]
 
 
 def source_elements(wildcards):
@@ -9,18 +18,24 @@ def source_elements(wildcards):
     return config["sources"][wildcards.source]["elements"]
 
 
+def source_reference(wildcards):
+    """Return the isolated-atom energies of a label source."""
+    return f"<results>/labels/references/{source_of(wildcards)}.json"
+
+
+def source_stamp(wildcards):
+    """Return the stamp of a label source whose files are retrieved."""
+    return stamp(f"source~{source_of(wildcards)}")
+
+
 def source_environment(wildcards):
     """Return the conda environment of a label source, relative to the rules."""
-    return f"../../{config['sources'][wildcards.source].get('env', 'envs/analysis.yaml')}"
+    return f"../../{config['sources'][source_of(wildcards)].get('env', 'envs/analysis.yaml')}"
 
 
 def source_python(wildcards):
-    """Return the interpreter of a label source's jobs."""
-    return python_of(wildcards.source)
-
-
-def python_of(name):
-    """Return the interpreter of a label source's jobs; it must exist."""
+    """Return the interpreter of a label source; it must exist."""
+    name = source_of(wildcards)
     python = config["sources"][name].get("python", "python")
     if shutil.which(python) is None:
         sys.exit(
@@ -31,28 +46,23 @@ def python_of(name):
 
 
 def source_options(wildcards):
-    """Return the runtime options of a label source, as JSON."""
-    return options_of(wildcards.source)
-
-
-def options_of(name):
     """Return the runtime options of a label source, as JSON; the rule names its interpreter."""
-    source = config["sources"][name]
+    source = config["sources"][source_of(wildcards)]
     keys = [key for key in SOURCE_OPTIONS if key in source and key != "python"]
     return json.dumps({key: source[key] for key in keys})
 
 
 def source_contents(wildcards):
-    """Return digests of the files that a label source's arguments name."""
-    return contents_of(wildcards.source)
+    """Return digests of the files and folders that a label source's arguments name, as JSON."""
+    return contents_of(source_of(wildcards))
 
 
 @functools.cache
 def contents_of(name):
-    """Return digests of the files and folders that a source's arguments name, as JSON.
+    """Return these digests for a source, each file read once.
 
-    A package's files belong to the interpreter. A retrieved file counts only once its content is
-    no longer what its stamp says: the rules have the stamp as an input.
+    A package's files belong to the interpreter. A retrieved file counts only if its content differs
+    from that in its stamp: the stamp is an input of the rules.
     """
     source = config["sources"][name]
     stamp = Path(config["results"]) / f"retrieved/source~{name}.json"
@@ -78,33 +88,24 @@ def label_minutes(wildcards, attempt):
     return limited(240 * attempt)
 
 
-def labelled_chunks(wildcards):
-    """Return the labelled chunks that hold the evaluation parts and the first `npre` structures."""
-    size = config["labelling"]["chunk_size"]
-    return chunk_files(
-        wildcards.structures, wildcards.source, math.ceil(int(wildcards.npre) / size)
-    )
-
-
 def chunk_files(dataset, source, count):
     """Return a dataset's evaluation chunk and its first `count` training chunks, labelled."""
     chunks = ["eval", *(f"{number:05d}" for number in range(count))]
     return [f"<results>/labels/{dataset}/{source}/chunks/{chunk}.extxyz" for chunk in chunks]
 
 
-def target_chunks(wildcards):
-    """Return the labelled chunks that hold a target's evaluation parts and first `n` structures."""
-    size = config["labelling"]["chunk_size"]
-    return chunk_files(wildcards.target, wildcards.source, math.ceil(int(wildcards.n) / size))
+def labelled_chunks(wildcards):
+    """Return the labelled chunks with the evaluation parts and the first `npre` (`n`) structures."""
+    dataset = wildcards.get("structures") or wildcards.target
+    count = int(wildcards.get("npre") or wildcards.n) / config["labelling"]["chunk_size"]
+    return chunk_files(dataset, wildcards.source, math.ceil(count))
 
 
-def provenance_of(chunks):
-    """Return an input function with how each of the labelled chunks was made."""
-
-    def files(wildcards):
-        return [f"{chunk.removesuffix('.extxyz')}.provenance.json" for chunk in chunks(wildcards)]
-
-    return files
+def chunk_provenance(wildcards):
+    """Return how each of these chunks was labelled."""
+    return [
+        f"{chunk.removesuffix('.extxyz')}.provenance.json" for chunk in labelled_chunks(wildcards)
+    ]
 
 
 def target_data(wildcards):
@@ -126,7 +127,7 @@ def smallest_size(target):
 
 
 def zero_option(wildcards):
-    """Return the option that fits the zero of computed energies as the configuration says."""
+    """Return the option that sets how the zero of energies is fitted, if it is."""
     dataset = wildcards.get("structures") or wildcards.target
     fit = fitted_zero(config["datasets"][dataset])
     return f"--fit {fit}" if fit else ""

@@ -9,14 +9,9 @@ def status_config(wildcards):
     if workflow.execution_settings.lock and not workflow.dryrun:
         sys.exit(
             "error: target 'status': add --nolock, or use python workflow/scripts/status.py "
-            f"--config {files or 'FILE'}"
+            f"--config {CONFIG_FILES or 'FILE'}"
         )
     return configuration_json(wildcards)
-
-
-def configuration_json(wildcards):
-    """Return the configuration with its defaults, as JSON."""
-    return json.dumps(config)
 
 
 def archived(wildcards):

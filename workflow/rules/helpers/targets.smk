@@ -1,41 +1,90 @@
 # What the study ends in.
 
 
-def figure_of(name):
-    """Return an input function with the files of an experiment's figure."""
+def figure_files(names):
+    """Return the files of figures."""
+    return expand("<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS)
+
+
+def figure_of(experiment):
+    """Return an input function with the figure of an experiment."""
 
     def files(wildcards):
-        if name not in config["experiments"]:
-            known = ", ".join(config["experiments"])
+        if experiment not in config["experiments"]:
             sys.exit(
-                f"error: target '{name}': the configuration has no experiment of that name; "
-                f"it has: {known}"
+                f"error: target '{experiment}': the configuration has no experiment of that name; "
+                f"it has: {', '.join(config['experiments'])}"
             )
-        return expand("<results>/figures/{name}.{format}", name=name, format=FIGURE_FORMATS)
+        return figure_files(experiment)
 
     return files
 
 
+def map_files(names):
+    """Return the figures and tables of maps."""
+    tables = expand("<results>/embeddings/{name}.md", name=names)
+    return figure_files([f"umap-{name}" for name in names]) + tables
+
+
+def md_files(names):
+    """Return the figures and tables of MD stability tests."""
+    tables = expand("<results>/tables/md-{name}.md", name=names)
+    return figure_files([f"md-{name}" for name in names]) + tables
+
+
+def structure_files(names):
+    """Return the figures and tables of generated datasets."""
+    tables = expand("<results>/data/{name}/trajectories.md", name=names)
+    return figure_files([f"structures-{name}" for name in names]) + tables
+
+
+def all_of(names, files, error):
+    """Return an input function with the files of all names; without any it ends with the error."""
+    return lambda wildcards: files(names) if names else sys.exit(f"error: {error}")
+
+
+TARGETS = {
+    **{name: figure_of(name) for name in ("fig2", "fig3", "fig4", "fig5")},
+    "umap": all_of(
+        list(config["embeddings"]),
+        map_files,
+        "target 'umap': the configuration has no 'embeddings'",
+    ),
+    "md": all_of(
+        list(config["dynamics"]), md_files, "target 'md': the configuration has no 'dynamics'"
+    ),
+    "structures": all_of(
+        list(GENERATED),
+        structure_files,
+        "target 'structures': no dataset of the configuration has 'generate'",
+    ),
+    "grid": "<results>/grid.tsv",
+    "check_sources": "<results>/checks/sources.md",
+    "compare_sources": compared_datasets,
+}
+
+
 def artefacts(wildcards):
     """Return everything that the configured study ends in."""
-    tables = expand("<results>/tables/table1.{format}", format=TABLE_FORMATS)
-    read = {name for e in config["experiments"].values() for name in datasets_of(e)}
-    tables += generated_figures([name for name in GENERATED if name in read])
+    experiments = config["experiments"]
+    files = expand("<results>/tables/table1.{format}", format=["csv", "md", "tex"])
+    read = {name for experiment in experiments.values() for name in datasets_of(experiment)}
+    files += structure_files([name for name in GENERATED if name in read])
     if config["metrics_from"] == "published":
-        names = [
-            name
-            for name, experiment in config["experiments"].items()
-            if experiment["target"] == PUBLISHED_TARGET and figure_kind(name) == "curves"
-        ]
-    else:
-        names = config["experiments"]
-        tables += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
-        tables += map_files(list(config["embeddings"]))
-        tables += md_files([name for name in config["dynamics"] if outcomes_of(name)])
-        if "source" in set(grids.results_table(config, GRID, config["experiments"])["kind"]):
-            tables += expand("<results>/figures/students.{format}", format=FIGURE_FORMATS)
-        if any(experiment["also_test"] for experiment in config["experiments"].values()):
-            tables.append("<results>/tables/forgetting.csv")
-        if table1_published(wildcards):
-            tables.append("<results>/tables/table1-differences.csv")
-    return tables + expand("<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS)
+        return files + figure_files(
+            [
+                name
+                for name, experiment in experiments.items()
+                if experiment["target"] == PUBLISHED_TARGET and figure_kind(name) == "curves"
+            ]
+        )
+    files += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
+    files += map_files(list(config["embeddings"]))
+    files += md_files([name for name in config["dynamics"] if outcomes_of(name)])
+    if "source" in set(grids.results_table(config, GRID, experiments)["kind"]):
+        files += figure_files("students")
+    if any(experiment["also_test"] for experiment in experiments.values()):
+        files.append("<results>/tables/forgetting.csv")
+    if table1_published(wildcards):
+        files.append("<results>/tables/table1-differences.csv")
+    return files + figure_files(list(experiments))
