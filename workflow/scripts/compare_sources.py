@@ -11,8 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.data.store import Store
 from pretraining.figures.source_comparison import matrix, parity
 from pretraining.figures.style import save
-from pretraining.labels.compare.differences import OWN, compare, own_labels, source_labels, types_of
-from pretraining.labels.compare.table import as_markdown
+from pretraining.labels.compare import OWN, compare, own_labels, page, source_labels, types_of
 from pretraining.runtime.cli import run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
@@ -50,7 +49,7 @@ def main() -> None:
         raise UserError(f"{args.data}: there is nothing to compare {order[0]} with")
     table = compare(labels, types)
     write_text(args.out, table.to_csv(index=False, float_format="%.6g"))
-    write_text(args.markdown, as_markdown(args.title, table, labels, reference, styles))
+    write_text(args.markdown, page(args.title, table, labels, reference, styles))
     save(parity(labels, reference or order[0], styles), *args.parity)
     save(matrix(labels, styles), *args.matrix)
     print(args.markdown.read_text(encoding="utf-8"))

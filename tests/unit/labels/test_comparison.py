@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from pretraining.data.store import Store
-from pretraining.labels.compare.differences import (
+from pretraining.labels.compare import (
     OWN,
     compare,
     median_shift,
@@ -148,7 +148,11 @@ def test_program_with_the_labels_of_the_set(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "t.md").read_text()
     assert "# Label sources on three structures" in page
-    assert "| first | 3 | 0 | -1.0000 | 81.6 | 66.7 | 0.186 | 0.090 |" in page
+    words = [line.replace("|", " ").split() for line in page.splitlines()]
+    assert ["first", "3", "0", "-1.0000", "81.6", "66.7", "0.186", "0.090"] in words
+    # Each pair: energies and forces against the labels and the first source.
+    assert ["second", "100.0", "50.0", "–"] in words
+    assert ["second", "0.000", "0.221", "–"] in words
     assert "second: one structure with the index 1 (it did not converge)" in page
     assert "by kind of structure" in page
     # Three pairs, each over all structures and by two kinds.

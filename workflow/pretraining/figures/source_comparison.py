@@ -11,8 +11,16 @@ from matplotlib.figure import Figure
 
 from pretraining.figures.parity import GREY, energy_panel, force_panel, note
 from pretraining.figures.style import TEXT_WIDTH, house_style, source_looks
-from pretraining.labels.compare.differences import OWN, Labels, both, compare, median_shift
-from pretraining.labels.compare.table import ENERGY, FORCE, name_of
+from pretraining.labels.compare import (
+    ENERGY,
+    FORCE,
+    OWN,
+    Labels,
+    both,
+    compare,
+    median_shift,
+    name_of,
+)
 from pretraining.study.titles import SourceStyle
 
 MOST_COLUMNS = 4

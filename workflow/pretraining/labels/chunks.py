@@ -1,18 +1,15 @@
-"""Parts of a prepared set on their way to a label source and back.
+"""Chunks: parts of a prepared set that go to a label source and come back labelled.
 
-A chunk is an extended XYZ file: ``eval`` holds the validation and test structures, ``00000``,
-``00001``, … hold the training pool, so many structures each, in the pool's order. A structure that
-repeats an earlier one of the set is left out of its chunk, which may be empty then, and takes the
-earlier one's label. Each structure carries its raw ``index``, by which it is known when it comes
-back.
+A chunk is an extended XYZ file. ``eval`` holds the validation and test structures; ``00000``,
+``00001``, … hold the training pool in its order, a fixed number of structures each. A structure
+that repeats an earlier one of the set is left out (a chunk may be empty) and takes the earlier
+one's label. Each structure carries its raw ``index``, which identifies it when it comes back.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,14 +33,12 @@ def chunk_rows(store: Store, chunk: str, size: int, last: int) -> range:
 
     Parameters
     ----------
-    store
-        Prepared set.
     chunk
-        ``eval`` or the chunk's number, as in its name.
+        ``eval``, or the chunk's number as in its name.
     size
         Number of structures in a chunk of the training pool.
     last
-        Number of training structures to be labelled in all.
+        Number of training structures to label in all.
 
     Raises
     ------
@@ -62,12 +57,12 @@ def chunk_rows(store: Store, chunk: str, size: int, last: int) -> range:
 
 
 def write_chunk(store: Store, rows: range, out: Path) -> int:
-    """Write structures, without labels, as extended XYZ; the file appears whole or not at all.
+    """Write structures without labels as extended XYZ, atomically.
 
     Returns
     -------
     int
-        Number of structures: those that repeat an earlier one of the set are left out.
+        Number of structures written; those that repeat an earlier one of the set are left out.
     """
     frames = [store[i] for i in rows if store.duplicate_of[i] == i]
     for atoms in frames:
@@ -79,7 +74,7 @@ def write_chunk(store: Store, rows: range, out: Path) -> int:
 
 @dataclass
 class Label:
-    """What a source says of one structure of a prepared set."""
+    """A source's label of one structure of a prepared set, or the reason why there is none."""
 
     row: int
     energy: float = np.nan
@@ -88,7 +83,7 @@ class Label:
 
 
 def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[Label]:
-    """Read labelled chunks and check that they hold the set's structures, in its order.
+    """Read labelled chunks and check that they hold the set's structures in order.
 
     Parameters
     ----------
@@ -97,89 +92,49 @@ def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[
     source
         Name of the label source.
     files
-        Labelled chunks: the one called ``eval``, then the training pool's, in order.
+        Labelled chunks: ``eval``, then those of the training pool in order.
 
     Yields
     ------
     Label
-        Energy (eV, relative to isolated atoms) and forces (N, 3) (eV/Å), or the reason why the
-        source gave none.
+        Energy (eV, relative to isolated atoms) and forces (N, 3) (eV/Å), or the source's error.
 
     Raises
     ------
     UserError
-        If a structure is another one than expected, or has labels that are not finite or none.
+        If a structure is not the expected one, or its labels are missing or not finite.
     """
-    # What follows the evaluation parts is none of their chunk's, though it repeat one of them.
+    # With `eval` alone, repeats of its structures in the training pool do not belong to it.
     rows = iter(range(store.n_val + store.n_test if len(files) == 1 else len(store)))
-    with Repeats(store) as repeats:
-        for path in files:
-            if not path.is_file():
-                raise UserError(f"no labelled chunk {path}: label it first")
-            for n, atoms in enumerate(read_files([path], "extxyz")):
-                where = f"{path}: structure {n}"
-                for row in rows:
-                    if store.duplicate_of[row] == row:
-                        break
-                    yield repeats.label(row)
-                else:
-                    raise UserError(f"{where} is one too many for {store.path}: label again")
-                difference = _difference(store, row, atoms)
-                if difference is not None:
-                    raise UserError(
-                        f"{where} is not structure {row} of {store.path} ({difference}): give the "
-                        "chunks in order; if they are, one is not whole: make this one and the "
-                        "one before anew, and the structures of both, with `snakemake … -R FILES`"
-                    )
-                label = _label(row, source, atoms, where)
-                repeats.keep(label)
-                yield label
-        # Repeated structures at the end of the last chunk, which are not in the file.
-        yield from map(repeats.label, itertools.takewhile(repeats.known, rows))
-
-
-class Repeats:
-    """Labels of structures that come again in a set, on disk until then.
-
-    Parameters
-    ----------
-    store
-        Prepared set.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._duplicate_of = store.duplicate_of
-        repeats = np.flatnonzero(self._duplicate_of != np.arange(len(store)))
-        self._wanted = set(self._duplicate_of[repeats].tolist())
-        self._labels: dict[int, tuple[Label, int, int]] = {}
-
-    def __enter__(self) -> Repeats:
-        self._file = tempfile.TemporaryFile()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def keep(self, label: Label) -> None:
-        """Keep a label, if its structure comes again."""
-        if label.row not in self._wanted:
-            return
-        start = self._file.seek(0, os.SEEK_END)
-        size = 0 if label.forces is None else self._file.write(label.forces.tobytes())
-        self._labels[label.row] = (replace(label, forces=None), start, size)
-
-    def known(self, row: int) -> bool:
-        """Whether a row repeats one whose label is kept."""
-        return int(self._duplicate_of[row]) in self._labels
-
-    def label(self, row: int) -> Label:
-        """Label of a row, from the first with its structure."""
-        label, start, size = self._labels[int(self._duplicate_of[row])]
-        if label.error is not None:
-            return replace(label, row=row)
-        self._file.seek(start)
-        forces = np.frombuffer(self._file.read(size), dtype=np.float64).reshape(-1, 3)
-        return replace(label, row=row, forces=forces)
+    first = store.duplicate_of
+    repeated = set(first[first != np.arange(len(store))].tolist())
+    # Labels of structures that are repeated later.
+    kept: dict[int, Label] = {}
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"no labelled chunk {path}: label it first")
+        for n, atoms in enumerate(read_files([path], "extxyz")):
+            where = f"{path}: structure {n}"
+            for row in rows:
+                if first[row] == row:
+                    break
+                yield replace(kept[first[row]], row=row)
+            else:
+                raise UserError(f"{where} is one too many for {store.path}: label again")
+            difference = _difference(store, row, atoms)
+            if difference is not None:
+                raise UserError(
+                    f"{where} is not structure {row} of {store.path} ({difference}): give the "
+                    "chunks in order; if they are, one is not whole: make this one and the "
+                    "one before anew, and the structures of both, with `snakemake … -R FILES`"
+                )
+            label = _label(row, source, atoms, where)
+            if row in repeated:
+                kept[row] = label
+            yield label
+    # Repeats at the end of the last chunk are not in its file.
+    for row in itertools.takewhile(lambda row: first[row] in kept, rows):
+        yield replace(kept[first[row]], row=row)
 
 
 def _difference(store: Store, row: int, atoms: Atoms) -> str | None:

@@ -1,0 +1,249 @@
+"""Compare label sources on one dataset: errors of each pair, and the page that shows them.
+
+Energies are compared per atom after a shift: the median over the structures of their difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pretraining.data.store import Store
+from pretraining.labels.chunks import read_labelled
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.tables import markdown
+from pretraining.study.titles import SourceStyle, title_of
+
+# Name of the labels that came with a dataset, beside the names of sources.
+OWN = "labels"
+ALL = "all"
+TYPE = "config_type"
+ENERGY, FORCE = "energy_rmse_mev_per_atom", "force_rmse_ev_per_angstrom"
+RMSE = {ENERGY: ("Energy RMSE, meV/atom", ".1f"), FORCE: ("Force RMSE, eV/Å", ".3f")}
+# Head and format of each column of the page.
+COLUMNS = {
+    "source": ("source", ""),
+    "structures": ("structures", ",d"),
+    "left_out": ("left out", ",d"),
+    "shift_ev_per_atom": ("shift, eV/atom", "+.4f"),
+    ENERGY: ("energy RMSE, meV/atom", ".1f"),
+    "energy_mae_mev_per_atom": ("energy MAE, meV/atom", ".1f"),
+    FORCE: ("force RMSE, eV/Å", ".3f"),
+    "force_mae_ev_per_angstrom": ("force MAE, eV/Å", ".3f"),
+}
+HOW = (
+    "The median over the structures of the energy difference per atom is subtracted for each pair "
+    "(*shift*: second minus first). Forces are compared by component, over all atoms. A structure "
+    "that one of the two could not label is left out of that pair."
+)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of the structures of an ``eval`` chunk, in its order.
+
+    Attributes
+    ----------
+    energy
+        (n,), eV/atom; NaN where there is no label.
+    forces
+        n arrays (n_atoms, 3), eV/Å; None where there is no label.
+    errors
+        Reason for each structure without a label, by its raw index.
+    """
+
+    energy: np.ndarray
+    forces: list[np.ndarray | None]
+    errors: dict[int, str]
+
+
+def own_labels(store: Store) -> Labels:
+    """Labels that came with the validation and test structures of a prepared set."""
+    rows = [store.arrays(row) for row in range(store.n_val + store.n_test)]
+    energy = np.array([float(row["energy"]) / len(row["numbers"]) for row in rows])
+    return Labels(energy, [row["forces"] for row in rows], {})
+
+
+def source_labels(store: Store, source: str, chunk: Path) -> Labels:
+    """A source's labels of the validation and test structures of a prepared set.
+
+    Raises
+    ------
+    UserError
+        If the chunk is not the set's whole ``eval`` chunk, labelled by the source.
+    """
+    n = store.n_val + store.n_test
+    energy, forces, errors = np.full(n, np.nan), [None] * n, {}
+    seen = 0
+    for label in read_labelled(store, source, [chunk]):
+        seen += 1
+        if label.error is not None:
+            errors[int(store.arrays(label.row)["index"])] = label.error
+            continue
+        energy[label.row] = label.energy / len(label.forces)
+        forces[label.row] = label.forces
+    if seen != n:
+        raise UserError(f"{chunk} has {seen} of {n} validation and test structures; label again")
+    return Labels(energy, forces, errors)
+
+
+def types_of(store: Store) -> np.ndarray | None:
+    """``config_type`` of each validation and test structure; None if the set has none."""
+    if TYPE not in store.info_names:
+        return None
+    return store.column(TYPE)[: store.n_val + store.n_test].astype(str)
+
+
+def both(first: Labels, second: Labels) -> np.ndarray:
+    """Indices of the structures that both sources have labelled."""
+    return np.flatnonzero(np.isfinite(first.energy) & np.isfinite(second.energy))
+
+
+def median_shift(first: Labels, second: Labels) -> float:
+    """Median over the structures of the energy difference, eV/atom; NaN without structures."""
+    rows = both(first, second)
+    return float(np.median(second.energy[rows] - first.energy[rows])) if len(rows) else np.nan
+
+
+def compare(
+    labels: Mapping[str, Labels], types: Sequence[str] | np.ndarray | None = None
+) -> pd.DataFrame:
+    """Errors of each pair of sources, over all structures and by ``config_type``.
+
+    Parameters
+    ----------
+    labels
+        Labels by name, in the order of the pairs.
+    types
+        ``config_type`` of each structure.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``first``, ``second``, ``config_type`` (``all`` or one type; the shift is always that of
+        all structures), ``structures``, ``left_out`` (without a label of one of the two),
+        ``shift_ev_per_atom`` (second minus first), ``energy_rmse_mev_per_atom``,
+        ``energy_mae_mev_per_atom``, ``force_rmse_ev_per_angstrom``, ``force_mae_ev_per_angstrom``.
+    """
+    return pd.DataFrame(_rows(labels, types))
+
+
+def _rows(labels: Mapping[str, Labels], types: Sequence[str] | None) -> Iterator[dict]:
+    for (name, first), (other, second) in combinations(labels.items(), 2):
+        rows, shift = both(first, second), median_shift(first, second)
+        groups = {ALL: np.arange(len(first.energy))}
+        if types is not None:
+            groups |= {t: np.flatnonzero(np.asarray(types) == t) for t in sorted(set(types))}
+        for config_type, members in groups.items():
+            chosen = np.intersect1d(rows, members)
+            pair = {"first": name, "second": other, "config_type": config_type}
+            pair |= {"structures": len(chosen), "left_out": len(members) - len(chosen)}
+            yield pair | {"shift_ev_per_atom": shift} | _errors(first, second, shift, chosen)
+
+
+def _errors(first: Labels, second: Labels, shift: float, rows: np.ndarray) -> dict[str, float]:
+    energy, forces = np.array([np.nan]), np.array([np.nan])
+    if len(rows):
+        energy = 1000 * (second.energy[rows] - first.energy[rows] - shift)
+        forces = np.concatenate([(second.forces[i] - first.forces[i]).ravel() for i in rows])
+    return {
+        ENERGY: float(np.sqrt(np.mean(energy**2))),
+        "energy_mae_mev_per_atom": float(np.mean(np.abs(energy))),
+        FORCE: float(np.sqrt(np.mean(forces**2))),
+        "force_mae_ev_per_angstrom": float(np.mean(np.abs(forces))),
+    }
+
+
+# ------------------------------------------------------------------------------ the page
+
+
+def name_of(source: str, styles: Mapping[str, SourceStyle] | None = None) -> str:
+    """Title of a source or of the dataset's own labels."""
+    return "dataset's labels" if source == OWN else title_of(source, styles)
+
+
+def page(
+    title: str,
+    table: pd.DataFrame,
+    labels: Mapping[str, Labels],
+    reference: str | None,
+    styles: Mapping[str, SourceStyle] | None = None,
+) -> str:
+    """Markdown page of one dataset.
+
+    Parameters
+    ----------
+    title
+        Title of the dataset.
+    table
+        Result of :func:`compare`.
+    labels
+        Labels by name, the reference first.
+    reference
+        Name of the labels that the others are compared with; None if the dataset has none.
+    """
+    n = len(next(iter(labels.values())).energy)
+    table = table.assign(source=[name_of(name, styles) for name in table["second"]])
+    pairs = table[table["config_type"] == ALL]
+    against = table[table["first"] == reference]
+    parts = [f"# Label sources on {title}\n", f"{n:,} validation and test structures. {HOW}\n"]
+    if reference is not None:
+        parts += [
+            f"## Against the {name_of(reference, styles)}\n",
+            markdown(against[against["config_type"] == ALL], columns=COLUMNS),
+            _spread(labels[reference]),
+        ]
+    if len(labels) > (1 if reference is None else 2):
+        for column, (head, form) in RMSE.items():
+            parts += [f"## {head}, of each pair\n", _matrix(pairs, column, form, styles)]
+    by_type = against[against["config_type"] != ALL]
+    if len(by_type):
+        for column, (head, form) in RMSE.items():
+            title = f"## {head}, against the {name_of(reference, styles)} by kind of structure\n"
+            parts += [title, _by_type(by_type, column, form)]
+    failed = {name: part.errors for name, part in labels.items() if part.errors}
+    if failed:
+        lines = [_failures(name_of(name, styles), errors) for name, errors in failed.items()]
+        parts += ["## Not labelled\n", "\n".join(lines) + "\n"]
+    return "\n".join(parts)
+
+
+def _spread(labels: Labels) -> str:
+    known = [forces.ravel() for forces in labels.forces if forces is not None]
+    force = np.sqrt(np.mean(np.concatenate(known) ** 2)) if known else np.nan
+    return (
+        f"Spread of these labels: energies have a standard deviation of "
+        f"{1000 * np.nanstd(labels.energy):.0f} meV/atom, force components a root mean square of "
+        f"{force:.2f} eV/Å.\n"
+    )
+
+
+def _matrix(pairs: pd.DataFrame, column: str, form: str, styles) -> str:
+    names = list(dict.fromkeys([*pairs["first"], *pairs["second"]]))
+    values = pairs.pivot(index="first", columns="second", values=column).reindex(
+        index=names, columns=names
+    )
+    titles = [name_of(name, styles) for name in names]
+    values = values.fillna(values.T).set_axis(titles, axis=1)
+    values.insert(0, "", titles)
+    return markdown(values, dict.fromkeys(titles, form))
+
+
+def _by_type(table: pd.DataFrame, column: str, form: str) -> str:
+    size = (table["structures"] + table["left_out"]).groupby(table["config_type"]).max()
+    errors = table.pivot(index="config_type", columns="source", values=column)
+    errors = errors[list(dict.fromkeys(table["source"]))]
+    forms = {"structures": ",d"} | dict.fromkeys(errors.columns, form)
+    errors.insert(0, "structures", size)
+    return markdown(errors.reset_index(), forms)
+
+
+def _failures(name: str, errors: Mapping[int, str]) -> str:
+    index, reason = next(iter(errors.items()))
+    some = "one structure" if len(errors) == 1 else f"{len(errors)} structures, the first"
+    return f"- {name}: {some} with the index {index} ({reason})"
