@@ -21,8 +21,7 @@ from ase.io import read, write
 from pretraining.labels import label as labelling
 from pretraining.labels import process
 from pretraining.labels.evaluate import Evaluator, fingerprint
-from pretraining.labels.journal import Journal
-from pretraining.labels.label import HOPELESS, label
+from pretraining.labels.label import HOPELESS, Journal, label
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source
@@ -39,7 +38,7 @@ def source(time_limit: float = 60.0, on_error: str = "skip", **kwargs) -> Source
     return Source(
         "bad",
         calculator="troublemakers.Troublemaker",
-        kwargs=kwargs,
+        neutral_kwargs=kwargs,
         time_limit=time_limit,
         on_error=on_error,
     )
@@ -180,7 +179,7 @@ def test_workers_end_with_the_iterator(tmp_path):
 def test_how_a_process_ended():
     assert process.exit_text(3) == "exit status 3"
     assert process.exit_text(-11) == "signal 11, segmentation fault"
-    assert process.exit_text(-9) == "signal 9, killed, perhaps for want of memory"
+    assert process.exit_text(-9) == "signal 9, killed, perhaps out of memory"
 
 
 def test_nothing_to_do_starts_nothing(tmp_path):
@@ -221,7 +220,7 @@ def journalled(out: Path) -> int:
 def test_a_job_goes_on_with_another_number_of_processes(tmp_path):
     """It is killed with SIGKILL, which its workers do not survive, and gives the same file."""
     write(tmp_path / "in.extxyz", structures("Ar Ne " * 40))
-    entry = {"kwargs": {"log": str(tmp_path / "log"), "pause": 0.02}}
+    entry = {"neutral_kwargs": {"log": str(tmp_path / "log"), "pause": 0.02}}
     out = tmp_path / "out.extxyz"
     job = start_job(tmp_path, entry, "--out", out, "--processes", 2)
     assert wait_until(lambda: journalled(out) > 10)
@@ -246,7 +245,9 @@ def test_a_job_goes_on_with_another_number_of_processes(tmp_path):
 def test_an_orphan_that_hangs_is_ended(tmp_path):
     """A worker that never comes to read its parent's messages does not outlive it."""
     write(tmp_path / "in.extxyz", structures("Kr"))
-    job = start_job(tmp_path, {"kwargs": {"log": str(tmp_path / "log")}}, "--out", tmp_path / "out")
+    job = start_job(
+        tmp_path, {"neutral_kwargs": {"log": str(tmp_path / "log")}}, "--out", tmp_path / "out"
+    )
     assert wait_until(lambda: (tmp_path / "log").exists() and "child" in read_log(tmp_path))
     job.kill()
     job.communicate()
@@ -261,7 +262,7 @@ def read_log(folder: Path) -> str:
 
 def test_a_job_that_is_asked_to_end_keeps_its_journal(tmp_path):
     write(tmp_path / "in.extxyz", structures("Ar " * 80))
-    entry = {"kwargs": {"log": str(tmp_path / "log"), "pause": 0.02}, "on_error": "skip"}
+    entry = {"neutral_kwargs": {"log": str(tmp_path / "log"), "pause": 0.02}, "on_error": "skip"}
     out = tmp_path / "out.extxyz"
     # As a batch system does: the signal goes to the job and to its workers.
     job = start_job(tmp_path, entry, "--out", out, "--processes", 2)
@@ -330,11 +331,20 @@ def test_failures_count_only_as_long_as_they_would_be_skipped(tmp_path):
     Path(f"{out}.part").unlink()
 
 
+def test_an_argument_that_names_an_output_is_refused(tmp_path):
+    """A log that the code writes would change the labels' fingerprint."""
+    bad = replace(source(), kwargs={"log": str(tmp_path / "log")})
+    message = "source 'bad' changes log, which its arguments name: .* neutral_kwargs"
+    for _ in range(2):  # the file is new, then it grows
+        with pytest.raises(UserError, match=message):
+            label(bad, structures("Ar Ar"), ZERO, tmp_path / "out.extxyz")
+
+
 def test_a_job_tells_the_versions_of_all_its_starts(tmp_path):
     frames, out, made = structures("Ar Ne Ar"), tmp_path / "out.extxyz", tmp_path / "made.json"
     journal = Journal(Path(f"{out}.part"), fingerprint(source(), ZERO, frames))
     old = {"code": {"package": "troublemakers", "version": "0.1"}, "ase": "3.0"}
-    journal.tell_versions(old)
+    journal.add_versions(old)
     journal.add({"i": 0, "energy": -2.0, "forces": [[0, 0, 0]] * 2})
     journal.close()
     label(source(), frames, ZERO, out, processes=2, made=made)
@@ -348,10 +358,10 @@ def test_a_job_tells_the_versions_of_all_its_starts(tmp_path):
 def test_an_empty_chunk_is_labelled(tmp_path):
     (tmp_path / "in.extxyz").touch()
     out, made = tmp_path / "out.extxyz", tmp_path / "made.json"
-    job = start_job(tmp_path, {"kwargs": {"start": "crash"}}, "--out", out)
+    job = start_job(tmp_path, {"neutral_kwargs": {"start": "crash"}}, "--out", out)
     assert "Empty file" in job.communicate()[1] and job.returncode == 1
     options = ("--out", out, "--allow-empty", "--provenance", made)
-    job = start_job(tmp_path, {"kwargs": {"start": "crash"}}, *options)
+    job = start_job(tmp_path, {"neutral_kwargs": {"start": "crash"}}, *options)
     assert job.communicate()[1] == "" and job.returncode == 0
     assert out.read_bytes() == b""
     assert "code" not in json.loads(made.read_text())

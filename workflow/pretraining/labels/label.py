@@ -1,4 +1,4 @@
-"""Label a file of structures, resumably: the loop around :mod:`pretraining.labels.pool`."""
+"""Label a file of structures; an interrupted job resumes after the last finished structure."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from ase.io import read, write
 
 from pretraining.data.readers import unpacked
 from pretraining.labels.evaluate import fingerprint, identity, reason_of
-from pretraining.labels.journal import Journal
 from pretraining.labels.pool import Outcome, evaluate_all
 from pretraining.labels.versions import provenance
 from pretraining.runtime.errors import UserError, remake
-from pretraining.runtime.files import write_atomically, write_json
+from pretraining.runtime.files import room_for, write_atomically, write_json
+from pretraining.runtime.slurm import progress
 from pretraining.runtime.stop import say
-from pretraining.study.sources import Source
+from pretraining.study.sources import Source, parameter_files
 
-# If none of so many structures can be evaluated, it is not their fault.
+# If the first 20 structures all fail, the source is at fault.
 HOPELESS = 20
+# Seconds between two lines of progress.
+SAY_EVERY = 2.0
 
 
 def read_structures(path: Path, index: str = ":", allow_empty: bool = False) -> list[Atoms]:
-    """Read structures with any ASE reader; results stored by earlier calculators are dropped.
+    """Read structures with any ASE reader; results of earlier calculators are dropped.
 
     Parameters
     ----------
     index
         ``START:STOP``.
     allow_empty
-        Whether a file of no bytes is one of no structures.
+        Whether a file of zero bytes is valid and holds no structure.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def read_structures(path: Path, index: str = ":", allow_empty: bool = False) -> 
 
 
 def read_reference(path: Path) -> dict[str, float]:
-    """Isolated-atom energies (eV) written by ``--write-reference``."""
+    """Isolated-atom energies (eV) from the JSON of ``--write-reference``."""
     try:
         return {key: float(value) for key, value in json.loads(path.read_text()).items()}
     except FileNotFoundError:
@@ -79,7 +81,7 @@ def label(
     processes: int = 1,
     made: Path | None = None,
 ) -> list[int]:
-    """Label `frames` and write them, in order, to `out` (extended XYZ).
+    """Label `frames` and write them in order to `out` (extended XYZ).
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ def label(
     first
         Number of the first frame, for messages.
     processes
-        How many structures are evaluated at once.
+        Number of structures evaluated at once.
     made
         JSON to write: how the labels were made.
 
@@ -100,91 +102,124 @@ def label(
     Raises
     ------
     UserError
-        If one cannot be evaluated and the source says ``on_error: stop``, or none can. `out` is
-        then not written; what is finished is kept for the next start.
+        If a structure fails and the source has ``on_error: stop``, or if all fail. `out` is then
+        not written; the next start keeps the finished structures.
     """
-    missing = {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()} - set(
-        reference
-    )
+    elements = {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()}
+    missing = ", ".join(sorted(elements - set(reference)))
     if missing:
-        raise UserError(
-            f"source '{source.name}': no isolated-atom energy of {', '.join(sorted(missing))}"
-        )
-    twins = first_twins(frames)
+        raise UserError(f"source '{source.name}': no isolated-atom energy of {missing}")
+    duplicate_of = first_duplicates(frames)
     journal = Journal(Path(f"{out}.part"), fingerprint(source, reference, frames))
-    try:
-        _evaluate(source, frames, twins, reference, journal, first, processes)
-    finally:
-        journal.close()
+    with closing(journal):
+        _evaluate(source, frames, duplicate_of, reference, journal, first, processes)
     if made is not None:
         write_json(made, provenance(source, reference, journal.made_with))
-    records = [journal.done[twin] for twin in twins]
-    done = [labelled(source, atoms, record) for atoms, record in zip(frames, records)]  # noqa: B905
+    records = [journal.done[i] for i in duplicate_of]
+    done = [labelled(source, atoms, record) for atoms, record in zip(frames, records, strict=True)]
     write_atomically(out, lambda tmp: write(tmp, done, format="extxyz"))
     os.remove(journal.path)
     return [first + i for i, record in enumerate(records) if "error" in record]
 
 
-def first_twins(frames: Sequence[Atoms]) -> list[int]:
-    """Index of the first structure that is the same as each one, atom for atom."""
+def first_duplicates(frames: Sequence[Atoms]) -> list[int]:
+    """Index of the first structure that equals each one, atom for atom."""
     seen: dict[bytes, int] = {}
     return [seen.setdefault(identity(atoms), i) for i, atoms in enumerate(frames)]
+
+
+def labelled(source: Source, atoms: Atoms, record: dict) -> Atoms:
+    """A copy with the labels of this source, or the reason why there are none."""
+    atoms = atoms.copy()
+    atoms.info.pop(source.energy_key, None)
+    atoms.info.pop(source.error_key, None)
+    atoms.arrays.pop(source.force_key, None)
+    if "error" in record:
+        atoms.info[source.error_key] = record["error"]
+    else:
+        atoms.info[source.energy_key] = record["energy"]
+        atoms.arrays[source.force_key] = np.array(record["forces"])
+    return atoms
 
 
 def _evaluate(
     source: Source,
     frames: Sequence[Atoms],
-    twins: Sequence[int],
+    duplicate_of: Sequence[int],
     reference: dict[str, float],
     journal: Journal,
     first: int,
     processes: int,
 ) -> None:
-    """Complete the journal."""
-    different = sorted(set(twins))
+    """Evaluate the structures that the journal lacks."""
+    different = sorted(set(duplicate_of))
     if len(different) < len(frames):
         repeated = len(frames) - len(different)
         say(f"{repeated} of {len(frames)} structures are repeated: labelled once")
     if journal.done:
-        done = len(journal.done)
-        say(f"{done} of {len(different)} structures were done before")
+        say(f"{len(journal.done)} of {len(different)} structures were done before")
     todo = [i for i in different if not _is_settled(journal.done.get(i), source)]
-    progress = Progress(len(different), len(todo))
-    # Kept back until the source has shown that it works: else the next start would believe them.
+    files = parameter_files(source)
+    started = said = time.monotonic()
+    # Written only after the first success: the next start retries the failures of a broken source.
     failures: list[dict[str, Any]] = []
     works = any("energy" in record for record in journal.done.values())
-    outcomes = evaluate_all(source, [frames[i] for i in todo], processes)
-    with closing(outcomes):
-        for index, outcome in outcomes:
+    with closing(evaluate_all(source, [frames[i] for i in todo], processes)) as outcomes:
+        for count, (index, outcome) in enumerate(outcomes, start=1):
             i = todo[index]
+            if count == 1:
+                _check_files(source, files)
             if outcome.error is None:
                 works = True
                 if outcome.made_with is not None:
-                    journal.tell_versions(outcome.made_with)
-                journal.add(_record(i, outcome, frames[i], reference))
+                    journal.add_versions(outcome.made_with)
+                zero = sum(reference[symbol] for symbol in frames[i].get_chemical_symbols())
+                energy, forces = outcome.energy - zero, outcome.forces.tolist()
+                journal.add({"i": i, "energy": energy, "forces": forces})
             else:
                 say(f"structure {first + i}: {outcome.error}")
                 failures.append(_failure(i, outcome, source))
-                _judge(source, failures, first, works)
+                _stop_after(source, failures, first, works)
             if works:
                 for failure in failures:
                     journal.add(failure)
                 failures = []
-            progress.advance()
+            now = time.monotonic()
+            if count == len(todo) or now - said >= SAY_EVERY:
+                said, left = now, len(todo) - count
+                pace = (now - started) / count
+                done = f"{len(different) - left}/{len(different)}"
+                say(f"{done}  {pace:.3g} s/structure  {left * pace:.0f} s left")
     for failure in failures:
         journal.add(failure)
+
+
+def _check_files(source: Source, before: dict[str, str]) -> None:
+    """Refuse arguments that name a file which the code writes: it would change the fingerprint."""
+    now = parameter_files(source)
+    changed = sorted(name for name in now if now[name] != before.get(name))
+    if changed:
+        raise UserError(
+            f"source '{source.name}' changes {', '.join(changed)}, which its arguments name: move "
+            "the argument to neutral_kwargs if the code writes it"
+        )
 
 
 def _is_settled(record: dict[str, Any] | None, source: Source) -> bool:
     """Whether a structure need not be evaluated again."""
     if record is None or "energy" in record:
         return record is not None
-    # An error counts only where it would be skipped today, too.
+    # An error counts only if today's settings would skip it as well.
     return source.on_error == "skip" and source.time_limit <= record.get("time_limit", np.inf)
 
 
-def _judge(source: Source, failures: list[dict[str, Any]], first: int, works: bool) -> None:
-    """Decide whether to go on after a failure."""
+def _failure(i: int, outcome: Outcome, source: Source) -> dict[str, Any]:
+    limit = {"time_limit": source.time_limit} if outcome.timed_out else {}
+    return {"i": i, "error": outcome.error, **limit}
+
+
+def _stop_after(source: Source, failures: list[dict[str, Any]], first: int, works: bool) -> None:
+    """Raise an error if the latest failure ends the job."""
     number, reason = first + failures[-1]["i"], failures[-1]["error"]
     if source.on_error == "stop":
         raise UserError(
@@ -198,47 +233,69 @@ def _judge(source: Source, failures: list[dict[str, Any]], first: int, works: bo
         )
 
 
-def _record(i: int, outcome: Outcome, atoms: Atoms, reference: dict[str, float]) -> dict[str, Any]:
-    zero = sum(reference[symbol] for symbol in atoms.get_chemical_symbols())
-    return {"i": i, "energy": outcome.energy - zero, "forces": outcome.forces.tolist()}
+class Journal:
+    """Finished structures of a job, a JSON line each, in ``<out>.part``.
+
+    The first line holds the job's fingerprint; the journal of another job is discarded. The others
+    hold the result of a structure by its number ``i``, or the versions it was ``made_with``.
+    """
+
+    def __init__(self, path: Path, job: str) -> None:
+        self.path = path
+        self.done: dict[int, dict[str, Any]] = {}
+        self.made_with: list[dict[str, Any]] = []
+        keep = 0
+        if path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)
+            if lines and _parse(lines[0]) == {"job": job}:
+                keep = len(lines[0])
+                for line in lines[1:]:
+                    record = _parse(line)
+                    if record is None:
+                        break
+                    self._take(record)
+                    keep += len(line)
+            else:
+                say(f"{path} is of another job: starting afresh")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: after a failed write, closing must not write the rest.
+        self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115
+        self._file.seek(keep)
+        self._file.truncate()
+        if not keep:
+            self._write({"job": job})
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Store one finished structure."""
+        self._take(record)
+        self._write(record)
+        progress()
+
+    def add_versions(self, made_with: dict[str, Any]) -> None:
+        """Store the versions that labels are made with, if they differ from the last ones."""
+        if made_with not in self.made_with[-1:]:
+            self.add({"made_with": made_with})
+
+    def _take(self, record: dict[str, Any]) -> None:
+        if "made_with" in record:
+            self.made_with.append(record["made_with"])
+        else:
+            self.done[record["i"]] = record
+
+    def _write(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record).encode() + b"\n"
+        with room_for(self.path):
+            while line:
+                line = line[self._file.write(line) :]
+
+    def close(self) -> None:
+        """Close the file and keep it."""
+        self._file.close()
 
 
-def _failure(i: int, outcome: Outcome, source: Source) -> dict[str, Any]:
-    limit = {"time_limit": source.time_limit} if outcome.timed_out else {}
-    return {"i": i, "error": outcome.error, **limit}
-
-
-class Progress:
-    """Says every few seconds how far the job is."""
-
-    def __init__(self, total: int, todo: int) -> None:
-        self.total = total
-        self.todo = todo
-        self.count = 0
-        self._started = self._said = time.monotonic()
-
-    def advance(self) -> None:
-        """Count a structure."""
-        self.count += 1
-        now = time.monotonic()
-        if self.count < self.todo and now - self._said < 2:
-            return
-        self._said = now
-        pace = (now - self._started) / self.count
-        left = (self.todo - self.count) * pace
-        done = self.total - self.todo + self.count
-        say(f"{done}/{self.total}  {pace:.3g} s/structure  {left:.0f} s left")
-
-
-def labelled(source: Source, atoms: Atoms, record: dict) -> Atoms:
-    """A copy with the labels (or the reason why there are none) of this source."""
-    atoms = atoms.copy()
-    atoms.info.pop(source.energy_key, None)
-    atoms.info.pop(source.error_key, None)
-    atoms.arrays.pop(source.force_key, None)
-    if "error" in record:
-        atoms.info[source.error_key] = record["error"]
-    else:
-        atoms.info[source.energy_key] = record["energy"]
-        atoms.arrays[source.force_key] = np.array(record["forces"])
-    return atoms
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None if a kill cut the line off."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None

@@ -1,8 +1,8 @@
-"""Evaluate structures in processes of their own, so that a code cannot take the program with it.
+"""Evaluate structures in worker processes, so that a crashing code does not kill the job.
 
-A calculator may end its process, hang or print whatever it likes: each lives in a worker
-(:mod:`.worker`), started as a fresh interpreter, since MPI and OpenMP do not survive a
-fork. The worker keeps its calculator from structure to structure and is replaced when it is lost.
+A calculator may crash, hang or print. Each runs in a worker (:mod:`pretraining.labels.worker`), a
+fresh interpreter because MPI and OpenMP do not survive a fork. A worker keeps its calculator from
+structure to structure; a lost worker is replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pretraining.study.sources import Source
 
 __all__ = ["Outcome", "evaluate_all"]
 
-# How long a worker that is no longer needed may take to end, s.
+# Time for an idle worker to end by itself, s.
 STOP_LIMIT = 5.0
 # Several workers share the cores: one thread each.
 THREADS = (
@@ -31,7 +31,7 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-# What a launcher tells the processes of one MPI program; each worker is a program of its own.
+# Variables of MPI launchers: a worker is not one of the launcher's processes.
 LAUNCHER = ("PMI_", "PMI2_", "PMIX_", "OMPI_")
 
 
@@ -40,8 +40,8 @@ def evaluate_all(
 ) -> Iterator[tuple[int, Outcome]]:
     """Evaluate structures in worker processes.
 
-    A structure that ends its worker is tried once more in another one, since the fault may have
-    been an earlier structure's, or the machine's. The workers end with the iterator.
+    A structure that ends its worker is tried once more in another one: an earlier structure or
+    the machine may have caused the crash. The workers end with the iterator.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def evaluate_all(
     Yields
     ------
     tuple
-        Index of a structure and its outcome, in the order in which they are done.
+        Index of a structure and its outcome, in the order in which they finish.
 
     Raises
     ------
@@ -70,49 +70,41 @@ def evaluate_all(
         environment.update(dict.fromkeys(THREADS, "1"))
     try:
         while waiting or any(worker.tasks for worker in workers):
-            lost = len(workers)
             workers = [worker for worker in workers if worker.alive]
             busy = sum(bool(worker.tasks) for worker in workers)
             missing = min(processes, busy + len(waiting)) - len(workers)
             workers += [Worker(source, environment) for _ in range(missing)]
-            if missing or len(workers) != lost:
-                selector = listen_to(workers)
             for worker in workers:
                 worker.fill(waiting, frames)
-            for worker in ready(workers, selector):
+            for worker in ready(workers):
                 tasks = list(worker.tasks)
-                outcome = worker.hear()
+                outcome = worker.receive()
                 if not worker.alive:
                     worker.tasks.clear()
-                    # Only the first was being evaluated.
+                    # The worker was evaluating the first; the others had not begun.
                     again = tasks[1:]
                     if outcome is not None and not outcome.timed_out and tasks[0] not in tried:
                         tried.add(tasks[0])
                         again, outcome = tasks, None
                     waiting.extendleft(reversed(again))
-                # The worker goes on while the caller deals with the outcome.
+                # The worker continues while the caller handles the outcome.
                 worker.fill(waiting, frames)
                 if outcome is not None:
                     yield tasks[0], outcome
     finally:
         for worker in workers:
-            worker.dismiss()
+            worker.shutdown()
         for worker in workers:
             worker.end(STOP_LIMIT if worker.idle else 0.0)
 
 
-def listen_to(workers: Sequence[Worker]) -> selectors.BaseSelector:
-    """Selector of the workers' connections."""
-    selector = selectors.PollSelector()
-    for worker in workers:
-        selector.register(worker.connection, selectors.EVENT_READ, worker)
-    return selector
-
-
-def ready(workers: Sequence[Worker], selector: selectors.BaseSelector) -> list[Worker]:
-    """Wait for workers that have something to say, have ended or are overdue."""
-    first = min(worker.deadline for worker in workers)
-    timeout = None if first == np.inf else max(0.0, first - time.monotonic())
-    heard = [key.data for key, _ in selector.select(timeout)]
+def ready(workers: Sequence[Worker]) -> list[Worker]:
+    """Wait for workers that have sent a message, ended or passed their deadline."""
+    with selectors.PollSelector() as selector:
+        for worker in workers:
+            selector.register(worker.connection, selectors.EVENT_READ, worker)
+        first = min(worker.deadline for worker in workers)
+        timeout = None if first == np.inf else max(0.0, first - time.monotonic())
+        heard = [key.data for key, _ in selector.select(timeout)]
     now = time.monotonic()
     return heard + [w for w in workers if w.deadline <= now and w not in heard]

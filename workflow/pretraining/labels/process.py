@@ -1,4 +1,4 @@
-"""One worker process, as its parent sees it, and what it makes of a structure."""
+"""The parent's side of a worker process, and the outcome of one structure."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from ase import Atoms
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source
 
-# Longest time for making a calculator, s: imports from a slow file system, a large potential.
+# Longest time to make a calculator, s: imports from a slow file system, a large potential.
 START_LIMIT = 1800.0
-# A worker is given structures for about so long, s, but at most so many, so that it need not wait
-# for its parent.
+# Structures are sent ahead for this time, s, and up to this number: the worker need not wait.
 AHEAD, MOST_AHEAD = 0.1, 16
-# So many atoms fit into the buffer of a connection, whose size in bytes is asked for.
+# Atoms that fit into a connection's buffer, and its size in bytes.
 BUFFERED_ATOMS, BUFFER = 1000, 1 << 17
-# The parent's path, so that the worker finds what the parent finds.
+# The worker imports from the parent's path.
 BOOT = """\
 import sys
 from multiprocessing.connection import Connection
@@ -42,7 +41,7 @@ ASKED_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass
 class Outcome:
-    """What became of one structure.
+    """Result of one structure.
 
     Attributes
     ----------
@@ -51,13 +50,13 @@ class Outcome:
     forces
         (n_atoms, 3), eV/Å.
     error
-        In one line, why there are no labels.
+        Reason in one line why there are no labels.
     seconds
-        Time that the evaluation took.
+        Time of the evaluation.
     timed_out
-        Whether it was given up because of the source's `time_limit`.
+        Whether the evaluation exceeded the source's `time_limit`.
     made_with
-        Versions of the code and of what it runs on, with the first structure of each process.
+        Versions of the code and its libraries; only with the first structure of each process.
     """
 
     energy: float = np.nan
@@ -88,21 +87,20 @@ class Worker:
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # to be ended with all that it has started
+                start_new_session=True,  # `end` kills the whole group
             )
         self._send(sys.path)
         self._send(source)
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a structure."""
+        """Whether the worker waits for a structure."""
         return self.alive and not self._is_making and not self.tasks
 
     def fill(self, waiting: deque[int], frames: Sequence[Atoms]) -> None:
-        """Give it structures, known by their index: one, and more to follow if they are quick.
+        """Send structures, known by their index: one, and more if they are quick.
 
-        These lie in the connection's buffer until then: were there no room for them, both sides
-        might wait to be read by the other.
+        These must fit into the connection's buffer; else both sides might wait for the other.
         """
         while self.alive and not self._is_making and waiting:
             atoms = frames[waiting[0]]
@@ -115,13 +113,13 @@ class Worker:
             self.tasks.append(waiting.popleft())
             self._send((atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc))
 
-    def hear(self) -> Outcome | None:
-        """Take its message, or its end; an outcome if that decides the structure's fate.
+    def receive(self) -> Outcome | None:
+        """Receive a message or notice the worker's end; return an outcome if there is one.
 
         Raises
         ------
         UserError
-            If it has no calculator, and there is no point in starting another one.
+            If the calculator cannot be made.
         """
         if not self.connection.poll():
             return self._overdue()
@@ -162,21 +160,21 @@ class Worker:
                 f"was made ({how}); try to import it with {sys.executable}"
             )
         if -self._process.returncode in ASKED_TO_END:
-            raise UserError(f"source '{self.source.name}': a process was told to end ({how})")
+            raise UserError(f"source '{self.source.name}': a worker was terminated ({how})")
         return Outcome(error=f"killed its process ({how})") if self.tasks else None
 
     def _send(self, content: Any) -> None:
-        # That it has ended is found out when it is listened to.
+        # `receive` notices if the worker has ended.
         with contextlib.suppress(OSError):
             self.connection.send(content)
 
-    def dismiss(self) -> None:
-        """Tell it, if it waits for a structure, that there is none."""
+    def shutdown(self) -> None:
+        """Ask an idle worker to end."""
         if self.idle:
             self._send(None)
 
     def end(self, patience: float = 0.0) -> None:
-        """End it, and all that it has started; it may take so long to do so itself (s)."""
+        """Kill the worker and its processes, after waiting `patience` s for it to end."""
         if not self.alive:
             return
         self.alive = False
@@ -190,9 +188,9 @@ class Worker:
 
 
 def exit_text(code: int) -> str:
-    """How a process ended, from its exit status, which is negative for a signal."""
+    """Exit status of a process in words; negative ones are signals."""
     if code >= 0:
         return f"exit status {code}"
     name = signal.strsignal(-code) or "unknown"
-    reason = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+    reason = ", perhaps out of memory" if code == -signal.SIGKILL else ""
     return f"signal {-code}, {name.lower()}{reason}"

@@ -1,8 +1,8 @@
-"""A process that evaluates structures one after the other, for :mod:`pretraining.labels.pool`.
+"""A process that evaluates structures for :mod:`pretraining.labels.pool`.
 
-It speaks with its parent through a connection of its own, so that whatever a code prints lands in
-the log. Messages are pairs: ``making`` and ``made`` a calculator, ``refused`` with the line that
-says why there is none, ``outcome`` of a structure.
+It talks to its parent through a connection, so a code may print to the log. Messages are pairs:
+``making`` and ``made`` a calculator, ``refused`` with the reason in one line, ``outcome`` of a
+structure.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pretraining.labels.process import START_LIMIT, Outcome
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source
 
-# How much longer than its parent a process waits before it ends itself, s.
+# A worker ends itself this long after its parent should have done so, s.
 GRACE = 60.0
 
 
 class AnnouncingEvaluator(Evaluator):
-    """An evaluator that tells when it makes a calculator, and does not run for ever."""
+    """An evaluator that announces when it makes a calculator, with a time limit."""
 
     def __init__(self, source: Source, connection: Connection) -> None:
         super().__init__(source)
@@ -43,16 +43,16 @@ class AnnouncingEvaluator(Evaluator):
 
 
 def end_after(seconds: float) -> None:
-    """Let the system end this process in a while, should nobody be left to do it."""
+    """Let the system end this process after a while, in case the parent no longer can."""
     signal.setitimer(signal.ITIMER_REAL, min(seconds + GRACE, 2.0**31))
 
 
 def end_with(parent: Connection) -> None:
-    """End this process, and those that it started, when its parent has ended."""
+    """End this process and its children when the parent ends."""
 
     def watch() -> None:
         poll = select.poll()
-        poll.register(parent.fileno(), 0)  # only that the other end is closed
+        poll.register(parent.fileno(), 0)  # only the end of the connection
         poll.poll()
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
@@ -60,9 +60,9 @@ def end_with(parent: Connection) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Evaluate what comes, until there is no more."""
+    """Evaluate structures until the parent sends None."""
     faulthandler.enable()
-    # Were a process that the code starts to keep it open, the parent would not see this one end.
+    # A child with an open copy would hide this process's end from the parent.
     os.set_inheritable(connection.fileno(), False)
     end_with(connection)
     source = connection.recv()
@@ -77,7 +77,7 @@ def serve(connection: Connection) -> None:
             atoms = Atoms(numbers, positions=positions, cell=cell, pbc=pbc)
             outcome = evaluated(evaluate, atoms)
             if made_with is None and outcome.error is None:
-                # This may take a second or two, which are not the structure's.
+                # Takes a second or two, which do not count for the structure.
                 connection.send(("making", None))
                 outcome.made_with = made_with = evaluate.versions()
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -87,7 +87,7 @@ def serve(connection: Connection) -> None:
 
 
 def evaluated(evaluate: Evaluator, atoms: Atoms) -> Outcome:
-    """Energy and forces, or why there are none."""
+    """Energy and forces, or the reason why there are none."""
     started = time.perf_counter()
     try:
         energy, forces = evaluate(atoms)
