@@ -25,7 +25,7 @@ from ase.build import bulk
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow"))
 
 from pretraining.dynamics.ase_engine import AseEngine
-from pretraining.dynamics.settings import Settings, thermalise
+from pretraining.dynamics.engines import Settings, thermalise
 from pretraining.dynamics.torchsim_engine import Batch, load_batch_model
 from pretraining.study.generation import Stage
 from pretraining.study.settings import settings_of

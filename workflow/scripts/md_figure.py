@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.figures.stability import robustness_figure
+from pretraining.figures.stability import stability_figure
 from pretraining.figures.style import save
 from pretraining.runtime.cli import run
 from pretraining.runtime.tables import read_csv
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
     table = read_csv(args.table, ("group", "kind", "status", "time_ps", "planned_ps", "folder"))
-    save(robustness_figure(table, args.title, args.radius, args.snapshots), *args.out)
+    save(stability_figure(table, args.title, args.radius, args.snapshots), *args.out)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from ase.geometry import find_mic
 from ase.io import read
 
 from pretraining.dynamics.ase_engine import NoseHooverChain
-from pretraining.dynamics.engines import engine_of, make_engine
+from pretraining.dynamics.engines import Settings, engine_of, make_engine, thermalise
 from pretraining.dynamics.lammps_engine import ARGUMENTS
 from pretraining.dynamics.recorder import Recorder
-from pretraining.dynamics.settings import Settings, thermalise
-from pretraining.dynamics.trajectory import Course, simulate
+from pretraining.dynamics.trajectory import Trajectory, simulate
 from pretraining.labels.evaluate import make_calculator
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.stop import Interrupted
@@ -70,20 +69,20 @@ def start(source: Source, kelvin: float, seed: int = 1):
 
 
 def simulated(engine, stages, every, settings, recorder, monitor=lambda frame: None, stop=None):
-    """Run one course; return how it ended."""
-    course = Course(engine, stages, every, settings, recorder, monitor)
-    simulate([course], engine.advance, stop)
-    return course.ending
+    """Run one trajectory; return its outcome."""
+    moving = Trajectory(engine, stages, every, settings, recorder, monitor)
+    simulate([moving], engine.advance, stop)
+    return moving.outcome
 
 
 def trajectory(folder, engine, stages, settings, every=50, **kwargs):
     """Run to the end; return how it ended, the frames and the log."""
     recorder = Recorder(folder / "state", {"seed": settings.seed}, "run")
-    ending = simulated(engine, stages, every, settings, recorder, **kwargs)
+    outcome = simulated(engine, stages, every, settings, recorder, **kwargs)
     frames, log = folder / "frames.extxyz", folder / "log.csv"
     recorder.finish(frames, log)
     assert not (folder / "state").exists()
-    return ending, read(frames, ":"), pd.read_csv(log)
+    return outcome, read(frames, ":"), pd.read_csv(log)
 
 
 def separation(first, second) -> float:
@@ -137,8 +136,8 @@ def test_engines_give_the_same_forces_and_the_same_trajectory(tmp_path):
         moving = make_engine(engine, start(CARBON, 2000), settings)
         _, forces = moving.read()
         (tmp_path / engine).mkdir()
-        ending, frames, log = trajectory(tmp_path / engine, moving, stages, settings, every=30)
-        assert ending.reason is None and ending.time_ps == pytest.approx(0.12)
+        outcome, frames, log = trajectory(tmp_path / engine, moving, stages, settings, every=30)
+        assert outcome.reason is None and outcome.time_ps == pytest.approx(0.12)
         found[engine] = forces, frames, log
     (forces, frames, log), (others_forces, others_frames, others_log) = found.values()
     assert np.abs(forces).max() > 1
@@ -238,7 +237,7 @@ def test_a_resumed_trajectory_is_the_uninterrupted_one(tmp_path, capsys, engine,
         with open(folder / "state/log.csv", "a") as handle:
             handle.write("0.25,")
     trajectory(folder, moving(), stages, settings, every=25)
-    assert "going on after 50 steps" in capsys.readouterr().err
+    assert "resuming after 50 steps" in capsys.readouterr().err
     whole, parts = (
         [(tmp_path / name / file).read_bytes() for file in ("frames.extxyz", "log.csv")]
         for name in ("whole", "parts")
@@ -290,7 +289,7 @@ def test_an_unusable_checkpoint_is_said_and_left(tmp_path, capsys):
 def test_a_monitor_ends_the_trajectory(tmp_path):
     settings = Settings(2.0)
     moving = make_engine("ase", start(ARGON, 60), settings)
-    ending, frames, log = trajectory(
+    outcome, frames, log = trajectory(
         tmp_path,
         moving,
         [Stage(60, 60, 100)],
@@ -298,7 +297,7 @@ def test_a_monitor_ends_the_trajectory(tmp_path):
         every=10,
         monitor=lambda frame: "too late" if frame.time_ps > 0.05 else None,
     )
-    assert ending.reason == "too late" and ending.time_ps == pytest.approx(0.06)
+    assert outcome.reason == "too late" and outcome.time_ps == pytest.approx(0.06)
     # The frame that it did not like is there to be looked at.
     assert len(frames) == len(log) == 4
 
@@ -322,17 +321,17 @@ def test_a_failing_potential_ends_the_trajectory(tmp_path, error, reason):
     atoms = start(ARGON, 60)
     atoms.calc = Failing(epsilon=0.0104, sigma=3.4)
     moving = make_engine("ase", atoms, settings)
-    ending, frames, _ = trajectory(tmp_path, moving, [Stage(60, 60, 100)], settings, every=20)
-    assert ending.reason == reason
-    assert 0.05 < ending.time_ps < 0.07 and len(frames) == 2
+    outcome, frames, _ = trajectory(tmp_path, moving, [Stage(60, 60, 100)], settings, every=20)
+    assert outcome.reason == reason
+    assert 0.05 < outcome.time_ps < 0.07 and len(frames) == 2
 
 
 def test_lost_atoms_end_the_trajectory_in_lammps(tmp_path):
     """Steps of a picosecond: LAMMPS' own error comes back as the reason."""
     settings = Settings(5000.0, "none")
     moving = make_engine("lammps", start(ARGON, 60), settings)
-    ending, _, _ = trajectory(tmp_path, moving, [Stage(60, 60, 1000)], settings, every=100)
-    assert ending.reason
+    outcome, _, _ = trajectory(tmp_path, moving, [Stage(60, 60, 1000)], settings, every=100)
+    assert outcome.reason
 
 
 # ---------------------------------------------------------------- which engine

@@ -21,15 +21,15 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
+from pretraining.dynamics.engines import Frame
 from pretraining.dynamics.generate import (
     RELAXED,
     Request,
-    failure_of,
     generate,
     random_cell,
     relax_overlaps,
+    runaway_monitor,
 )
-from pretraining.dynamics.settings import Frame
 from pretraining.dynamics.summary import CLASSES, as_markdown, coordination, summarise
 from pretraining.figures.generated import structures_figure
 from pretraining.labels.evaluate import make_calculator
@@ -254,7 +254,7 @@ def test_a_fault_of_the_source_that_passes_loses_nothing(tmp_path, monkeypatch):
 
 def test_heat_is_a_failure_but_not_that_of_the_random_cell():
     steps = [Stage(2000, 2000, 100), Stage(2000, 300, 100)]
-    fails = failure_of({"clash_distance": 1.0}, steps)
+    fails = runaway_monitor({"clash_distance": 1.0}, steps)
 
     def at(step, kelvin, distance=2.0):
         pair = Atoms("C2", positions=[[0, 0, 0], [0, 0, distance]])
@@ -337,7 +337,7 @@ def test_killed_and_stopped_programs_go_on(tmp_path):
     assert "stopped by SIGTERM after" in said and "run the same command again" in said
     done = subprocess.run(line, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert "going on after" in done.stderr
+    assert "resuming after" in done.stderr
     assert parts.read_bytes() == whole.read_bytes()
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not state.exists()
@@ -401,7 +401,7 @@ def test_the_table_is_of_the_last_frames(tmp_path):
     assert table["3"].tolist() == [1, 1, 0, 0] and table["4"].tolist() == [0, 0, 1, 1]
     assert set(CLASSES) <= set(table)
     assert (table["structures"] == 2).all() and (table["temperature_k"] == 310).all()
-    page = as_markdown(table)
+    page = " ".join(as_markdown(table).split())
     assert "4 trajectories (8 structures)" in page and "| 3.5 | 2 | -9.750 | 0.0 |" in page
     with pytest.raises(UserError, match="no other_energy"):
         summarise([tmp_path / "2.0-2000.extxyz"], "other", 1.85)
@@ -434,5 +434,5 @@ def test_the_state_of_another_protocol_is_not_used(tmp_path):
     line, frames = command(tmp_path, "a", **LONG | {"damping_fs": 50.0})
     done = subprocess.run(line, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0
-    assert "starting afresh: the saved state is of another trajectory (protocol" in done.stderr
+    assert "starting afresh: the checkpoint is of another trajectory (protocol" in done.stderr
     assert len(read(frames, ":")) == 121

@@ -14,10 +14,9 @@ from ase.build import bulk, graphene
 from ase.io import read, write
 
 from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
-from pretraining.dynamics.settings import Frame, Settings
-from pretraining.dynamics.stability.criteria import CRITERIA, FailureMonitor, Limits
-from pretraining.dynamics.stability.files import COORDINATION, OUTCOME, THERMODYNAMICS
-from pretraining.dynamics.stability.run import Request, run
+from pretraining.dynamics.engines import Frame, Settings
+from pretraining.dynamics.stability.criteria import CRITERIA, Limits, StabilityMonitor
+from pretraining.dynamics.stability.run import COORDINATION, OUTCOME, THERMODYNAMICS, Request, run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.stop import Interrupted
 from pretraining.study.generation import Stage
@@ -84,9 +83,9 @@ def frame_of(atoms: Atoms, temperature: float = 3000.0, potential: float = 0.0) 
     return Frame(10, 0.01, atoms, zeros, potential, 1.0, temperature, 3000.0)
 
 
-def monitor(**limits: float) -> FailureMonitor:
+def monitor(**limits: float) -> StabilityMonitor:
     stages = [Stage(300, 3000, 100), Stage(3000, 3000, 100)]
-    return FailureMonitor(Limits(**limits), stages, 1.85, Settings(), start=0.0)
+    return StabilityMonitor(Limits(**limits), stages, 1.85, Settings(), start=0.0)
 
 
 def sound() -> Atoms:
@@ -125,9 +124,9 @@ def cluster() -> Atoms:
 @pytest.mark.parametrize(
     ("criterion", "frame", "said"),
     [
-        ("temperature", frame_of(sound(), 9001), "9,001 K, beyond 9,000 K"),
-        ("energy", frame_of(sound(), potential=-3.1 * 64), "-3.1 eV/atom from that of the start"),
-        ("energy", frame_of(sound(), potential=3.1 * 64), "+3.1 eV/atom from that of the start"),
+        ("temperature", frame_of(sound(), 9001), "9,001 K, above 9,000 K"),
+        ("energy", frame_of(sound(), potential=-3.1 * 64), "-3.1 eV/atom, beyond"),
+        ("energy", frame_of(sound(), potential=3.1 * 64), "+3.1 eV/atom, beyond"),
         ("distance", frame_of(clashing()), "two atoms are 0.50 Å from each other"),
         ("free atoms", frame_of(vapour()), "4 of 64 atoms have no neighbour, more than 5 %"),
         ("clusters", frame_of(cluster()), "1 of 64 atoms have 8 or more neighbours"),
@@ -156,7 +155,7 @@ class Engine:
 
     def __init__(self, atoms: Atoms, finite: bool = True) -> None:
         self.n_atoms = len(atoms)
-        self.vital = lambda: (atoms.get_kinetic_energy(), finite)
+        self.check_state = lambda: (atoms.get_kinetic_energy(), finite)
 
 
 def test_between_frames_heat_and_forces_are_watched():
@@ -166,7 +165,7 @@ def test_between_frames_heat_and_forces_are_watched():
     atoms.set_momenta(momenta)
     assert monitor().watch(Engine(atoms)) is None
     atoms.set_momenta(1.001 * momenta)
-    assert "beyond 9,000 K" in monitor().watch(Engine(atoms))
+    assert "above 9,000 K" in monitor().watch(Engine(atoms))
     assert "forces are not finite" in monitor().watch(Engine(sound(), finite=False))
 
 

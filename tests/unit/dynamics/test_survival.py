@@ -25,7 +25,7 @@ from pretraining.dynamics.stability.survival import (
     summarise,
     survival_curves,
 )
-from pretraining.figures.stability import draw_coordination, draw_survival, robustness_figure
+from pretraining.figures.stability import draw_coordination, draw_survival, stability_figure
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import load_config, validate_study
 from pretraining.study.generation import duration_ps, stages_of
@@ -148,9 +148,10 @@ def test_table(outcomes):
     curves = survival_curves(table).set_index("group")
     assert curves.loc["direct", "survival"].tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
     assert curves.loc["fine-tuned", "survival"].tolist() == [1, 1]
-    page = as_markdown(table)
+    page = " ".join(as_markdown(table).split())
     assert "| direct | 3 | 0 | 0 ± 0 | 4 | 2 |" in page
-    assert "| fine-tuned | 2 | 2 | 100 ± 0 | — | — |" in page
+    assert "| fine-tuned | 2 | 2 | 100 ± 0 | – | – |" in page
+    assert "| direct | 1 | 2 | 4 | 1 | clusters: 3 atoms have 8 or more neighbours |" in page
     with pytest.raises(UserError, match="no trajectory"):
         summarise([])
 
@@ -165,7 +166,7 @@ def test_models_of_different_sizes_are_different_groups(tmp_path):
 
 def test_figure(outcomes):
     table = summarise(outcomes)
-    figure = robustness_figure(table, "title", 1.85, [0, 5, 8, 10])
+    figure = stability_figure(table, "title", 1.85, [0, 5, 8, 10])
     titles = [axes.get_title() for box in figure.subfigs for axes in box.axes]
     # Of three direct trajectories the middle one is drawn: it lasts 4 ps.
     assert titles[:4] == ["0 ps, 3,000 K", "failed: 4 ps, 3,000 K", "", ""]

@@ -246,7 +246,7 @@ def test_a_trajectory(root, tmp_path, disk, run):
     assert {Path(name).parent.name for name in disk.files()} == {"a.state"}
     disk.clear()
     done = run(line)
-    assert done.returncode == 0 and "going on after" in done.stderr
+    assert done.returncode == 0 and "resuming after" in done.stderr
     assert disk.files() == ["a.csv", "a.extxyz"]
     times = [atoms.info["time"] for atoms in ase.io.read(disk.folder / "a.extxyz", ":")]
     np.testing.assert_allclose(times, np.arange(121) / 100)

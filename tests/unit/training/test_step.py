@@ -330,7 +330,7 @@ def test_dynamics_in_programs_are_those_without(data, folder, capfd):
         model, start = folder / "md" / "model.ckpt", folder / "start.extxyz"
         run(Dynamics(model, start, MD_TEST, (1,), out, device="cpu", compile=choice))
         last.append(read(out / "replica~1" / "trajectory.extxyz", -1))
-        assert ("moved by a program" in capfd.readouterr().err) == (choice == "always")
+        assert ("forces by a compiled function" in capfd.readouterr().err) == (choice == "always")
     np.testing.assert_allclose(last[1].positions, last[0].positions, atol=1e-5)
 
 

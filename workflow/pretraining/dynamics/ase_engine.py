@@ -1,9 +1,8 @@
 """Molecular dynamics in Python, with the forces of any ASE calculator.
 
-Velocity Verlet with a chain of Nosé-Hoover thermostats, in the splitting and with the masses of
-LAMMPS' ``fix nvt``, so that both engines give the same trajectory. It is written out here because
-ASE has such a thermostat only from 3.25 on, without a temperature that changes from step to step.
-Langevin dynamics are ASE's.
+Velocity Verlet with a chain of Nosé-Hoover thermostats, split and with masses as in LAMMPS'
+``fix nvt``: both engines give the same trajectory. ASE has this thermostat only since 3.25, and
+only for a constant temperature. Langevin dynamics are ASE's.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
 
-from pretraining.dynamics.settings import Settings
+from pretraining.dynamics.engines import Settings
 from pretraining.study.generation import Stage
 
 CHAIN = 3  # thermostats in the chain, as in LAMMPS and ASE
 
 
 class NoseHooverChain:
-    """A chain of thermostats, integrated over half a time step.
+    """Chain of thermostats, integrated by half time steps.
 
     Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996).
 
@@ -40,17 +39,17 @@ class NoseHooverChain:
         self.rates = np.zeros(CHAIN)
 
     def half_step(self, kinetic: float, kt: float, timestep: float) -> float:
-        """Advance the chain; return the factor that it scales the momenta by.
+        """Advance the chain; return the scale factor of the momenta.
 
         Parameters
         ----------
         kinetic
             Kinetic energy of the atoms, eV.
         kt
-            Boltzmann's constant times the temperature asked for, eV.
+            Boltzmann's constant times the target temperature, eV.
         """
         rates = self.rates
-        # The masses follow the temperature, which keeps the relaxation time.
+        # Masses proportional to the temperature keep the relaxation time.
         masses = kt * self.damping**2 * np.array([self.freedom] + [1] * (CHAIN - 1))
 
         def kick(link: int) -> None:
@@ -71,14 +70,14 @@ class NoseHooverChain:
 
 
 class AseEngine:
-    """Moves a structure that has momenta and a calculator.
+    """Engine for a structure with momenta and a calculator.
 
-    A state holds positions, momenta, thermostat and random numbers bit by bit: dynamics that go
-    on from it are the uninterrupted ones if the forces depend on the positions alone. A
-    calculator with a memory (a neighbour list that it keeps) may differ in the last digits.
+    A state holds positions, momenta, thermostat and random numbers bit by bit. Resumed dynamics
+    equal uninterrupted ones if the forces depend on the positions alone; a calculator that keeps
+    a neighbour list may differ in the last digits.
     """
 
-    chunk = 1  # step by step, for calculators that take long
+    chunk = 1  # steps between two looks at a stop request: calculators may be slow
 
     def __init__(self, atoms: Atoms, settings: Settings) -> None:
         self.atoms = atoms
@@ -91,7 +90,7 @@ class AseEngine:
         self._move = self._langevin_step if settings.thermostat == "langevin" else self._verlet_step
 
     def start(self, number: int, stage: Stage, done: int) -> None:
-        """Begin a stage, or go on with it after `done` of its steps."""
+        """Begin a stage, or resume it after `done` of its steps."""
         self._stage, self._done = stage, done
         if done == 0:
             self.chain.rates[:] = 0
@@ -130,7 +129,7 @@ class AseEngine:
         self._langevin.step()
 
     def energy(self) -> float:
-        """Potential energy (eV) whose negative gradient the forces are."""
+        """Potential energy, eV; the free energy if there is one: the forces derive from it."""
         energy = float(self.atoms.get_potential_energy())
         free = self.atoms.calc.results.get("free_energy")
         return energy if free is None else float(free)
@@ -140,20 +139,19 @@ class AseEngine:
         """Number of atoms."""
         return len(self.atoms)
 
-    def vital(self) -> tuple[float, bool]:
+    def check_state(self) -> tuple[float, bool]:
         """Kinetic energy (eV), and whether the forces are finite."""
-        return float(self.atoms.get_kinetic_energy()), bool(
-            np.isfinite(self.atoms.get_forces()).all()
-        )
+        finite = bool(np.isfinite(self.atoms.get_forces()).all())
+        return float(self.atoms.get_kinetic_energy()), finite
 
     def read(self) -> tuple[Atoms, np.ndarray]:
-        """The structure, with momenta and its atoms in the cell, and the forces (eV/Å)."""
+        """Structure with momenta, its atoms wrapped into the cell, and forces (eV/Å)."""
         atoms = self.atoms.copy()
         atoms.wrap()
         return atoms, self.atoms.get_forces()
 
     def state(self) -> dict[str, Any]:
-        """Arrays that :meth:`restore` goes on from."""
+        """Arrays for :meth:`restore`."""
         return {
             "positions": self.atoms.positions,
             "momenta": self.atoms.get_momenta(),
@@ -162,7 +160,7 @@ class AseEngine:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go back to what :meth:`state` returned."""
+        """Return to a state of :meth:`state`."""
         self.atoms.positions = state["positions"]
         self.atoms.set_momenta(state["momenta"])
         self.chain.rates[:] = state["thermostat"]

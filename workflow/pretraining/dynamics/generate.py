@@ -1,10 +1,9 @@
-"""Make a trajectory of a generated dataset: a random cell, then melt, quench and anneal.
+"""Trajectory of a generated dataset: a random cell, then melt, quench and anneal.
 
-The cell is a cube of the wanted density with atoms at random places, none nearer to another than
-a minimum distance. Such atoms still overlap as atoms: with forces of thousands of eV/Å the first
-time step would scatter them. As is usual with random cells in LAMMPS (its ``minimize``, whose
-``dmax`` is 0.1 Å, before the first ``run``), the overlaps are relaxed first, by a minimisation in
-which no atom moves further than 0.1 Å a step and which ends long before a minimum.
+The cell is a cube of the given density with atoms at random places, no two nearer than a minimum
+distance. At that distance atoms overlap and forces reach thousands of eV/Å. A minimisation relaxes
+the overlaps first, as is usual with random cells in LAMMPS (``minimize`` with its ``dmax`` of
+0.1 Å). It ends long before a minimum.
 
 This runs in the interpreter of the driving source: it imports only the standard library, numpy and
 ASE.
@@ -23,50 +22,49 @@ from ase.data import atomic_masses, atomic_numbers
 from ase.neighborlist import neighbor_list
 from ase.optimize import LBFGS
 
-from pretraining.dynamics.engines import engine_of, make_engine
+from pretraining.dynamics.engines import Frame, Settings, engine_of, make_engine, thermalise
 from pretraining.dynamics.lammps_engine import ARGUMENTS
 from pretraining.dynamics.recorder import Recorder
-from pretraining.dynamics.settings import Frame, Settings, thermalise
-from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Course, simulate
+from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Outcome, Trajectory, simulate
 from pretraining.labels.evaluate import make_calculator, reason_of
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.stop import StopRequest, say
-from pretraining.study.generation import Stage, Trajectory, stages_of, steps_of
+from pretraining.study import generation
+from pretraining.study.generation import Stage, stages_of, steps_of
 from pretraining.study.sources import Source
 
 GRAM_PER_CM3 = units._Nav * 1e-24  # 1 g/cm³ in u/Å³
-PLACEMENTS = 100_000  # random places that are tried for one atom
-MAX_STEP = 0.1  # Å an atom may move in a step of the relaxation
-RELAXED = 20.0  # eV/Å, the largest force of atoms that no longer overlap; a hot liquid has such
-MAX_STEPS = 500
-# A temperature beyond the hottest stage by this factor is no fluctuation. In the first stage the
-# random cell becomes a liquid, and some eV per atom become heat: only what no bond would give is
-# too much there.
+PLACEMENTS = 100_000  # random places tried for one atom
+RELAXED = 20.0  # eV/Å, the largest force after relaxing overlaps, as in a hot liquid
+MAX_STEPS = 500  # of the relaxation
+# Largest temperature as a multiple of the hottest stage. In the first stage the random cell becomes
+# a liquid and releases some eV per atom, so that a higher limit holds there.
 RUNAWAY = 3.0
 RELEASED = 50_000.0  # K
 
 
 @dataclass(frozen=True)
 class Request:
-    """One trajectory to make.
+    """One trajectory to generate.
 
     Attributes
     ----------
     source, reference
-        What drives the dynamics, and its isolated-atom energies (eV), subtracted from energies.
+        Source that drives the dynamics, and its isolated-atom energies (eV), subtracted from its
+        energies.
     protocol
-        The dataset's entry ``generate``, its name (``dataset``), and the ``clash_distance`` (Å)
-        below which two atoms end the trajectory.
+        The dataset's entry ``generate`` with the dataset's name (``dataset``) and the
+        ``clash_distance`` (Å) below which two atoms end the trajectory.
     trajectory
-        Which one.
+        Density, anneal temperature and replica.
     frames, log
-        Trajectory (extended XYZ) and thermodynamics (CSV) to write.
+        Output files: trajectory (extended XYZ) and thermodynamics (CSV).
     """
 
     source: Source
     reference: dict[str, float]
     protocol: Mapping[str, Any]
-    trajectory: Trajectory
+    trajectory: generation.Trajectory
     frames: Path
     log: Path
 
@@ -78,23 +76,23 @@ def random_cell(
     min_distance: float,
     rng: np.random.Generator,
 ) -> Atoms:
-    """Place atoms at random in a periodic cube, as hard spheres.
+    """Return a periodic cube with atoms at random places, as hard spheres.
 
     Parameters
     ----------
     composition
-        Atoms of each element in a formula unit.
+        Number of atoms of each element in a formula unit.
     n_atoms
-        A multiple of the atoms of the formula unit.
+        A multiple of the atoms in a formula unit.
     density
         g/cm³.
     min_distance
-        Diameter of the spheres, Å; images in neighbouring cells count.
+        Diameter of the spheres, Å, also across cell boundaries.
 
     Raises
     ------
     UserError
-        If an atom finds no room.
+        If there is no room for an atom.
     """
     units_of_formula = n_atoms // sum(composition.values())
     symbols = [s for s, count in composition.items() for _ in range(count * units_of_formula)]
@@ -122,14 +120,8 @@ def random_cell(
 
 
 def relax_overlaps(atoms: Atoms) -> int:
-    """Move overlapping atoms apart until no force exceeds that of a hot liquid.
-
-    Returns
-    -------
-    int
-        The number of steps taken.
-    """
-    relaxation = LBFGS(atoms, maxstep=MAX_STEP, logfile=None)
+    """Relax overlapping atoms until no force exceeds `RELAXED`; return the number of steps."""
+    relaxation = LBFGS(atoms, maxstep=0.1, logfile=None)  # Å an atom moves in a step
     relaxation.run(fmax=RELAXED, steps=MAX_STEPS)
     return relaxation.nsteps
 
@@ -139,17 +131,15 @@ def generate(
     stop: StopRequest | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> None:
-    """Make a trajectory, or go on with it.
+    """Generate a trajectory, or resume it.
 
     Raises
     ------
     UserError
-        If the source cannot evaluate the start or fails on the way, which leaves the checkpoint;
-        or if the trajectory is beyond use, and what there is of it is kept beside the output.
+        If the source fails, which leaves the checkpoint, or if the trajectory is unphysical; its
+        frames are then kept beside the output.
     """
     protocol, run = request.protocol, request.trajectory
-    engine_name = engine_of(request.source, protocol["engine"])
-    steps = stages_of(protocol, run.anneal)
     name = f"{protocol['dataset']}/{run.name}"
     rng = np.random.default_rng([protocol["seed"], *name.encode()])
     settings = Settings(
@@ -161,6 +151,7 @@ def generate(
     atoms = random_cell(
         protocol["composition"], protocol["atoms"], run.density, protocol["min_distance"], rng
     )
+    engine_name = engine_of(request.source, protocol["engine"])
     recorder = Recorder(
         request.frames.with_suffix(".state"),
         {
@@ -173,58 +164,73 @@ def generate(
         run.name,
         labelled(request, atoms),
     )
-    source = request.source
-    if engine_name == "lammps":
+    plan = stages_of(protocol, run.anneal)
+    trajectory = Trajectory(
+        _engine(engine_name, request, atoms, plan[0].first, settings, rng, recorder.resumed),
+        plan,
+        steps_of(protocol["frame_every_ps"], protocol["timestep_fs"]),
+        settings,
+        recorder,
+        monitor=runaway_monitor(protocol, plan),
+    )
+    simulate([trajectory], trajectory.engine.advance, stop, checkpoint_seconds)
+    _finish(request, recorder, trajectory.outcome)
+
+
+def _engine(
+    name: str,
+    request: Request,
+    atoms: Atoms,
+    kelvin: float,
+    settings: Settings,
+    rng: np.random.Generator,
+    resumed: bool,
+) -> Any:
+    """Return the engine with the random cell, relaxed and thermalised."""
+    run, source = request.trajectory.name, request.source
+    if name == "lammps":
         source = replace(source, kwargs={**source.kwargs, **ARGUMENTS})
     atoms.calc = make_calculator(source)
     try:
-        taken = 0 if recorder.resumed else relax_overlaps(atoms)
-        thermalise(atoms, steps[0].first, rng)
-        engine = make_engine(engine_name, atoms, settings)
+        taken = 0 if resumed else relax_overlaps(atoms)
+        thermalise(atoms, kelvin, rng)
+        engine = make_engine(name, atoms, settings)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{run.name}: source '{source.name}' cannot evaluate the random cell "
-            f"({reason_of(error)}); see that it is installed, or raise min_distance"
+            f"{run}: source '{source.name}' cannot evaluate the random cell "
+            f"({reason_of(error)}); check its installation, or raise min_distance"
         ) from error
-    if not recorder.resumed:
-        say(
-            f"{run.name}: {len(atoms)} atoms, engine {engine_name}; overlaps relaxed in {taken} "
-            "steps"
-        )
-    course = Course(
-        engine,
-        steps,
-        steps_of(protocol["frame_every_ps"], protocol["timestep_fs"]),
-        settings,
-        recorder,
-        monitor=failure_of(protocol, steps),
-    )
-    simulate([course], engine.advance, stop, checkpoint_seconds)
-    ending = course.ending
-    if ending.raised:
+    if not resumed:
+        say(f"{run}: {len(atoms)} atoms, engine {name}; overlaps relaxed in {taken} steps")
+    return engine
+
+
+def _finish(request: Request, recorder: Recorder, outcome: Outcome) -> None:
+    """Move the files into place, or raise the reason of an early end."""
+    name, end = request.trajectory.name, f"at {outcome.time_ps:g} ps"
+    if outcome.raised:
         raise UserError(
-            f"{run.name}: source '{source.name}' failed at {ending.time_ps:g} ps "
-            f"({ending.reason}): run it again to go on from the last checkpoint; if it fails there "
-            f"each time (frames in {recorder.folder}), shorten timestep_fs or name it under "
-            "generate.exclude"
+            f"{name}: source '{request.source.name}' failed {end} ({outcome.reason}): run it again "
+            "to resume from the last checkpoint; if it always fails there (frames in "
+            f"{recorder.folder}), shorten timestep_fs or name it under generate.exclude"
         )
     failed = request.frames.with_suffix(".failed.extxyz"), request.log.with_suffix(".failed.csv")
-    if ending.reason is None:
+    if outcome.reason is None:
         recorder.finish(request.frames, request.log)
         for earlier in failed:
             earlier.unlink(missing_ok=True)
         return
     recorder.finish(*failed)
     raise UserError(
-        f"{run.name} failed at {ending.time_ps:g} ps: {ending.reason} (frames in {failed[0]}): "
-        "shorten timestep_fs, raise min_distance, or name it under the dataset's generate.exclude"
+        f"{name} failed {end}: {outcome.reason} (frames in {failed[0]}): shorten timestep_fs, "
+        "raise min_distance, or name it under the dataset's generate.exclude"
     )
 
 
 def labelled(request: Request, start: Atoms) -> Callable[[Frame], Atoms]:
-    """Return what makes the structure that is written of a frame, with the source's labels."""
+    """Return a function from a frame to the structure to write, with the source's labels."""
     source, run = request.source, request.trajectory
     missing = sorted(set(start.get_chemical_symbols()) - set(request.reference))
     if missing:
@@ -244,14 +250,16 @@ def labelled(request: Request, start: Atoms) -> Callable[[Frame], Atoms]:
     return describe
 
 
-def failure_of(protocol: Mapping[str, Any], steps: list[Stage]) -> Callable[[Frame], str | None]:
-    """Return what sees that a trajectory is beyond use: too hot, or with atoms in each other."""
+def runaway_monitor(
+    protocol: Mapping[str, Any], plan: list[Stage]
+) -> Callable[[Frame], str | None]:
+    """Return a monitor that ends a trajectory that is too hot or has clashing atoms."""
     nearest = protocol["clash_distance"]
-    hottest = max(max(stage.first, stage.last) for stage in steps)
+    hottest = max(max(stage.first, stage.last) for stage in plan)
 
-    def look(frame: Frame) -> str | None:
+    def monitor(frame: Frame) -> str | None:
         limit = RUNAWAY * hottest
-        if frame.step <= steps[0].steps:
+        if frame.step <= plan[0].steps:
             limit = max(limit, RELEASED)
         if not frame.temperature <= limit:
             return (
@@ -262,4 +270,4 @@ def failure_of(protocol: Mapping[str, Any], steps: list[Stage]) -> Callable[[Fra
             return f"two atoms are {distances.min():.2f} Å from each other"
         return None
 
-    return look
+    return monitor

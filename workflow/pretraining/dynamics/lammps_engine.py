@@ -1,7 +1,6 @@
 """Molecular dynamics inside LAMMPS, for sources that are LAMMPS pair styles.
 
-LAMMPS is set up by ASE's ``LAMMPSlib`` from the source's own entry, as it is for labelling, and
-then integrates by itself.
+ASE's ``LAMMPSlib`` sets LAMMPS up from the source's entry, as for labelling.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.lammps import convert
 
-from pretraining.dynamics.settings import Settings
+from pretraining.dynamics.engines import Settings
 from pretraining.runtime.errors import UserError
 from pretraining.study.generation import LAMMPSLIB, Stage
 from pretraining.study.sources import Source
 
-# Arguments of LAMMPSlib that dynamics can follow: a potential, and no other way of setting up.
+# Arguments of LAMMPSlib that the dynamics support: those of a potential.
 KNOWN = {"lmpcmds", "atom_types", "atom_type_masses", "keep_alive", "log_file"}
-# What LAMMPSlib must be told in place of the source's own arguments.
+# Arguments of LAMMPSlib that replace the source's own.
 ARGUMENTS = {"keep_alive": True, "log_file": None}
-LARGEST_SEED = 900_000_000  # of LAMMPS' random number generator
+LARGEST_SEED = 900_000_000  # of LAMMPS
 
 
 def obstacle(source: Source) -> str | None:
@@ -37,14 +36,14 @@ def obstacle(source: Source) -> str | None:
 
 
 class LammpsEngine:
-    """Moves a structure that has momenta and a ``LAMMPSlib`` calculator.
+    """Engine for a structure with momenta and a ``LAMMPSlib`` calculator.
 
-    A state is a binary restart file of LAMMPS, which holds the thermostat too. As LAMMPS sets
-    itself up again at the beginning of every chunk, dynamics that go on from it are the
-    uninterrupted ones but for the order of sums: 5e-14 Å after 200 steps, and chaos from there.
+    A state is a binary restart file of LAMMPS, with the thermostat. LAMMPS sets up again at each
+    chunk, so resumed dynamics equal uninterrupted ones up to the order of sums: 5e-14 Å after 200
+    steps, and chaos from there.
     """
 
-    chunk = 100  # so that setting up for each takes a per cent or two
+    chunk = 100  # steps for which setting up costs 1 to 2 %
 
     def __init__(self, atoms: Atoms, settings: Settings) -> None:
         if not all(atoms.pbc):
@@ -52,9 +51,9 @@ class LammpsEngine:
         self.settings = settings
         self._atoms = atoms.copy()
         calculator = atoms.calc
-        # Sets LAMMPS up and hands the positions over.
+        # This sets LAMMPS up and passes the positions.
         calculator.get_forces(atoms)
-        # Without its calculator LAMMPS would be closed.
+        # LAMMPS closes with its calculator.
         self._calculator = calculator
         self.lmp, self.prism = calculator.lmp, calculator.prism
         velocities = convert(atoms.get_velocities(), "velocity", "ASE", "metal")
@@ -71,11 +70,11 @@ class LammpsEngine:
         return self.prism.vector_to_ase(flat.reshape(-1, 3))
 
     def start(self, number: int, stage: Stage, done: int) -> None:
-        """Begin a stage, or go on with it after `done` of its steps."""
+        """Begin a stage, or resume it after `done` of its steps."""
         self._stage, self._done = stage, done
         if self._fix is not None:
             self.lmp.command(f"unfix {self._fix}")
-        # LAMMPS hands a restarted thermostat to the fix of the same name: each stage has its own.
+        # LAMMPS restores the thermostat of a restart by the fix's name: one name a stage.
         self._fix = f"stage{number}"
         if self.settings.thermostat == "nose-hoover":
             damping = self.settings.damping_fs / 1000
@@ -88,7 +87,7 @@ class LammpsEngine:
         """Integrate the equations of motion."""
         now = int(self.lmp.extract_global("ntimestep"))
         if self.settings.thermostat == "langevin":
-            # Its random numbers are in no restart file: each chunk has a seed of its own.
+            # Restart files lack the random numbers: each chunk has its own seed.
             seed = np.random.default_rng([self.settings.seed, now]).integers(1, LARGEST_SEED)
             ends = (self._stage.temperature(self._done + n) for n in (0, steps))
             first, last = map(repr, map(float, ends))
@@ -103,7 +102,7 @@ class LammpsEngine:
         return float(self.lmp.get_thermo("pe"))
 
     def read(self) -> tuple[Atoms, np.ndarray]:
-        """The structure, with momenta and its atoms in the cell, and the forces (eV/Å)."""
+        """Structure with momenta, its atoms wrapped into the cell, and forces (eV/Å)."""
         atoms = self._atoms
         atoms.positions = self._gather("x")
         atoms.set_velocities(convert(self._gather("v"), "velocity", "metal", "ASE"))
@@ -112,14 +111,14 @@ class LammpsEngine:
         return atoms, self._gather("f")
 
     def state(self) -> dict[str, Any]:
-        """Arrays that :meth:`restore` goes on from."""
+        """Arrays for :meth:`restore`."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "state.restart"
             self.lmp.command(f'write_restart "{path}"')
             return {"restart": np.frombuffer(path.read_bytes(), dtype=np.uint8)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go back to what :meth:`state` returned."""
+        """Return to a state of :meth:`state`."""
         parameters = self._calculator.parameters
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "state.restart"

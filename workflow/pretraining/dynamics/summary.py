@@ -1,4 +1,4 @@
-"""What generated trajectories ended in: energies and coordination numbers by density."""
+"""Final states of generated trajectories: energies and coordination numbers by density."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ase.io import read
 
 from pretraining.data.geometry import neighbours
 from pretraining.runtime.errors import UserError, whole
-from pretraining.runtime.tables import markdown_table
+from pretraining.runtime.tables import markdown
 
 CLASSES = ("0", "1", "2", "3", "4", "5+")
 ENERGY = "energy_ev_per_atom"
@@ -37,14 +37,14 @@ def coordination(atoms: Atoms, radius: float) -> np.ndarray:
 
 
 def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame:
-    """Return a row for each trajectory, with the state at its end.
+    """Return a row for each trajectory with its final state.
 
     Parameters
     ----------
     paths
-        Trajectories, each with its log beside it.
+        Trajectories, each with its log (CSV) beside it.
     source
-        Name of the label source whose energies they carry.
+        Name of the label source whose energies they hold.
     radius
         Distance within which an atom is a neighbour, Å.
 
@@ -61,7 +61,7 @@ def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame
             log = pd.read_csv(path.with_suffix(".csv"))
         energy = last.info.get(f"{source}_energy")
         if energy is None:
-            raise UserError(f"{path}: no {source}_energy; delete it, and it is made again")
+            raise UserError(f"{path}: no {source}_energy; delete the file to generate it again")
         rows.append(
             {
                 "run_id": last.info["run_id"],
@@ -79,19 +79,18 @@ def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """Return the means by density as a page."""
-    mean = table.groupby("density").mean(numeric_only=True)
-    count = table.groupby("density").size()
-    header = ["density (g/cm³)", "trajectories", "energy (eV/atom)"]
-    header += [f"{name} neighbours (%)" for name in CLASSES]
-    rows = [
-        [f"{density:g}", f"{count[density]}", f"{row[ENERGY]:.3f}"]
-        + [f"{100 * row[name]:.1f}" for name in CLASSES]
-        for density, row in mean.iterrows()
-    ]
+    """Return a page with the means by density."""
+    percent = table.assign(**{name: 100 * table[name] for name in CLASSES}).groupby("density")
+    means = percent[[ENERGY, *CLASSES]].mean().assign(trajectories=percent.size()).reset_index()
+    columns = {
+        "density": ("density (g/cm³)", "g"),
+        "trajectories": ("trajectories", "d"),
+        ENERGY: ("energy (eV/atom)", ".3f"),
+        **{name: (f"{name} neighbours (%)", ".1f") for name in CLASSES},
+    }
     about = (
         f"The last frames of {len(table):,} trajectories ({table['structures'].sum():,} "
         f"structures): means by density, neighbours within {table['radius'].iloc[0]:g} Å. "
         "Energies are relative to isolated atoms.\n\n"
     )
-    return about + markdown_table(header, rows)
+    return about + markdown(means, columns=columns)

@@ -1,11 +1,11 @@
 """Molecular dynamics of several systems in one batch, with torch-sim and NequIP's interface to it.
 
-State, batching and velocity Verlet are torch-sim's. The thermostats are those of
-:mod:`pretraining.dynamics.ase_engine`, one for each system, so that both engines give the same
-trajectories: torch-sim's own (0.3.0) is one chain for all systems of a batch, which fails with more
-than one, and its temperature counts the motion of the centre of mass.
+State, batches and velocity Verlet are torch-sim's. Each system has its own thermostat of
+:mod:`pretraining.dynamics.ase_engine`, and both engines give the same trajectories. The thermostat
+of torch-sim 0.3.0 is one chain for the whole batch, fails for more than one system, and counts the
+motion of the centre of mass.
 
-torch-sim is optional: nothing but a test with ``engine: torch-sim`` imports this module.
+torch-sim is optional: only tests with ``engine: torch-sim`` import this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ase import Atoms, units
 from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
 
 from pretraining.dynamics.ase_engine import NoseHooverChain
-from pretraining.dynamics.settings import Settings
+from pretraining.dynamics.engines import Settings
 from pretraining.runtime.errors import UserError
 from pretraining.study.generation import Stage
 from pretraining.training.network.checkpoint import cutoff_of, load_model, type_names_of_model
@@ -42,7 +42,7 @@ except ImportError as error:
 
 def load_batch_model(path: Path, device: torch.device | str) -> NequIPTorchSimCalc:
     """Return a trained network as a model of torch-sim."""
-    # Lists of neighbours on the GPU, where NVIDIA's package for them is installed.
+    # NVIDIA's package, if installed, builds neighbour lists on the GPU.
     on_gpu = torch.device(device).type == "cuda" and find_spec("nvalchemiops") is not None
     network = load_model(path, device=device)
     transforms = [
@@ -55,7 +55,7 @@ def load_batch_model(path: Path, device: torch.device | str) -> NequIPTorchSimCa
 
 
 class Batch:
-    """Structures with momenta that move together under one model.
+    """Structures with momenta that one model moves together.
 
     Parameters
     ----------
@@ -69,13 +69,12 @@ class Batch:
     Attributes
     ----------
     systems
-        An engine of :mod:`.engines` for each structure, but that :meth:`advance` moves
-        all of them.
+        An engine for each structure; :meth:`advance` moves all of them.
 
     Raises
     ------
     UserError
-        If a structure is periodic in some directions only.
+        If a structure is periodic in only some directions.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class Batch:
         self._observe()
 
     def advance(self, steps: int) -> None:
-        """Integrate the equations of motion of all systems that have not been dropped."""
+        """Integrate the equations of motion of all systems in the batch."""
         for _ in range(steps):
             targets = [system.next_target() for system in self._live]
             self._thermostat(targets)
@@ -120,7 +119,7 @@ class Batch:
             self._thermostat(targets)
 
     def drop(self, system: System) -> None:
-        """Take a system out; the others go on as if it had never been there."""
+        """Remove a system; this does not change the others' trajectories."""
         self._live.remove(system)
         if self._live:
             self._state = self._state[[other.index for other in self._live]]
@@ -128,7 +127,7 @@ class Batch:
             other.index = index
 
     def _observe(self) -> None:
-        """Fetch what is looked at after every step, for all systems at once."""
+        """Fetch energies and finiteness of forces of all systems in one transfer."""
         state = self._state
         infinite = torch.zeros_like(state.energy)
         infinite.index_add_(
@@ -152,12 +151,12 @@ class Batch:
         self._state.momenta = self._state.momenta * scale[self._state.system_idx, None]
 
     def atoms_of(self, system: System) -> slice:
-        """Which atoms of the batch are those of a system; all systems may differ in size."""
+        """Rows of a system's atoms in the batch; systems may differ in size."""
         first = sum(other.n_atoms for other in self._live[: system.index])
         return slice(first, first + system.n_atoms)
 
     def fetch(self, system: System) -> dict[str, np.ndarray]:
-        """Positions, momenta and forces of a system."""
+        """Return positions, momenta and forces of a system."""
         rows = self.atoms_of(system)
         return {
             name: getattr(self._state, name)[rows].cpu().numpy().copy()
@@ -165,17 +164,17 @@ class Batch:
         }
 
     def put(self, system: System, values: dict[str, np.ndarray]) -> None:
-        """Set what :meth:`fetch` returned."""
+        """Set positions, momenta and forces of a system."""
         rows = self.atoms_of(system)
         for name in ("positions", "momenta", "forces"):
-            # A copy: what a compiled model returns cannot be changed in place.
+            # A copy, since outputs of a compiled model cannot be changed in place.
             tensor = getattr(self._state, name).clone()
             tensor[rows] = torch.as_tensor(values[name], device=tensor.device)
             setattr(self._state, name, tensor)
 
 
 class System:
-    """One structure of a batch, as an engine."""
+    """Engine of one structure in a batch."""
 
     chunk = 1
 
@@ -192,18 +191,18 @@ class System:
         self._like.set_masses(atoms.get_masses())
 
     def start(self, number: int, stage: Stage, done: int) -> None:
-        """Begin a stage, or go on with it after `done` of its steps."""
+        """Begin a stage, or resume it after `done` of its steps."""
         self._stage, self._done = stage, done
         if done == 0:
             self.chain.rates[:] = 0
 
     def next_target(self) -> float:
-        """Temperature asked for after the coming step, K."""
+        """Target temperature after the next step, K."""
         self._done += 1
         return self._stage.temperature(self._done)
 
     def half_step(self, kelvin: float) -> float | None:
-        """Advance the thermostat; return the factor of the momenta, None without a thermostat."""
+        """Advance the thermostat; return the scale factor of the momenta, None without one."""
         if not self._thermostatted:
             return None
         scale = self.chain.half_step(self.kinetic, units.kB * kelvin, self.batch.timestep)
@@ -214,12 +213,12 @@ class System:
         """Potential energy, eV."""
         return self.potential
 
-    def vital(self) -> tuple[float, bool]:
+    def check_state(self) -> tuple[float, bool]:
         """Kinetic energy (eV), and whether the forces are finite."""
         return self.kinetic, self.finite
 
     def read(self) -> tuple[Atoms, np.ndarray]:
-        """The structure, with momenta and its atoms in the cell, and the forces (eV/Å)."""
+        """Structure with momenta, its atoms wrapped into the cell, and forces (eV/Å)."""
         values = self.batch.fetch(self)
         atoms = self._like.copy()
         atoms.positions = values["positions"]
@@ -228,7 +227,7 @@ class System:
         return atoms, values["forces"]
 
     def state(self) -> dict[str, Any]:
-        """Arrays that :meth:`restore` goes on from."""
+        """Arrays for :meth:`restore`."""
         return {
             **self.batch.fetch(self),
             "energies": np.array([self.potential, self.kinetic]),
@@ -236,7 +235,7 @@ class System:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go back to what :meth:`state` returned."""
+        """Return to a state of :meth:`state`."""
         self.batch.put(self, state)
         self.potential, self.kinetic = map(float, state["energies"])
         self.finite = bool(np.isfinite(state["forces"]).all())

@@ -1,7 +1,6 @@
-"""The course of molecular dynamics: stages of temperature, frames, and a state to go on from.
+"""Trajectories of molecular dynamics: stages of temperature, frames, checkpoints, and their ends.
 
-What moves the atoms is an engine of :mod:`.engines`. Several courses can be advanced
-in step, so that an engine may move their systems together; each has its own end.
+Several trajectories can advance together, for an engine that moves a batch; each has its own end.
 
 This runs in the interpreters of label sources: it imports only the standard library, numpy and ASE.
 """
@@ -10,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ase import units
 
+from pretraining.dynamics.engines import Frame, Settings
 from pretraining.dynamics.recorder import Recorder
-from pretraining.dynamics.settings import Ending, Frame, Settings
 from pretraining.labels.evaluate import reason_of
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.stop import Interrupted, StopRequest
@@ -25,33 +24,45 @@ from pretraining.study.generation import Stage
 CHECKPOINT_SECONDS = 60.0
 
 
-class Course:
-    """One trajectory on its way through the stages.
+@dataclass(frozen=True)
+class Outcome:
+    """End of a trajectory: its time, and the reason if it ended early.
+
+    `raised` marks an error of the engine, as opposed to a reason seen in the atoms.
+    """
+
+    time_ps: float
+    reason: str | None = None
+    raised: bool = False
+
+
+class Trajectory:
+    """One trajectory and its engine.
 
     Parameters
     ----------
     engine
-        An engine in the state of the first frame; it goes on from what the recorder has.
+        Engine at the first frame; it resumes from the recorder's checkpoint.
     stages
-        The temperature in the course of the trajectory.
+        Temperatures in the course of the trajectory.
     frame_every
-        Steps from frame to frame.
+        Steps between frames.
     settings
-        Of the dynamics.
+        Settings of the dynamics.
     recorder
-        Takes the frames, and may have the state of an earlier process.
+        Writes frames and checkpoints.
     monitor
-        Looks at every frame and may return the reason to end the dynamics there.
+        Looks at every frame and may return a reason to end the trajectory.
     watch
-        Looks at the engine when it has advanced between frames, and may return the reason to end
-        the dynamics there; what it saw becomes the last frame.
+        Looks at the engine between frames and may return a reason to end the trajectory; the state
+        at that step becomes the last frame.
 
     Attributes
     ----------
     step
         Steps since the start.
-    ending
-        How it ended; None as long as it has not.
+    outcome
+        How the trajectory ended; None before its end.
     """
 
     def __init__(
@@ -71,7 +82,7 @@ class Course:
         self.recorder = recorder
         self.monitor = monitor
         self.watch = watch
-        self.ending: Ending | None = None
+        self.outcome: Outcome | None = None
         self._ends = np.cumsum([stage.steps for stage in stages])
         self._number = -1
         self.step = recorder.restore(engine)
@@ -82,14 +93,11 @@ class Course:
         return self.step * self.settings.timestep_fs / 1000
 
     def begin(self) -> None:
-        """Look at the start, if it is one."""
-        if self.step == 0:
-            self._judge(self._fault(self._look(self.stages[0].first)))
-        else:
-            self._judge(None)
+        """Record and judge the first frame of a new trajectory."""
+        self._judge(self._fault(self._record(self.stages[0].first)) if self.step == 0 else None)
 
     def ahead(self) -> int:
-        """Begin a stage where it begins; return how many steps may be taken together."""
+        """Begin a stage where one begins; return how many steps the engine may take at once."""
         number = int(np.searchsorted(self._ends, self.step, side="right"))
         if number != self._number:
             self._number = number
@@ -98,38 +106,37 @@ class Course:
         return min(self.engine.chunk, left, self.frame_every - self.step % self.frame_every)
 
     def arrive(self, steps: int) -> None:
-        """Look at what the engine has come to after so many more steps."""
+        """Judge the state after these further steps."""
         self.step += steps
         target = self.stages[self._number].temperature(self._done)
         if self.step % self.frame_every == 0:
-            self._judge(self._fault(self._look(target)))
+            self._judge(self._fault(self._record(target)))
             return
-        reason = _unfit(self.engine.energy())
+        reason = _energy_fault(self.engine.energy())
         if reason is None and (reason := self.watch(self.engine)):
-            self._look(target)
+            self._record(target)
         self._judge(reason)
 
     def fail(self, error: Exception) -> None:
         """End with an error of the engine."""
-        self.ending = Ending(self.time_ps, reason_of(error), raised=True)
+        self.outcome = Outcome(self.time_ps, reason_of(error), raised=True)
 
     def save(self) -> None:
-        """Save what the trajectory goes on from."""
+        """Write the checkpoint."""
         self.recorder.save(self.engine, self.step)
 
     @property
     def _done(self) -> int:
-        """Steps of the present stage that have been taken."""
+        """Steps taken in the present stage."""
         return self.step - int(self._ends[self._number]) + self.stages[self._number].steps
 
     def _judge(self, reason: str | None) -> None:
         if reason or self.step >= self._ends[-1]:
-            self.ending = Ending(self.time_ps, reason)
+            self.outcome = Outcome(self.time_ps, reason)
 
-    def _look(self, target: float) -> Frame:
+    def _record(self, target: float) -> Frame:
         atoms, forces = self.engine.read()
         kinetic = float(atoms.get_kinetic_energy())
-        freedom = self.settings.degrees_of_freedom(len(atoms))
         frame = Frame(
             step=self.step,
             time_ps=round(self.time_ps, 9),
@@ -137,15 +144,14 @@ class Course:
             forces=forces,
             potential=self.engine.energy(),
             kinetic=kinetic,
-            temperature=2 * kinetic / (freedom * units.kB),
+            temperature=self.settings.temperature(kinetic, len(atoms)),
             target=target,
         )
         self.recorder.add(frame)
         return frame
 
     def _fault(self, frame: Frame) -> str | None:
-        """What is wrong with a frame, by its numbers or in the monitor's eyes."""
-        reason = _unfit(frame.potential)
+        reason = _energy_fault(frame.potential)
         if reason is None and not (
             np.isfinite(frame.forces).all() and np.isfinite(frame.atoms.positions).all()
         ):
@@ -154,69 +160,69 @@ class Course:
 
 
 def simulate(
-    courses: Sequence[Course],
+    trajectories: Sequence[Trajectory],
     advance: Callable[[int], None],
     stop: StopRequest | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    ended: Callable[[Course], None] = lambda course: None,
+    ended: Callable[[Trajectory], None] = lambda trajectory: None,
 ) -> None:
-    """Run courses to their ends, or go on with them.
+    """Run or resume trajectories to their ends.
 
     Parameters
     ----------
-    courses
-        Trajectories that advance in step.
+    trajectories
+        Trajectories that advance together.
     advance
-        Moves the engines of all that have not ended by a number of steps.
+        Moves the engines of all unfinished trajectories by a number of steps.
     stop
-        Whether the process has been asked to stop.
+        Whether the process was asked to stop.
     checkpoint_seconds
-        How often the states are saved.
+        Time between checkpoints.
     ended
-        Told of each course that has ended, before the others move on.
+        Called with each trajectory at its end, before the others advance.
 
     Raises
     ------
     Interrupted
-        When the process was asked to stop; the states have been saved.
+        If the process was asked to stop, after the checkpoints are written.
     """
     saved = time.monotonic()
     if stop is not None:
-        # Libraries may have put their own handlers before; here a signal waits for a chunk's end.
+        # Libraries may have replaced the signal handlers; a signal waits for the end of a chunk.
         stop.listen()
         stop.deferred = True
 
-    def going(these: Sequence[Course]) -> list[Course]:
-        for course in these:
-            if course.ending is not None:
-                ended(course)
-        return [course for course in these if course.ending is None]
+    def unfinished(among: Sequence[Trajectory]) -> list[Trajectory]:
+        for trajectory in among:
+            if trajectory.outcome is not None:
+                ended(trajectory)
+        return [trajectory for trajectory in among if trajectory.outcome is None]
 
-    for course in courses:
-        course.begin()
-    live = going(courses)
+    for trajectory in trajectories:
+        trajectory.begin()
+    live = unfinished(trajectories)
     while live:
-        steps = min(course.ahead() for course in live)
+        steps = min(trajectory.ahead() for trajectory in live)
         try:
             advance(steps)
-            for course in live:
-                course.arrive(steps)
+            for trajectory in live:
+                trajectory.arrive(steps)
         except (UserError, OSError):
             raise
         except Exception as error:
-            for course in live:
-                course.fail(error)
-        live = going(live)
+            for trajectory in live:
+                trajectory.fail(error)
+        live = unfinished(live)
         if live and (stop or time.monotonic() - saved >= checkpoint_seconds):
-            for course in live:
-                course.save()
+            for trajectory in live:
+                trajectory.save()
             saved = time.monotonic()
         if live and stop:
-            behind = min(course.time_ps for course in live)
+            behind = min(trajectory.time_ps for trajectory in live)
             raise Interrupted(
-                f"stopped by {stop.signal} after {behind:g} ps; run the same command again to go on"
+                f"stopped by {stop.signal} after {behind:g} ps; run the same command to resume"
             )
 
 
-def _unfit(energy: float) -> str | None:
+def _energy_fault(energy: float) -> str | None:
     return None if np.isfinite(energy) else f"the potential energy is {energy}"

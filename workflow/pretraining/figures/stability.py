@@ -145,7 +145,7 @@ def snapshots(row: pd.Series, times: Sequence[float]) -> list[tuple[str, Atoms |
     return pictures
 
 
-def robustness_figure(
+def stability_figure(
     table: pd.DataFrame, title: str, radius: float, times: Sequence[float]
 ) -> Figure:
     """Draw pictures of one trajectory a group, coordination of each group, survival and layering.

@@ -1,7 +1,9 @@
-"""Trajectories of a robustness test: a trained model, a start, and how long each replica lasts."""
+"""Trajectories of an MD stability test, each until its end or the failure of the model."""
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +18,14 @@ from ase.io import read
 from ase.neighborlist import neighbor_list
 from nequip.nn import GraphModel
 
+from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
 from pretraining.dynamics.ase_engine import AseEngine
-from pretraining.dynamics.recorder import Recorder
-from pretraining.dynamics.settings import Settings, thermalise
-from pretraining.dynamics.stability.criteria import FailureMonitor, Limits
-from pretraining.dynamics.stability.files import bare, finish, measures
-from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Course, simulate
+from pretraining.dynamics.engines import Frame, Settings, thermalise
+from pretraining.dynamics.recorder import LOG_COLUMNS, Recorder
+from pretraining.dynamics.stability.criteria import Limits, StabilityMonitor
+from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Trajectory, simulate
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256
+from pretraining.runtime.files import file_sha256, write_json, write_text
 from pretraining.runtime.stop import StopRequest, say
 from pretraining.study.generation import duration_ps, stages_of, steps_of
 from pretraining.study.settings import COMPILE_ABOVE_S
@@ -34,28 +36,33 @@ from pretraining.training.device import device_name, resolve_device, versions
 from pretraining.training.network.checkpoint import cutoff_of
 from pretraining.training.predict import load_calculator
 
-STATE = "state"  # the folder of what a trajectory goes on from
+# Files of a replica, and the folder of its checkpoint.
+TRAJECTORY = "trajectory.extxyz"
+THERMODYNAMICS = "thermodynamics.csv"
+COORDINATION = "coordination.csv"
+OUTCOME = "outcome.json"
+STATE = "state"
 
 
 @dataclass(frozen=True)
 class Request:
-    """Trajectories of one model, which differ in their initial velocities.
+    """Trajectories of one model with different initial velocities.
 
     Attributes
     ----------
     model
         A run's ``model.ckpt``.
     start
-        Structure to start from.
+        Start structure.
     protocol
-        A test of the configuration, without :data:`pretraining.study.views.TEST_KEYS`.
+        A test of the configuration without :data:`pretraining.study.stability.APART`.
     replicas
-        Numbers from 1; each decides the initial velocities, together with the protocol's seed.
-        With ``engine: torch-sim`` all of them move in one batch.
+        Numbers from 1; number and seed of the protocol decide the initial velocities. With
+        ``engine: torch-sim`` all replicas move in one batch.
     out
-        Folder to write; each replica has a folder of its own in it, ``replica~1``.
+        Output folder; the files of replica 1 are in its folder ``replica~1``.
     device, allow_cpu, compile
-        As of :class:`pretraining.study.settings.Training`.
+        As in :class:`pretraining.study.settings.Training`.
     """
 
     model: Path
@@ -68,18 +75,23 @@ class Request:
     compile: str = "auto"
 
     def folder(self, replica: int) -> Path:
-        """Where the files of a replica belong."""
+        """Folder of a replica."""
         return self.out / f"replica~{replica}"
 
     def name(self, replica: int) -> str:
-        """What a replica is called in messages."""
+        """Name of a replica in messages."""
         return f"{self.model.parent.name}, replica {replica}"
 
     @property
     def settings(self) -> Settings:
-        """How the equations of motion are integrated."""
+        """Settings of the dynamics."""
         protocol = self.protocol
         return Settings(protocol["timestep_fs"], protocol["thermostat"], protocol["damping_fs"])
+
+    @property
+    def batched(self) -> bool:
+        """Whether one batch moves all replicas."""
+        return self.protocol["engine"] == TORCH_SIM
 
     def steps_of(self, key: str) -> int:
         """Return a time of the protocol in steps."""
@@ -91,37 +103,36 @@ def run(
     stop: StopRequest | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[int, dict[str, Any]]:
-    """Run trajectories to their ends or failures, or go on with them, and write what came of them.
+    """Run or resume trajectories and write their files.
 
-    Every model of a test starts from the same positions and, in the same replica, with the same
-    velocities. Files are moved to where they belong when the last replica has ended: of a job that
-    is stopped before, Snakemake would remove those that are in place.
+    All models of a test start from the same positions and, in the same replica, with the same
+    velocities. Files move into place when the last replica has ended, since Snakemake removes the
+    outputs of a job that was stopped.
 
     Returns
     -------
     dict
-        What came of each replica.
+        Outcome of each replica.
 
     Raises
     ------
     UserError
-        If the model cannot evaluate the start, or the program fails on the way. A model that fails
-        is no error, but the result.
+        If the model cannot evaluate the start, or the program fails. A failure of the model is a
+        result, no error.
     """
-    for what, path in (("model", request.model), ("structure to start from", request.start)):
+    for what, path in (("model", request.model), ("start structure", request.start)):
         if not path.is_file():
             raise UserError(f"no {what} at {path}")
     device = resolve_device(request.device, request.allow_cpu)
     recorders = {replica: _recorder(request, replica) for replica in request.replicas}
     left = [replica for replica, recorder in recorders.items() if recorder.outcome is None]
-    together = [left] if request.protocol["engine"] == TORCH_SIM else [[one] for one in left]
+    together = [left] if request.batched else [[replica] for replica in left]
     for replicas in filter(None, together):
         batch = {replica: recorders[replica] for replica in replicas}
         _move(request, batch, device, stop, checkpoint_seconds)
-    outcomes = {replica: recorder.outcome for replica, recorder in recorders.items()}
     for replica, recorder in recorders.items():
-        finish(recorder, request.folder(replica), outcomes[replica])
-    return outcomes
+        _finish(recorder, request.folder(replica))
+    return {replica: recorder.outcome for replica, recorder in recorders.items()}
 
 
 def _recorder(request: Request, replica: int) -> Recorder:
@@ -135,10 +146,46 @@ def _recorder(request: Request, replica: int) -> Recorder:
             "start": file_sha256(request.start),
         },
         request.name(replica),
-        describe=bare,
-        measure=lambda frame: measures(frame, radius),
+        describe=_structure,
+        measure=lambda frame: _measures(frame, radius),
         keeps=lambda frame: frame.step % kept == 0,
     )
+
+
+def _structure(frame: Frame) -> Atoms:
+    """Return the structure of a frame without momenta, with its time, temperature and energy."""
+    atoms = frame.atoms
+    structure = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    structure.info = {
+        "time": frame.time_ps,
+        "temperature": frame.temperature,
+        "potential_energy": frame.potential,
+    }
+    return structure
+
+
+def _measures(frame: Frame | None, radius: float) -> dict[str, float]:
+    """Return the atoms of a frame by number of neighbours, and its layering."""
+    if frame is None or not np.isfinite(frame.atoms.positions).all():
+        return dict.fromkeys((*FOLDS, LAYERING), np.nan)
+    counts = fold_counts(neighbours(frame.atoms, radius))
+    return dict(zip(FOLDS, counts, strict=True)) | {LAYERING: layering(frame.atoms)}
+
+
+def _finish(recorder: Recorder, out: Path) -> None:
+    """Write the two tables and the outcome, then move the trajectory into place."""
+    with open(recorder.log, encoding="utf-8", newline="") as handle:
+        rows = list(csv.reader(handle))
+    n = len(LOG_COLUMNS)
+    for file, part in (
+        (THERMODYNAMICS, [row[:n] for row in rows]),
+        (COORDINATION, [[row[0], *row[n:]] for row in rows]),
+    ):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(part)
+        write_text(out / file, text.getvalue())
+    write_json(out / OUTCOME, recorder.outcome)
+    recorder.finish(out / TRAJECTORY, recorder.folder / "both.csv")
 
 
 def _move(
@@ -148,28 +195,24 @@ def _move(
     stop: StopRequest | None,
     checkpoint_seconds: float,
 ) -> None:
-    """Move replicas together until each has ended, and leave with its recorder what came of it."""
-    protocol, settings = request.protocol, request.settings
-    stages = stages_of(protocol)
+    """Move replicas together until each has ended; save the outcomes in their recorders."""
+    protocol, stages = request.protocol, stages_of(request.protocol)
     start = read(request.start)
-    structures = []
-    for replica in recorders:
-        structures.append(start.copy())
-        rng = np.random.default_rng([protocol["seed"], replica])
-        thermalise(structures[-1], stages[0].first, rng)
-    folder = next(iter(recorders.values())).folder
-    engines, advance, drop = _engines(request, structures, folder, device)
+    structures = [start.copy() for _ in recorders]
+    for replica, atoms in zip(recorders, structures, strict=True):
+        thermalise(atoms, stages[0].first, np.random.default_rng([protocol["seed"], replica]))
+    engines, advance, drop = _engines(request, structures, device)
     energy = engines[0].energy()
     if not np.isfinite(energy):
         raise UserError(f"{request.model}: the energy of {request.start} is {energy}")
-    courses = {}
-    for engine, replica in zip(engines, recorders, strict=True):
+    trajectories = []
+    for engine, recorder in zip(engines, recorders.values(), strict=True):
         limits = Limits(**protocol["limits"])
-        monitor = FailureMonitor(limits, stages, protocol["radius"], settings, energy)
+        monitor = StabilityMonitor(limits, stages, protocol["radius"], request.settings, energy)
         every = request.steps_of("log_every_ps")
-        recorder = recorders[replica]
-        course = Course(engine, stages, every, settings, recorder, monitor, monitor.watch)
-        courses[course] = replica, course.step
+        trajectories.append(
+            Trajectory(engine, stages, every, request.settings, recorder, monitor, monitor.watch)
+        )
     facts = {
         "planned_ps": duration_ps(protocol),
         "n_atoms": len(start),
@@ -179,46 +222,53 @@ def _move(
         "model_sha256": file_sha256(request.model),
         "versions": _versions(protocol["engine"]),
     }
-    kept = request.steps_of("frame_every_ps")
+    first = {trajectory: trajectory.step for trajectory in trajectories}
+    replicas = dict(zip(trajectories, recorders, strict=True))
     begun = time.monotonic()
 
-    def ended(course: Course) -> None:
-        ending, recorder, last = course.ending, course.recorder, course.recorder.last
-        if ending.raised:
+    def ended(trajectory: Trajectory) -> None:
+        outcome, recorder = trajectory.outcome, trajectory.recorder
+        if outcome.raised:
             raise UserError(
-                f"{recorder.name}: the program failed at {ending.time_ps:g} ps ({ending.reason}); "
-                "this says nothing about the model: run it again to go on from the last checkpoint"
+                f"{recorder.name}: the program failed at {outcome.time_ps:g} ps "
+                f"({outcome.reason}); this is no failure of the model: run it again to resume "
+                "from the last checkpoint"
                 + ("; if it ran out of memory, lower batch" if len(engines) > 1 else "")
             )
-        if ending.reason and last and last.step % kept and np.isfinite(last.atoms.positions).all():
-            recorder.keep(last)
-        replica, first = courses[course]
-        outcome = {
-            "status": "failed" if ending.reason else "survived",
-            "time_ps": round(ending.time_ps, 9),
-            "criterion": (course.monitor.criterion or "not finite") if ending.reason else None,
-            "reason": ending.reason,
-            "replica": replica,
-            "steps_per_second": (course.step - first) / (time.monotonic() - begun),
+        if outcome.reason:
+            _keep_last(recorder, request.steps_of("frame_every_ps"))
+        result = {
+            "status": "failed" if outcome.reason else "survived",
+            "time_ps": round(outcome.time_ps, 9),
+            "criterion": outcome.reason and (trajectory.monitor.criterion or "not finite"),
+            "reason": outcome.reason,
+            "replica": replicas[trajectory],
+            "steps_per_second": (trajectory.step - first[trajectory]) / (time.monotonic() - begun),
         }
-        recorder.save(course.engine, course.step, outcome | facts)
-        drop(course.engine)
-        said = f"failed: {ending.reason}" if ending.reason else "survived"
-        say(f"{recorder.name}: {said} ({ending.time_ps:g} ps)")
+        recorder.save(trajectory.engine, trajectory.step, result | facts)
+        drop(trajectory.engine)
+        end = f"failed: {outcome.reason}" if outcome.reason else "survived"
+        say(f"{recorder.name}: {end} ({outcome.time_ps:g} ps)")
 
-    simulate(list(courses), advance, stop, checkpoint_seconds, ended)
+    simulate(trajectories, advance, stop, checkpoint_seconds, ended)
+
+
+def _keep_last(recorder: Recorder, every: int) -> None:
+    """Write the structure of the last frame, unless it is written or not finite."""
+    last = recorder.last
+    if last and last.step % every and np.isfinite(last.atoms.positions).all():
+        recorder.keep(last)
 
 
 def _engines(
-    request: Request, structures: Sequence[Atoms], folder: Path, device: torch.device
+    request: Request, structures: Sequence[Atoms], device: torch.device
 ) -> tuple[Sequence[Any], Callable[[int], None], Callable[[Any], None]]:
-    """Engines of structures, what advances them, and what takes one out."""
-    batched = request.protocol["engine"] == TORCH_SIM
-    if batched:
-        # Optional: it cannot be imported where torch-sim is not installed.
+    """Return the engines of structures, and the functions to advance all and to remove one."""
+    if request.batched:
+        # torch-sim is optional.
         from pretraining.dynamics.torchsim_engine import Batch, load_batch_model
     try:
-        if batched:
+        if request.batched:
             model = load_batch_model(request.model, device)
             model.model = _network(model.model, request, structures[0])
             batch = Batch(model, structures, request.settings)
@@ -238,10 +288,10 @@ def _engines(
 
 
 def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Module:
-    """Return the network that moves the atoms: a program in its place, if that pays."""
+    """Return the network, compiled if that is set or saves time."""
     if request.compile == "auto":
-        # Of all replicas, also when it goes on with those that are left: the choice must stay.
-        moved = len(request.replicas) if request.protocol["engine"] == TORCH_SIM else 1
+        # By all replicas, also when only some are left: a resumed job must choose alike.
+        moved = len(request.replicas) if request.batched else 1
         edges = len(neighbor_list("i", start, cutoff_of(model))) * moved
         steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
         seconds = PREDICTION * plain_seconds(model, steps, steps * edges)
@@ -252,7 +302,7 @@ def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Modu
         return model
     network = compiled_network(model, request.model, start, say)
     if network is not model:
-        say(f"{request.model.parent.name}: moved by a program")
+        say(f"{request.model.parent.name}: forces by a compiled function")
     return network
 
 

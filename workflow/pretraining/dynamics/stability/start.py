@@ -1,4 +1,4 @@
-"""The structure that a robustness test starts from."""
+"""Start structure of an MD stability test."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from pretraining.runtime.errors import UserError
 
 
 def start_structure(start: Mapping[str, Any], data: Path | None) -> Atoms:
-    """Return the structure that a test's entry ``start`` describes, repeated as it says.
+    """Return the structure of a test's entry ``start``, repeated as it says.
 
     Parameters
     ----------
     start
         ``file`` and ``index``, or ``part`` and ``nearest`` for a structure of `data`.
     data
-        The prepared set of the dataset that it names.
+        Prepared set of the dataset in the entry.
+
+    Raises
+    ------
+    UserError
+        If there is no such structure.
     """
     if data is None:
         path = Path(start["file"])
@@ -36,25 +41,15 @@ def start_structure(start: Mapping[str, Any], data: Path | None) -> Atoms:
         origin: dict[str, Any] = {"origin": path.name, "origin_index": start["index"]}
     else:
         with Store(data) as store:
-            row = nearest_row(store, start["part"], start["nearest"])
-            found = store[row]
+            found = store[_nearest_row(store, start["part"], start["nearest"])]
         origin = {"origin": start["dataset"], **found.info}
     atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=found.pbc)
     atoms.info = {key: value for key, value in origin.items() if np.isscalar(value)}
     return atoms.repeat(start["repeat"])
 
 
-def nearest_row(store: Store, part: str, wanted: Mapping[str, float]) -> int:
-    """Return the row of the structure nearest to the wanted values.
-
-    The first of the entries decides, the next among structures that are equally near, and at last
-    the order of the set.
-
-    Raises
-    ------
-    UserError
-        If the part is empty, or no structure has a number in one of the entries.
-    """
+def _nearest_row(store: Store, part: str, wanted: Mapping[str, float]) -> int:
+    """Return the row nearest to the wanted values: the first entry decides, ties go to the next."""
     rows = np.array(store.indices(part))
     if not len(rows):
         raise UserError(f"{store.path} has no {part} structures to start from")

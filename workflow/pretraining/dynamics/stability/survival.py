@@ -1,4 +1,4 @@
-"""How long the trajectories of a robustness test last: survival curves and their table."""
+"""Survival of the trajectories of an MD stability test: curves, table and page."""
 
 from __future__ import annotations
 
@@ -11,33 +11,52 @@ import pandas as pd
 
 from pretraining.data.geometry import FOLDS, LAYERING, SPACINGS
 from pretraining.runtime.errors import UserError, whole
-from pretraining.runtime.tables import markdown_table
+from pretraining.runtime.tables import markdown
 
 KINDS = {"direct": "direct", "finetune": "fine-tuned", "pretrain": "pre-trained"}
 SP2 = "fold_3"
-LAST = 0.1  # share of a trajectory, at its end, that final values are means over
+LAST = 0.1  # final values are means over this last share of a trajectory
+# Heads and formats of the page's two tables.
+GROUPS = {
+    "group": ("models", ""),
+    "trajectories": ("trajectories", "d"),
+    "survived": ("survived", "d"),
+    "share": ("share (%)", ">"),
+    "median": ("half have failed at (ps)", "g"),
+    "first": ("first failure (ps)", "g"),
+    "sp2": ("sp² at the end (%)", ".0f"),
+    "layering": ("layering at the end", ".3f"),
+}
+TRAJECTORIES = {
+    "group": ("models", ""),
+    "seed": ("seed", "g"),
+    "replica": ("replica", "g"),
+    "time_ps": ("lasted (ps)", "g"),
+    "first_five_fold_ps": ("first 5-fold atom (ps)", "g"),
+    "end": ("end", ""),
+}
 IDENTITY = ("kind", "target", "structures", "transform", "source", "npre", "preseed", "n", "seed")
 
 
 def kaplan_meier(times: Sequence[float], failed: Sequence[bool]) -> pd.DataFrame:
-    """Estimate the share that survives, where some were only watched for so long.
+    """Estimate the surviving share of trajectories, of which some ended without a failure.
 
     Kaplan and Meier, J. Am. Stat. Assoc. 53, 457 (1958): S(t) = Π (1 - d_i/n_i) over the times
-    t_i ≤ t of failures, with d_i failures among the n_i that are alive and watched just before.
+    t_i ≤ t of failures, with d_i failures among the n_i trajectories alive just before.
     The standard error is Greenwood's, S √(Σ d_i / n_i (n_i - d_i)).
 
     Parameters
     ----------
     times
-        When each failed, or was last seen alive.
+        When each failed, or ended alive.
     failed
-        Which of the two.
+        Whether it failed.
 
     Returns
     -------
     pandas.DataFrame
-        ``time_ps``, ``at_risk``, ``failures``, ``censored``, ``survival``, ``standard_error``: the
-        start and each time at which something happens, in order.
+        ``time_ps``, ``at_risk``, ``failures``, ``censored``, ``survival``, ``standard_error``: a
+        row for the start and each distinct time, in order.
     """
     times, failed = np.asarray(times, dtype=float), np.asarray(failed, dtype=bool)
     rows = [(0.0, len(times), 0, 0, 1.0, 0.0)]
@@ -55,13 +74,13 @@ def kaplan_meier(times: Sequence[float], failed: Sequence[bool]) -> pd.DataFrame
 
 
 def median_time(curve: pd.DataFrame) -> float:
-    """Return the time at which half have failed; infinity if more survive."""
+    """Return the time at which half have failed; infinity if more than half survive."""
     half = curve.loc[curve["survival"] <= 0.5, "time_ps"]
     return float(half.iloc[0]) if len(half) else np.inf
 
 
 def identity_of(outcome: Path) -> dict[str, str]:
-    """Return which model a trajectory is of, by the folders of its outcome."""
+    """Return the model and replica of a trajectory, from the path of its outcome."""
     parts = list(outcome.parts[:-1])
     named = {}
     while "~" in parts[-1]:
@@ -76,10 +95,10 @@ def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Identity of the model, ``replica``, ``group`` (its title), ``status``, ``time_ps``,
-        ``planned_ps``, ``criterion``, ``reason``, ``first_five_fold_ps`` (of the first atom with
-        five neighbours or more, NaN without one), ``sp2_start``, ``sp2_end`` and ``layering_end``
-        (means over the last tenth), ``steps_per_second`` and ``folder``.
+        Identity of the model, ``replica``, ``group`` (title of its curve), ``status``,
+        ``time_ps``, ``planned_ps``, ``criterion``, ``reason``, ``first_five_fold_ps`` (first time
+        with an atom of five neighbours or more, else NaN), ``sp2_start``, ``sp2_end`` and
+        ``layering_end`` (means over the last tenth), ``steps_per_second`` and ``folder``.
 
     Raises
     ------
@@ -118,7 +137,7 @@ def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
 
 
 def read_counts(folder: str | Path) -> pd.DataFrame:
-    """Read the atoms by number of neighbours, and the layering, of a trajectory."""
+    """Read a trajectory's atoms by number of neighbours, and its layering."""
     path = Path(folder) / "coordination.csv"
     with whole(path):
         table = pd.read_csv(path)
@@ -126,7 +145,7 @@ def read_counts(folder: str | Path) -> pd.DataFrame:
 
 
 def groups_of(table: pd.DataFrame) -> pd.Series:
-    """Title the trajectories that are one curve: by kind, and by what else tells models apart."""
+    """Return the title of each trajectory's curve: its kind, and in what models of it differ."""
     titles = table["kind"].map(KINDS)
     words = {"n": "n = {}", "npre": "npre = {}", "source": "{}", "transform": "{}"}
     for _, part in table.groupby("kind"):
@@ -152,45 +171,38 @@ def survival_curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """Return a summary by group and a line for each trajectory as a page."""
-    curves = survival_curves(table)
-    header = ["models", "trajectories", "survived", "share (%)", "half have failed at (ps)"]
-    header += ["first failure (ps)", "sp² at the end (%)", "layering at the end"]
-    rows = []
-    for group, part in table.groupby("group", sort=False):
-        curve = curves[curves["group"] == group]
-        failed = part["status"] == "failed"
-        last = curve.iloc[-1]
-        half = median_time(curve)
-        rows.append(
-            [
-                group,
-                f"{len(part)}",
-                f"{(~failed).sum()}",
-                f"{100 * last['survival']:.0f} ± {100 * last['standard_error']:.0f}",
-                f"{half:g}" if np.isfinite(half) else "—",
-                f"{part.loc[failed, 'time_ps'].min():g}" if failed.any() else "—",
-                f"{100 * part['sp2_end'].mean():.0f}",
-                f"{part['layering_end'].mean():.3f}",
-            ]
-        )
-    lines = []
-    for row in table.itertuples():
-        ended = "survived" if row.status == "survived" else f"{row.criterion}: {row.reason}"
-        five = "—" if np.isnan(row.first_five_fold_ps) else f"{row.first_five_fold_ps:g}"
-        lines.append(
-            [row.group, f"{row.seed:g}", f"{row.replica:g}", f"{row.time_ps:g}", five, ended]
-        )
+    """Return a page with a summary by group and a line for each trajectory."""
     planned = " or ".join(f"{time:g}" for time in sorted(table["planned_ps"].unique()))
+    reasons = table["criterion"] + ": " + table["reason"]
+    ends = table.assign(end=reasons.where(table["status"] == "failed", "survived"))
     return (
         f"{len(table)} trajectories of {planned} ps. The share that survives is Kaplan and Meier's "
         "estimate with Greenwood's standard error. sp² (three neighbours) and layering are means "
         "over the last tenth of each trajectory, failed ones included. Layering is the largest "
         f"peak of the structure factor at {SPACINGS[0]:g}–{SPACINGS[1]:g} Å over the number of "
         "atoms: 1 for perfect layers.\n\n"
-        + markdown_table(header, rows)
+        + markdown(_by_group(table), columns=GROUPS)
         + "\n"
-        + markdown_table(
-            ["models", "seed", "replica", "lasted (ps)", "first 5-fold atom (ps)", "end"], lines
-        )
+        + markdown(ends, columns=TRAJECTORIES)
     )
+
+
+def _by_group(table: pd.DataFrame) -> pd.DataFrame:
+    curves = survival_curves(table)
+    rows = []
+    for group, part in table.groupby("group", sort=False):
+        curve = curves[curves["group"] == group]
+        failed, last = part["status"] == "failed", curve.iloc[-1]
+        rows.append(
+            {
+                "group": group,
+                "trajectories": len(part),
+                "survived": (~failed).sum(),
+                "share": f"{100 * last['survival']:.0f} ± {100 * last['standard_error']:.0f}",
+                "median": median_time(curve),
+                "first": part.loc[failed, "time_ps"].min(),
+                "sp2": 100 * part["sp2_end"].mean(),
+                "layering": part["layering_end"].mean(),
+            }
+        )
+    return pd.DataFrame(rows).replace(np.inf, np.nan)
