@@ -44,9 +44,5 @@ onstart:
     stop_after_leftovers(workflow)
 
 
-onsuccess:
-    record_configuration()
-
-
 onerror:
     print(status.failures(config, GRID, STARTED), file=sys.stderr)

@@ -24,7 +24,6 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 from pretraining.operations import status
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import write_atomically
 from pretraining.runtime.slurm import stop_after_leftovers
 from pretraining.runtime.yaml_file import read_yaml
 from pretraining.study import embeddings as samples

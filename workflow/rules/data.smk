@@ -43,7 +43,7 @@ rule prepare:
         retrieved=dataset_stamp,
         reference_from=energy_reference,
     output:
-        data=ensure("<results>/data/{dataset}/prepared.h5", non_empty=True),
+        data="<results>/data/{dataset}/prepared.h5",
         summary="<results>/data/{dataset}/summary.json",
         text="<results>/data/{dataset}/summary.md",
     log:

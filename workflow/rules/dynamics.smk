@@ -11,7 +11,7 @@ rule generate:
         reference=source_reference,
         retrieved=source_stamp,
     output:
-        frames=ensure("<results>/data/{generated}/trajectories/{run}.extxyz", non_empty=True),
+        frames="<results>/data/{generated}/trajectories/{run}.extxyz",
         log="<results>/data/{generated}/trajectories/{run}.csv",
     log:
         "<logs>/generate/{generated}/{run}.log",

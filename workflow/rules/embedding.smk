@@ -8,7 +8,7 @@ rule descriptors:
         settings="<results>/settings/descriptors~{embedding}~{sample}.yaml",
         data=sample_data,
     output:
-        ensure("<results>/embeddings/{embedding}/{sample}.h5", non_empty=True),
+        "<results>/embeddings/{embedding}/{sample}.h5",
     log:
         "<logs>/descriptors/{embedding}/{sample}.log",
     conda:
@@ -28,7 +28,7 @@ rule embedding:
         base=descriptors_of("base"),
         project=descriptors_of("project"),
     output:
-        ensure("<results>/embeddings/{embedding}/map.csv", non_empty=True),
+        "<results>/embeddings/{embedding}/map.csv",
     log:
         "<logs>/embedding/{embedding}.log",
     conda:

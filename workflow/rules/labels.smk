@@ -9,7 +9,7 @@ rule isolated_atoms:
         settings="<results>/settings/source~{source}.yaml",
         retrieved=source_stamp,
     output:
-        ensure("<results>/labels/references/{source}.json", non_empty=True),
+        "<results>/labels/references/{source}.json",
     log:
         "<logs>/isolated_atoms/{source}.log",
     wildcard_constraints:
@@ -61,9 +61,7 @@ rule label:
     output:
         # Empty if earlier chunks have all its structures.
         labels="<results>/labels/{dataset}/{source}/chunks/{chunk}.extxyz",
-        provenance=ensure(
-            "<results>/labels/{dataset}/{source}/chunks/{chunk}.provenance.json", non_empty=True
-        ),
+        provenance="<results>/labels/{dataset}/{source}/chunks/{chunk}.provenance.json",
     log:
         "<logs>/label/{dataset}/{source}/{chunk}.log",
     wildcard_constraints:
@@ -93,7 +91,7 @@ rule join_labels:
         chunks=labelled_chunks,
         provenance=chunk_provenance,
     output:
-        ensure("<results>/labels/{structures}/{source}/npre~{npre}.h5", non_empty=True),
+        "<results>/labels/{structures}/{source}/npre~{npre}.h5",
     log:
         "<logs>/join_labels/{structures}/{source}/{npre}.log",
     wildcard_constraints:
@@ -118,7 +116,7 @@ use rule join_labels as join_target with:
         chunks=labelled_chunks,
         provenance=chunk_provenance,
     output:
-        ensure("<results>/labels/{target}/{source}/n~{n}.h5", non_empty=True),
+        "<results>/labels/{target}/{source}/n~{n}.h5",
     log:
         "<logs>/join_labels/{target}/{source}/n~{n}.log",
     params:
@@ -131,7 +129,7 @@ rule own_labels:
         script="workflow/scripts/own_labels.py",
         data="<results>/data/{structures}/prepared.h5",
     output:
-        ensure("<results>/labels/{structures}/{source}/npre~{npre}.h5", non_empty=True),
+        "<results>/labels/{structures}/{source}/npre~{npre}.h5",
     log:
         "<logs>/own_labels/{structures}/{source}/{npre}.log",
     wildcard_constraints:
@@ -149,7 +147,7 @@ rule check_source:
         script="workflow/scripts/check_source.py",
         settings="<results>/settings/check~{source}.yaml",
     output:
-        ensure("<results>/checks/sources/{source}.json", non_empty=True),
+        "<results>/checks/sources/{source}.json",
     log:
         "<logs>/check_source/{source}.log",
     wildcard_constraints:

@@ -8,8 +8,8 @@ rule pretrain:
         settings="<results>/settings/pretrain~{transform}.yaml",
         data="<results>/labels/{structures}/{source}/npre~{npre}.h5",
     output:
-        model=ensure(f"<results>/runs/{PRETRAINING}/model.ckpt", non_empty=True),
-        metrics=ensure(f"<results>/runs/{PRETRAINING}/metrics.json", non_empty=True),
+        model=f"<results>/runs/{PRETRAINING}/model.ckpt",
+        metrics=f"<results>/runs/{PRETRAINING}/metrics.json",
         curve=f"<results>/runs/{PRETRAINING}/curve.csv",
     log:
         f"<logs>/{PRETRAINING}.log",
@@ -40,8 +40,8 @@ use rule pretrain as direct with:
         settings="<results>/settings/direct.yaml",
         data=target_data,
     output:
-        model=ensure(f"<results>/runs/{DIRECT}/model.ckpt", non_empty=True),
-        metrics=ensure(f"<results>/runs/{DIRECT}/metrics.json", non_empty=True),
+        model=f"<results>/runs/{DIRECT}/model.ckpt",
+        metrics=f"<results>/runs/{DIRECT}/metrics.json",
         curve=f"<results>/runs/{DIRECT}/curve.csv",
     log:
         f"<logs>/{DIRECT}.log",
@@ -58,8 +58,8 @@ use rule direct as finetune with:
         data=target_data,
         initial=pretrained_model,
     output:
-        model=ensure(f"<results>/runs/{FINETUNING}/model.ckpt", non_empty=True),
-        metrics=ensure(f"<results>/runs/{FINETUNING}/metrics.json", non_empty=True),
+        model=f"<results>/runs/{FINETUNING}/model.ckpt",
+        metrics=f"<results>/runs/{FINETUNING}/metrics.json",
         curve=f"<results>/runs/{FINETUNING}/curve.csv",
     log:
         f"<logs>/{FINETUNING}.log",
@@ -74,8 +74,8 @@ rule import_weights:
         settings="<results>/settings/pretrain~{transform}.yaml",
         weights=imported_file,
     output:
-        model=ensure(f"<results>/runs/{IMPORTED}/model.ckpt", non_empty=True),
-        metrics=ensure(f"<results>/runs/{IMPORTED}/metrics.json", non_empty=True),
+        model=f"<results>/runs/{IMPORTED}/model.ckpt",
+        metrics=f"<results>/runs/{IMPORTED}/metrics.json",
     log:
         f"<logs>/{IMPORTED}.log",
     conda:

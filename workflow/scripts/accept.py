@@ -1,7 +1,7 @@
-"""Accept results that were copied here, as far as they are of this configuration.
+"""Accept results that were copied here, as far as they fit the configuration.
 
-Each training run is held against the configuration by its own record. What is of other settings,
-data or models is named, and made again by the next Snakemake with all that follows from it.
+Each result is compared with the configuration by its own record. What has other settings, data or
+models is named, and the next Snakemake makes it again with all that follows from it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.operations import moving
+from pretraining.operations.accept import accept, examine
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import load_config, validate_study
@@ -22,7 +22,7 @@ from pretraining.study.grid import grid_table
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "targets", nargs="*", help="as of snakemake, if not all (such as check_sources)"
+        "targets", nargs="*", help="of snakemake, if not all (such as check_sources)"
     )
     parser.add_argument(
         "--config",
@@ -30,26 +30,28 @@ def main() -> None:
         default=Path("config/config.yaml"),
         help="configuration of the study (default: %(default)s)",
     )
-    parser.add_argument("--dry-run", "-n", action="store_true", help="only say what would be done")
+    parser.add_argument("--dry-run", "-n", action="store_true", help="only say what fits")
     args = parser.parse_args()
 
-    if moving.locked(Path.cwd()):
+    if any(Path(".snakemake/locks").glob("*")):
         raise UserError(
             "Snakemake is at work in this folder; wait for it, or, if it was killed: "
             "snakemake --unlock"
         )
     config = validate_study(load_config(args.config), str(args.config))
-    checker, refusals, settings = moving.examine(config, grid_table(config))
+    grid = grid_table(config)
+    refusals = examine(config, grid)
     for refusal in refusals:
         print(f"not accepted: {refusal.what}: {refusal.why}")
+    made = sum(Path(config["results"], path, "metrics.json").is_file() for path in grid["path"])
     refused = sum(refusal.what.startswith("runs/") for refusal in refusals)
     print(
-        f"{config['results']}: {checker.accepted:,} training runs accepted, {refused:,} not, "
-        f"{checker.missing:,} not there"
+        f"{config['results']}: {made - refused:,} training runs accepted, {refused:,} not, "
+        f"{len(grid) - made:,} not there"
     )
     if args.dry_run:
         return
-    left = moving.accept(config, args.config, refusals, settings, args.targets)
+    left = accept(config, args.config, refusals, args.targets)
     if "Job stats:" in left:
         print("Snakemake would now run:" + left.split("Job stats:")[1].split("total")[0].rstrip())
     else:

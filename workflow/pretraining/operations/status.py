@@ -1,22 +1,27 @@
-"""Where a study stands, as text for a terminal."""
+"""State of a study, as text for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pretraining.operations.other_jobs import other_jobs
+from pretraining.runtime.lease import running, worker
+from pretraining.study import stability
 from pretraining.study.estimate import estimated_seconds
+from pretraining.study.generation import trajectory_files
+from pretraining.study.queries import label_source
 from pretraining.training.progress import DONE, STATES, Progress, log_of, modified, run_progress
 
-REMARKS = {"stopped": " (killed, or at a limit; Snakemake goes on with them where they were)"}
+REMARKS = {"stopped": " (killed, or at a limit; Snakemake resumes them)"}
 
 
 def run_table(config: dict[str, Any], grid: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of a study that are trained here, and how far each has come.
+    """Return the training runs of a study with their progress.
 
     Parameters
     ----------
@@ -60,13 +65,13 @@ def summary(
     table
         Table of :func:`run_table`.
     sizes
-        Whether every size has a line of its own.
+        Whether each number of structures has its own line.
     names
-        At most so many runs of a state are named.
+        Largest number of runs of one state that are named.
     """
     counts = table["state"].value_counts()
-    told = ", ".join(f"{counts[state]:,} {state}" for state in STATES if state in counts)
-    lines = [f"{config['results']}: {len(table):,} training runs: {told}", _hours(table), ""]
+    states = ", ".join(f"{counts[state]:,} {state}" for state in STATES if state in counts)
+    lines = [f"{config['results']}: {len(table):,} training runs: {states}", _hours(table), ""]
     lines += _counts(table, sizes)
     for state, title in (("running", "Running"), ("failed", "Failed"), ("stopped", "Stopped")):
         rows = table[table["state"] == state]
@@ -75,10 +80,8 @@ def summary(
             lines += [line for row in rows[:names].itertuples() for line in _named(config, row)]
             if len(rows) > names:
                 lines.append(f"  … and {len(rows) - names:,} more (--names {len(rows)})")
-    others = list(other_jobs(config, grid))
-    if others:
-        lines += ["", *others]
-    return "\n".join(lines)
+    others = [*_labels(config, grid), *_trajectories(config, grid)]
+    return "\n".join([*lines, *([""] if others else []), *others])
 
 
 def _hours(table: pd.DataFrame) -> str:
@@ -96,13 +99,12 @@ def _number(hours: float) -> str:
 
 
 def _counts(table: pd.DataFrame, sizes: bool) -> Iterator[str]:
-    """Yield a table of the numbers of runs by kind, data and source."""
+    """Yield the lines of a table of runs by kind, data and source."""
     shown = [state for state in STATES if (table["state"] == state).any()]
     of = np.where(table["kind"] == "pretrain", table["structures"], table["target"])
-    table = table.assign(of=of)
     keys = ["kind", "of", "source", "transform", *(["npre", "n"] if sizes else [])]
     rows = [["", "runs", *shown, "h", "h left"]]
-    for key, part in table.groupby(keys, sort=False):
+    for key, part in table.assign(of=of).groupby(keys, sort=False):
         counts = part["state"].value_counts()
         label = " ".join(word for word in key[:4] if word != "none")
         if sizes:
@@ -110,35 +112,32 @@ def _counts(table: pd.DataFrame, sizes: bool) -> Iterator[str]:
         numbers = [str(counts[state]) if state in counts else "·" for state in shown]
         hours = [_number(part["measured"].sum()), _number(part["remaining"].sum())]
         rows.append([label, str(len(part)), *numbers, *hours])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        yield "  ".join(cells).rstrip()
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for label, *cells in rows:
+        right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        yield "  ".join([label.ljust(widths[0]), *right]).rstrip()
 
 
 def _named(config: dict[str, Any], row: Any) -> Iterator[str]:
-    """Yield what is to be said of one run that is running, has failed or was stopped."""
+    """Yield the lines of one run that is running, has failed or was stopped."""
     progress: Progress = row.progress
-    said = [] if progress.epoch is None else [f"epoch {progress.epoch}"]
+    facts = [] if progress.epoch is None else [f"epoch {progress.epoch}"]
     if progress.seconds:
-        said.append(f"trained for {_time(progress.seconds)}")
+        facts.append(f"trained for {_time(progress.seconds)}")
     if progress.by:
-        said.append(progress.by)
+        facts.append(progress.by)
     if progress.quiet is not None:
-        said.append(f"last word {_time(progress.quiet)} ago")
-    yield f"  {row.path.removeprefix('runs/')}" + f": {', '.join(said)}" * bool(said)
+        facts.append(f"last word {_time(progress.quiet)} ago")
+    yield f"  {row.path.removeprefix('runs/')}" + f": {', '.join(facts)}" * bool(facts)
     if row.state == "failed":
-        yield from (f"    {line}" for line in failure_lines(config["results"], row.path, progress))
+        yield from _failure(config["results"], row.path, progress)
 
 
-def failure_lines(results: str, path: str, progress: Progress) -> list[str]:
-    """Return why a run has failed, where its log is, and how to run only it again."""
-    return [
-        progress.message or "it ended without a word: it was killed",
-        f"log:   {log_of(results, path)}",
-        f"again: snakemake [the same options] {results}/{path}/metrics.json",
-    ]
+def _failure(results: str, path: str, progress: Progress) -> Iterator[str]:
+    """Yield why a run has failed, where its log is, and how to run it again."""
+    yield f"    {progress.message or 'it ended without a message: it was killed'}"
+    yield f"    log:   {log_of(results, path)}"
+    yield f"    again: snakemake [the same options] {results}/{path}/metrics.json"
 
 
 def _time(seconds: float) -> str:
@@ -149,14 +148,58 @@ def _time(seconds: float) -> str:
 
 
 def failures(config: dict[str, Any], grid: pd.DataFrame, since: float) -> str:
-    """Return which runs have failed since a time (s since the epoch), each with its cure."""
+    """Return the runs that have failed since a time (s since the epoch), each with its cure."""
     lines = []
     for path in grid.loc[~grid["imported"], "path"]:
         if modified(log_of(config["results"], path)) < since:
             continue
         progress = run_progress(config["results"], path)
-        # An interrupted run says so; one that says nothing was killed.
+        # An interrupted run leaves a message; a killed one does not.
         if progress.state == "failed" or (progress.state == "stopped" and not progress.message):
             lines.append(f"  {path.removeprefix('runs/')}")
-            lines += [f"    {line}" for line in failure_lines(config["results"], path, progress)]
+            lines += _failure(config["results"], path, progress)
     return "\n".join(["Training runs that have failed:", *lines]) if lines else ""
+
+
+def _labels(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each dataset and source whose label chunks are computed here."""
+    runs, chunk_size = grid[~grid["imported"]], config["labelling"]["chunk_size"]
+    sizes: dict[tuple[str, str], int] = {}
+    for (dataset, source), npre in runs.groupby(["structures", "source"])["npre"].max().items():
+        if "calculator" in config["sources"].get(source, {}):
+            sizes[dataset, source] = npre
+    for target, n in runs[runs["target"] != ""].groupby("target")["n"].max().items():
+        if source := label_source(config["datasets"][target]):
+            sizes[target, source] = max(sizes.get((target, source), 0), n)
+    for (dataset, source), size in sizes.items():
+        folder = Path(config["results"], "labels", dataset, source, "chunks")
+        names = ["eval", *(f"{number:05d}" for number in range(math.ceil(size / chunk_size)))]
+        files = [folder / f"{name}.extxyz" for name in names]
+        leases = map(running, files)
+        yield _line(f"labels of {dataset} by {source}", "chunks", files, leases)
+
+
+def _trajectories(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each generated dataset and each stability test."""
+    used = set(grid["structures"]) | set(grid["target"])
+    for name, dataset in config["datasets"].items():
+        if "generate" in dataset and name in used:
+            files = [Path(file) for file in trajectory_files(config, name)]
+            yield _line(f"structures {name}", "trajectories", files, map(running, files))
+    for name, test in config["dynamics"].items():
+        files = [
+            Path(config["results"], "dynamics", name, model, f"replica~{replica}", "outcome.json")
+            for model in stability.models(config, grid, name)
+            for replica in range(1, test["replicas"] + 1)
+        ]
+        leases = [file.with_name("running.json") for file in files]
+        yield _line(f"dynamics {name}", "trajectories", files, leases)
+
+
+def _line(what: str, unit: str, files: list[Path], leases: Iterable[Path]) -> str:
+    """Count the files that are there, and the missing ones with a process at work."""
+    missing = [lease for file, lease in zip(files, leases, strict=True) if not file.is_file()]
+    parts = [f"{len(files) - len(missing):,} of {len(files):,} {unit}"]
+    at_work = sum(worker(lease) is not None for lease in missing)
+    parts += [f"{at_work:,} running"] * bool(at_work)
+    return f"{what}: {', '.join(parts)}"

@@ -36,17 +36,14 @@ def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
     config
         A validated configuration.
     view
-        ``configuration`` (all of it, which no job reads), ``study`` (the keys that decide runs and
-        results), ``pretrain~TRANSFORM``, ``direct``, ``finetune``, ``styles``, ``dataset~NAME``,
-        ``generate~NAME``, ``source~NAME`` (the keys that decide its labels), ``files~NAME`` (its
-        files to retrieve), ``check~NAME``, ``weights~FILE``, of maps
-        ``descriptors~MAP~SAMPLE``, ``embedding~MAP``, ``umap~MAP`` (its style), and of stability
-        tests ``dynamics~NAME``, ``start~NAME``.
+        ``study`` (the keys that decide runs and results), ``pretrain~TRANSFORM``, ``direct``,
+        ``finetune``, ``styles``, ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (the keys
+        that decide its labels), ``files~NAME`` (its files to retrieve), ``check~NAME``,
+        ``weights~FILE``, of maps ``descriptors~MAP~SAMPLE``, ``embedding~MAP``, ``umap~MAP`` (its
+        style), and of stability tests ``dynamics~NAME``, ``start~NAME``.
     """
     section, _, name = view.partition("~")
     match section:
-        case "configuration":
-            return dict(config)
         case "study":
             experiments = {
                 n: _without(e, EXPERIMENT_STYLE) for n, e in config["experiments"].items()

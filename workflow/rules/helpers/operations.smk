@@ -30,16 +30,6 @@ def archived(wildcards):
     return artefacts(wildcards)
 
 
-def record_configuration():
-    """Write down with which configuration tables and figures have been made, for their copies."""
-    folders = (f"{config['results']}/tables/", f"{config['results']}/figures/")
-    if any(str(file).startswith(folders) for job in workflow.dag.jobs for file in job.output):
-        text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
-        file = Path(config["results"]) / "settings/configuration.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda tmp: tmp.write_text(text, encoding="utf-8"))
-
-
 def existing_report(wildcards):
     """Return the report, if one has been made."""
     page = f"{config['results']}/report.html"

@@ -55,7 +55,7 @@ class Request:
     start
         Start structure.
     protocol
-        A test of the configuration without :data:`pretraining.study.stability.APART`.
+        A test of the configuration without :data:`pretraining.study.views.TEST_KEYS`.
     replicas
         Numbers from 1; number and seed of the protocol decide the initial velocities. With
         ``engine: torch-sim`` all replicas move in one batch.
