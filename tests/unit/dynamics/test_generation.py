@@ -334,7 +334,7 @@ def test_killed_and_stopped_programs_go_on(tmp_path):
         _, said = job.communicate(timeout=60)
         assert job.returncode == (-9 if number == signal.SIGKILL else 75)
         assert not parts.exists() and state.is_dir()
-    assert "stopped by SIGTERM after" in said and "run the same command again" in said
+    assert "stopped by SIGTERM after" in said and "run the same command to resume" in said
     done = subprocess.run(line, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "resuming after" in done.stderr
