@@ -7,13 +7,17 @@ slow ones instead. They run in one process: there is one cluster, and a file loc
 from __future__ import annotations
 
 import fcntl
+import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from slurmcluster import Cluster, unavailable
-from study import Checkout, Head
+from study import TARGET, Checkout, Head, long_training
+
+# What labelling starts from.
+UNLABELLED = [f"results/small/data/Cu-synthetic/chunks/{c}.extxyz" for c in ("eval", "00000")]
+UNLABELLED.append("results/small/labels/references/emt.json")
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +49,23 @@ def cluster(running_cluster, request) -> Iterator[Cluster]:
         print(running_cluster.logs())
 
 
-@pytest.fixture
-def new_checkout(cluster, root, tmp_path, monkeypatch) -> Iterator[Callable[..., Checkout]]:
-    """A function that makes a checkout in a folder of its own, ``new_checkout(study=SMALL)``.
+@pytest.fixture(scope="session")
+def whole(root, tmp_path_factory) -> Checkout:
+    """A checkout with an undisturbed training of 400 epochs, made without Slurm.
 
-    Heads that are still running at the test's end are killed.
+    Other trainings and labelling can start in it, too.
+    """
+    checkout = Checkout(root, tmp_path_factory.mktemp("whole") / "checkout", long_training(400))
+    checkout.snakemake("--cores", "2", "--", TARGET, *UNLABELLED)
+    return checkout
+
+
+@pytest.fixture
+def new_checkout(cluster, whole, root, tmp_path, monkeypatch) -> Iterator[Callable[..., Checkout]]:
+    """A function that copies `whole` without its training, ``new_checkout(study=None)``.
+
+    With ``fresh=True`` it makes a checkout without results. Heads that are still running at the
+    test's end are killed.
     """
     heads: list[Head] = []
     begin = Head.__init__
@@ -59,19 +75,17 @@ def new_checkout(cluster, root, tmp_path, monkeypatch) -> Iterator[Callable[...,
         heads.append(self)
 
     monkeypatch.setattr(Head, "__init__", remembered)
-    count = 0
+    numbers = itertools.count(1)
 
-    def make(study: dict | None = None) -> Checkout:
-        nonlocal count
-        count += 1
-        return Checkout(root, Path(tmp_path) / f"checkout{count}", study)
+    def make(study: dict | None = None, fresh: bool = False) -> Checkout:
+        folder = tmp_path / f"checkout{next(numbers)}"
+        if fresh:
+            return Checkout(root, folder, study)
+        checkout = whole.copy(folder)
+        if study is not None:
+            checkout.configure(study)
+        return checkout
 
     yield make
     for one in heads:
         one.kill()
-
-
-@pytest.fixture
-def checkout(new_checkout) -> Checkout:
-    """A checkout with the small study."""
-    return new_checkout()

@@ -26,7 +26,7 @@ MARK = "# Written by the tests of synthetic-pretraining, which delete it when th
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "srun")
 NODE = "node1"
 GPUS = 8
-SHARDS = 4  # of each
+SHARDS = 2  # of the first
 
 # One partition for all, one that is short, and one whose jobs make way for those of `urgent`.
 SLURM_CONF = """\
@@ -160,10 +160,10 @@ class Cluster:
             ports=ports,
             node=NODE,
             gpus=GPUS,
-            shards=GPUS * SHARDS,
+            shards=SHARDS,
         )
         gres = f"NodeName={NODE} Name=gpu Type=a100 File={self.folder}/gpu[0-{GPUS - 1}]\n"
-        gres += f"NodeName={NODE} Name=shard Count={GPUS * SHARDS}\n"
+        gres += f"NodeName={NODE} Name=shard Count={SHARDS} File={self.folder}/gpu0\n"
         self.configuration.with_name("gres.conf").write_text(gres)
         self.configuration.write_text(text)
         self._run(

@@ -23,8 +23,17 @@ SMALL: dict[str, Any] = copper.CONFIG | {
     "results": "results/small",
     "training": copper.CONFIG["training"] | {"checkpoint_seconds": 1},
 }
-# A direct training of the small study, below its results.
+# A direct training of the small study, below its results, and the file that it ends with.
 DIRECT = "runs/direct/target~Cu/source~none/n~3/seed~1"
+TARGET = f"{SMALL['results']}/{DIRECT}/metrics.json"
+# Snakemake, which asks Slurm for its jobs every 2 s: by itself, ever less often.
+SNAKEMAKE = """
+from snakemake.cli import main
+from snakemake_executor_plugin_slurm import Executor
+Executor.next_seconds_between_status_checks = property(lambda self: 2, lambda self, seconds: None)
+main()
+"""
+COMMAND = [sys.executable, "-c", SNAKEMAKE]
 
 
 def long_training(epochs: int) -> dict[str, Any]:
@@ -47,7 +56,7 @@ class Checkout:
         Content of the configuration file :data:`CONFIG`.
     """
 
-    def __init__(self, root: Path, folder: Path, study: dict[str, Any] | None = None) -> None:
+    def __init__(self, root: Path, folder: Path, study: dict[str, Any]) -> None:
         self.folder = folder
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -61,7 +70,15 @@ class Checkout:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name, follow_symlinks=False)
         copper.add_files(self)
-        self.configure(study or SMALL)
+        self.configure(study)
+
+    def copy(self, folder: Path) -> Checkout:
+        """Return a copy, with its results and without its training."""
+        made = copy.copy(self)
+        made.folder = shutil.copytree(self.folder, folder, symlinks=True)
+        made.results = folder / self.results.relative_to(self.folder)
+        shutil.rmtree(made.results / DIRECT)
+        return made
 
     def configure(self, study: dict[str, Any]) -> None:
         """Write the configuration, and remember where its results go."""
@@ -71,11 +88,9 @@ class Checkout:
     def head(self, *arguments: str, log: str = "head.log", **environment: str) -> Head:
         """Start ``snakemake --profile slurm`` on the small study; it runs beside the test.
 
-        Jobs are looked at every few seconds, not once in 40 s, and late files are waited for less
-        long; `arguments` come after, and can be targets or anything else.
+        Late files are waited for less long; `arguments` can be targets or anything else.
         """
-        waits = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
-        words = ["--profile", "slurm", "--configfile", CONFIG, *waits, *arguments]
+        words = ["--profile", "slurm", "--configfile", CONFIG, "--latency-wait", "20", *arguments]
         return Head(words, self.folder, self.folder / log, environment)
 
     def start(self, *arguments: str, log: str = "local.log", **environment: str) -> Head:
@@ -88,7 +103,7 @@ class Checkout:
     ) -> subprocess.CompletedProcess:
         """Run Snakemake on the small study without Slurm; output and errors are in ``stdout``."""
         process = subprocess.run(
-            [*SNAKEMAKE, "--configfile", CONFIG, *arguments],
+            [*COMMAND, "--configfile", CONFIG, *arguments],
             cwd=self.folder,
             env=os.environ | environment,
             stdout=subprocess.PIPE,
@@ -98,9 +113,6 @@ class Checkout:
         if check:
             assert process.returncode == 0, process.stdout[-8000:]
         return process
-
-
-SNAKEMAKE = [str(Path(sys.executable).with_name("snakemake"))]
 
 
 class Head:
@@ -119,7 +131,7 @@ class Head:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with open(log, "wb") as handle:
             self.process = subprocess.Popen(
-                [*SNAKEMAKE, *arguments],
+                [*COMMAND, *arguments],
                 cwd=folder,
                 env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | environment,
                 stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What programs do at the end of their Slurm allocation, and a training that needs several."""
+"""What programs do at the end of their Slurm allocation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 from slurmcluster import wait_for
-from study import DIRECT, long_training
+from study import DIRECT, TARGET, long_training
 
 from pretraining.runtime.slurm import seconds_left
 
@@ -31,7 +31,6 @@ with StopRequest() as stop:
             sys.exit(f"error: {{error}}")
 """
 SNAKEMAKE = "--comment=rule_any"
-TARGET = f"results/small/{DIRECT}/metrics.json"
 
 
 @pytest.fixture
@@ -47,7 +46,8 @@ def submit(cluster, root, tmp_path):
     return submit
 
 
-def test_the_end_of_an_allocation(cluster, submit):
+def test_the_end_of_an_allocation(cluster, submit, new_checkout, whole):
+    """Programs at their time limit, and meanwhile a training that is longer than its limit."""
     saved, saved_out = submit("saved", SNAKEMAKE)
     stuck, stuck_out = submit("stuck", SNAKEMAKE, saves=False)
     fixed, fixed_out = submit("fixed", SNAKEMAKE, "--no-requeue")
@@ -56,6 +56,13 @@ def test_the_end_of_an_allocation(cluster, submit):
     array, array_out = submit("array", SNAKEMAKE, "--array=1-2")
     wait_for(lambda: cluster.processes_of(cancelled, "cancelled.py"), what="the jobs")
     wait_for(lambda: len(cluster.jobs(JobState="RUNNING")) == 7, what="all jobs")
+    # A minute's work, by the pace of the undisturbed training.
+    elapsed = pd.read_csv(whole.results / DIRECT / "curve.csv")["elapsed_s"]
+    study = long_training(epochs=int(60 / elapsed.diff().quantile(0.1)))
+    alone, checkout = new_checkout(study), new_checkout(study)
+    uninterrupted = alone.start("--cores", "1", "--", TARGET)
+    options = ("--retries", "0", "--set-resources", "direct:runtime=1")
+    head = checkout.head(*options, "--", TARGET)
     # Python needs a moment to set up its handlers.
     wait_for(lambda: cluster.job(cancelled)["RunTime"] > "00:00:10", what="the program")
     cluster.cancel(cancelled)
@@ -82,37 +89,21 @@ def test_the_end_of_an_allocation(cluster, submit):
     assert cluster.job(foreign)["Restarts"] == "0"
     assert "allocation" not in foreign_out.read_text()
 
+    # The training ends as one that was not interrupted, and no retry is spent.
+    head.finish(600)
+    uninterrupted.finish(300)
+    (job,) = cluster.jobs_of("direct")
+    assert job["TimeLimit"] == "00:01:00" and job["JobState"] == "COMPLETED"
+    assert int(job["Restarts"]) >= 1
+    log = (checkout.results / DIRECT / "train.log").read_text()
+    assert log.count("resuming from") == int(job["Restarts"])
+    here, there = (json.loads((c.folder / TARGET).read_text()) for c in (checkout, alone))
+    for part in ("test", "val", "train", "epochs", "best_epoch", "steps"):
+        assert here[part] == there[part], part
+
 
 def test_what_is_left_of_a_job(cluster):
     jobs = [cluster.submit("sleep 99", "--time=2-01:00", *more) for more in ([SNAKEMAKE], [])]
     wait_for(lambda: len(cluster.jobs(JobState="RUNNING")) == 2, what="the jobs")
     assert seconds_left(jobs[0]) == pytest.approx(49 * 3600, abs=30)
     assert seconds_left(jobs[1]) is None
-
-
-def seconds_an_epoch(new_checkout):
-    """Return how long an epoch takes here when nothing disturbs it."""
-    checkout = new_checkout(long_training(epochs=200))
-    checkout.snakemake("--cores", "2", "--", TARGET)
-    elapsed = pd.read_csv(checkout.results / DIRECT / "curve.csv")["elapsed_s"]
-    return elapsed.diff().quantile(0.1)
-
-
-def test_a_training_over_several_allocations(cluster, new_checkout):
-    """Longer than its limit, it ends as one that was not interrupted, and no retry is spent."""
-    study = long_training(epochs=int(95 / seconds_an_epoch(new_checkout)))
-    alone = new_checkout(study)
-    uninterrupted = alone.start("--cores", "1", "--", TARGET)
-    checkout = new_checkout(study)
-    options = ("--retries", "0", "--set-resources", "direct:runtime=1")
-    checkout.head(*options, "--", TARGET).finish(1200)
-    uninterrupted.finish(300)
-
-    (job,) = cluster.jobs_of("direct")
-    assert job["TimeLimit"] == "00:01:00" and job["JobState"] == "COMPLETED"
-    assert int(job["Restarts"]) >= 2
-    log = (checkout.results / DIRECT / "train.log").read_text()
-    assert log.count("resuming from") == int(job["Restarts"])
-    here, there = (json.loads((c.folder / TARGET).read_text()) for c in (checkout, alone))
-    for part in ("test", "val", "train", "epochs", "best_epoch", "steps"):
-        assert here[part] == there[part], part

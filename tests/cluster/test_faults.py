@@ -9,33 +9,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from slurmcluster import Cluster, wait_for
-from study import DIRECT, Checkout, long_training
+from study import DIRECT, TARGET, Checkout, Head
 
-STUDY = long_training(400)
-TARGET = f"{STUDY['results']}/{DIRECT}/metrics.json"
 SOON = 120
 LATER = 400
 
 
-class Disturbed(Checkout):
-    """A checkout in which all is ready for one training."""
+class Training:
+    """A checkout in which one training is disturbed."""
 
-    def __init__(self, whole: Checkout, folder: Path) -> None:
-        self.folder = shutil.copytree(whole.folder, folder, symlinks=True)
-        self.results = folder / STUDY["results"]
-        shutil.rmtree(self.run)
+    def __init__(self, checkout: Checkout) -> None:
+        self.checkout = checkout
+        self.run = checkout.results / DIRECT
 
-    @property
-    def run(self) -> Path:
-        return self.results / DIRECT
+    def head(self, **options: str) -> Head:
+        return self.checkout.head("--", TARGET, **options)
 
     def log(self) -> str:
         """Return what the training has logged so far, all its processes together."""
@@ -44,11 +38,11 @@ class Disturbed(Checkout):
                 return path.read_text()
         return ""
 
-    def wait_for_state(self, seconds: float = LATER) -> None:
-        wait_for((self.run / "state/last.ckpt").exists, seconds, "a saved state")
+    def wait_for_state(self) -> None:
+        wait_for((self.run / "state/last.ckpt").exists, LATER, "a saved state")
 
-    def wait_until_it_goes_on(self, times: int = 1) -> None:
-        wait_for(lambda: self.log().count("resuming from") >= times, LATER, "the next start")
+    def wait_for_resumption(self) -> None:
+        wait_for(lambda: "resuming from" in self.log(), LATER, "the next start")
 
 
 def result_of(checkout: Checkout) -> tuple[dict, list[str]]:
@@ -61,18 +55,10 @@ def result_of(checkout: Checkout) -> tuple[dict, list[str]]:
     return metrics, [line.rpartition(",")[0] for line in lines]
 
 
-@pytest.fixture(scope="module")
-def whole(root, tmp_path_factory):
-    """A checkout with the undisturbed training, without Slurm."""
-    checkout = Checkout(root, tmp_path_factory.mktemp("whole") / "checkout", STUDY)
-    checkout.snakemake("--cores", "1", "--", TARGET)
-    return checkout
-
-
 @pytest.fixture
-def disturbed(cluster, new_checkout, whole, tmp_path):
-    """A checkout for a training to be disturbed."""
-    return Disturbed(whole, tmp_path / "disturbed")
+def disturbed(new_checkout):
+    """A training to be disturbed."""
+    return Training(new_checkout())
 
 
 def number_of(cluster: Cluster) -> str:
@@ -131,14 +117,14 @@ FAULTS = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_disturbed_training_ends_as_if_nothing_had_been(cluster, disturbed, whole, name):
     fault, jobs = FAULTS[name]
-    head = disturbed.head("--", TARGET)
+    head = disturbed.head()
     disturbed.wait_for_state()
     begun = time.monotonic()
     fault(cluster, number_of(cluster))
-    disturbed.wait_until_it_goes_on()
+    disturbed.wait_for_resumption()
     print(f"\n{name}: {time.monotonic() - begun:.0f} s")
     head.finish(LATER)
-    assert result_of(disturbed) == result_of(whole)
+    assert result_of(disturbed.checkout) == result_of(whole)
     assert "afresh" not in disturbed.log()
     # A new job by Snakemake's retry, or the same one put back into the queue by Slurm.
     assert len(cluster.jobs_of("direct")) == jobs
@@ -148,21 +134,21 @@ def test_a_disturbed_training_ends_as_if_nothing_had_been(cluster, disturbed, wh
 @pytest.mark.faults
 def test_a_training_that_is_told_to_end_is_tried_again(cluster, disturbed, whole):
     """SIGTERM for the whole job, as Slurm sends it at a time limit."""
-    head = disturbed.head("--", TARGET)
+    head = disturbed.head()
     disturbed.wait_for_state()
     job = number_of(cluster)
     begun = time.monotonic()
     cluster.cancel("--signal=TERM", "--full", job)
-    disturbed.wait_until_it_goes_on()
+    disturbed.wait_for_resumption()
     print(f"\nSIGTERM, as at a time limit: {time.monotonic() - begun:.0f} s")
     head.finish(LATER)
-    assert result_of(disturbed) == result_of(whole)
+    assert result_of(disturbed.checkout) == result_of(whole)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("daemon", ["node", "controller"])
 def test_daemons_that_come_back_disturb_nothing(cluster, disturbed, whole, daemon):
-    head = disturbed.head("--", TARGET)
+    head = disturbed.head()
     disturbed.wait_for_state()
     if daemon == "node":
         cluster.stop_node_daemon(signal.SIGKILL)
@@ -172,56 +158,56 @@ def test_daemons_that_come_back_disturb_nothing(cluster, disturbed, whole, daemo
         time.sleep(5)
         cluster.start_controller()
     head.finish(LATER)
-    assert result_of(disturbed) == result_of(whole)
+    assert result_of(disturbed.checkout) == result_of(whole)
     assert "resuming from" not in disturbed.log() and len(cluster.jobs_of("direct")) == 1
 
 
 @pytest.mark.faults
 def test_a_drained_node_ends_what_it_runs(cluster, disturbed, whole):
-    head = disturbed.head("--", TARGET)
+    head = disturbed.head()
     disturbed.wait_for_state()
     cluster.drain()
     head.finish(LATER)
     cluster.resume()
-    assert result_of(disturbed) == result_of(whole)
+    assert result_of(disturbed.checkout) == result_of(whole)
     assert "resuming from" not in disturbed.log()
 
 
 # -- the head process ----------------------------------------------------------------------------
 
 
-def restart(disturbed: Disturbed, head, then: Callable[[], None] = lambda: None) -> str:
+def restart(disturbed: Training, head: Head, then: Callable[[], None] = lambda: None) -> str:
     """Kill the head process and start two more, one after another; return what the first says."""
     head.kill()
-    disturbed.snakemake("--unlock")
-    again = disturbed.head("--", TARGET, log="again.log")
+    disturbed.checkout.snakemake("--unlock")
+    again = disturbed.head(log="again.log")
     wait_for(lambda: "of an earlier Snakemake" in again.log(), SOON, "the other's jobs")
     then()
     assert again.wait(LATER) == 1
-    disturbed.head("--", TARGET, log="third.log").finish(LATER)
+    disturbed.head(log="third.log").finish(LATER)
     return again.log()
 
 
 def test_a_new_head_waits_for_the_jobs_of_a_dead_one(cluster, disturbed, whole):
-    head = disturbed.head("--", TARGET)
+    head = disturbed.head()
     disturbed.wait_for_state()
     said = restart(disturbed, head)
     job = number_of(cluster)
     assert f"an earlier Snakemake in the queue: {job} (direct). Waiting for their end" in said
     assert said.strip().endswith("have ended: start Snakemake again")
     # Nothing is trained twice.
-    assert result_of(disturbed) == result_of(whole)
+    assert result_of(disturbed.checkout) == result_of(whole)
     assert "resuming from" not in disturbed.log()
-    assert "Nothing to be done" in disturbed.snakemake("-n", "--", TARGET).stdout
+    assert "Nothing to be done" in disturbed.checkout.snakemake("-n", "--", TARGET).stdout
 
 
 @pytest.mark.faults
 def test_what_a_dead_head_left_can_be_cancelled(cluster, disturbed, whole):
-    head = disturbed.head("--", TARGET)
+    head = disturbed.head()
     disturbed.wait_for_state()
     begun = time.monotonic()
     restart(disturbed, head, lambda: cluster.cancel(number_of(cluster)))
     print(f"\nhead killed, its job cancelled: {time.monotonic() - begun:.0f} s")
     assert "resuming from" in disturbed.log()
-    assert result_of(disturbed) == result_of(whole)
+    assert result_of(disturbed.checkout) == result_of(whole)
     assert len(cluster.jobs_of("direct")) == 2

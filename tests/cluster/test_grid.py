@@ -28,17 +28,20 @@ def reduced_demo(root):
 
 @pytest.fixture
 def finished(cluster, new_checkout, root):
-    """The study after its run through Slurm, and what Snakemake's head said.
+    """The study after its runs through Slurm and without, the plan and what the head said.
 
     Nothing can train on the GPUs of this cluster: trainings ask for one and do not use it.
     """
-    checkout = new_checkout(reduced_demo(root))
+    checkout = new_checkout(reduced_demo(root), fresh=True)
     gpus = [f"{rule}:gpu=1" for rule in TRAININGS] + [
         f"{rule}:gpu_model=a100" for rule in TRAININGS
     ]
+    alone = new_checkout(reduced_demo(root), fresh=True)
+    without_slurm = alone.start("--cores", "1", "--", "table1")
     plan = checkout.snakemake("-n", "--profile", "slurm", "--", "table1", "fig3").stdout
     log = checkout.head("--set-resources", *gpus, "--", "table1", "fig3").finish(540)
-    return checkout, plan, log
+    without_slurm.finish(540)
+    return checkout, alone, plan, log
 
 
 def requests(log):
@@ -60,8 +63,8 @@ def megabytes(text):
     return float(text[:-1]) * {"M": 1, "G": 1024}[text[-1]]
 
 
-def test_the_demo_goes_through_slurm(cluster, finished, new_checkout, root):
-    checkout, plan, log = finished
+def test_the_demo_goes_through_slurm(cluster, finished):
+    checkout, alone, plan, log = finished
     for name in TABLE:
         assert (checkout.results / name).stat().st_size > 100, name
 
@@ -90,8 +93,6 @@ def test_the_demo_goes_through_slurm(cluster, finished, new_checkout, root):
         assert job.get("TresPerJob") == ("gres:gpu:a100:1" if training else None)
 
     # The same table without Slurm.
-    alone = new_checkout(reduced_demo(root))
-    alone.snakemake("--cores", "2", "--", "table1")
     for name in TABLE[:2]:
         assert (alone.results / name).read_text() == (checkout.results / name).read_text()
 

@@ -3,87 +3,104 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 from slurmcluster import wait_for
-from study import DIRECT, SMALL, add, long_training, snippets
+from study import DIRECT, TARGET, add, long_training, snippets
 
-TARGET = f"results/small/{DIRECT}/metrics.json"
-PREPARED = ["results/small/data/Cu/prepared.h5", "results/small/settings/direct.yaml"]
-UNLABELLED = [f"results/small/data/Cu-synthetic/chunks/{c}.extxyz" for c in ("eval", "00000")]
 LABELLED = [f"results/small/labels/Cu-synthetic/emt/chunks/{c}.extxyz" for c in ("eval", "00000")]
+REFERENCES = "results/small/labels/references/lj.json"
+GPUS = "Several trainings on one GPU"
 
 
-@pytest.fixture
-def prepared(new_checkout):
-    """A function that makes a checkout in which a training can start, or what is asked for."""
-
-    def make(study, files=PREPARED):
-        checkout = new_checkout(study)
-        if files:
-            checkout.snakemake("--cores", "2", "--", *files)
-        return checkout
-
-    return make
+def job_of(cluster, checkout, rule: str, *arguments: str) -> dict[str, str]:
+    """Return the job that a head submits for a rule; the head is killed, as soon as it has."""
+    head = checkout.head("--nolock", *arguments)
+    (job,) = wait_for(lambda: cluster.jobs_of(rule), 120, f"the job of {rule}")
+    head.kill()
+    cluster.clear()
+    return job
 
 
-def test_what_a_user_edits(cluster, prepared):
+def test_what_a_user_edits(cluster, new_checkout):
     """The comments of the profile are filled in, with this cluster's names."""
-    checkout = prepared(SMALL)
+    checkout = new_checkout()
     file = checkout.folder / "profiles/slurm/config.yaml"
     text = re.sub(
         r"^( *)# (slurm_account|slurm_partition): ", r"\1\2: ", file.read_text(), flags=re.M
     )
     text = re.sub(r"^# (set-resources:|  \w+: [&*]gpu)", r"\1", text, flags=re.M)
     # A training that does not use the GPU that it asks for: there is none here.
-    text = text.replace("my_gpu_partition,", "urgent, gpu: 1,").replace(
-        "my_cpu_partition", "scavenge"
-    )
-    file.write_text(text)
-    references = "results/small/labels/references/lj.json"
-    checkout.head("--", TARGET, references).finish(180)
-    (training,), (other,) = cluster.jobs_of("direct"), cluster.jobs_of("isolated_atoms")
+    text = text.replace("my_gpu_partition, gpu_model", "urgent, gpu: 1, gpu_model")
+    file.write_text(text.replace("my_cpu_partition", "scavenge"))
+    training = job_of(cluster, checkout, "direct", "--", TARGET)
+    other = job_of(cluster, checkout, "isolated_atoms", "--", REFERENCES)
     assert training["Partition"] == "urgent" and training["TresPerJob"] == "gres:gpu:a100:1"
     assert other["Partition"] == "scavenge" and "TresPerJob" not in other
     assert training["Account"] == other["Account"] == "my_account"
 
 
-def test_gpus_by_gres(cluster, prepared, root):
-    checkout = prepared(SMALL)
+def test_gpus_by_gres(cluster, new_checkout, root):
+    checkout = new_checkout()
     add(checkout, snippets(root, "Sites with --gres")[0])
-    checkout.head("--", TARGET).finish(180)
-    (job,) = cluster.jobs_of("direct")
+    job = job_of(cluster, checkout, "direct", "--", TARGET)
     assert job["TresPerNode"] == "gres:gpu:a100:1" and "TresPerJob" not in job
 
 
-def test_shards_of_a_gpu(cluster, prepared, root):
-    checkout = prepared(SMALL)
-    add(checkout, snippets(root, "Several trainings on one GPU", "shard")[0])
-    checkout.head("--", TARGET).finish(180)
-    (job,) = cluster.jobs_of("direct")
-    assert job["TresPerNode"] == "gres:shard:1" and "TresPerJob" not in job
+def test_trainings_share_a_gpu_by_its_shards(cluster, new_checkout, root):
+    """The GPU has two shards: two of three trainings run on it at once, the third waits."""
+    study = long_training(epochs=9999)
+    study["experiments"]["fig3"] |= {"direct_seeds": [1, 2, 3]}
+    checkout = new_checkout(study)
+    add(checkout, snippets(root, GPUS, "shard")[0])
+    run = TARGET.removesuffix("1/metrics.json")
+    checkout.head("--", *(f"{run}{seed}/metrics.json" for seed in (1, 2, 3)))
+
+    def states() -> list[str]:
+        return sorted(job["JobState"] for job in cluster.jobs_of("direct"))
+
+    wait_for(lambda: states() == ["PENDING", "RUNNING", "RUNNING"], 120, "two trainings")
+    jobs = cluster.jobs_of("direct")
+    assert all(job["TresPerNode"] == "gres:shard:1" and "TresPerJob" not in job for job in jobs)
+    running = [job["JobId"] for job in jobs if job["JobState"] == "RUNNING"]
+    gpus = [environment(cluster, job)["CUDA_VISIBLE_DEVICES"] for job in running]
+    assert gpus == ["0", "0"]
+    assert all(environment(cluster, job)["SLURM_SHARDS_ON_NODE"] == "1" for job in running)
+    # Both train.
+    states_of = [checkout.results / f"{DIRECT[:-1]}{seed}/state/last.ckpt" for seed in (1, 2, 3)]
+    wait_for(lambda: sum(state.exists() for state in states_of) == 2, 120, "two states")
+    # The third takes the shard of the one that ends.
+    (waiting,) = (job["JobId"] for job in jobs if job["JobId"] not in running)
+    cluster.cancel(running[0])
+    wait_for(lambda: cluster.job(waiting)["JobState"] == "RUNNING", 60, "the third training")
 
 
-def test_the_partition_that_fits(cluster, prepared, root):
-    checkout = prepared(SMALL)
+def environment(cluster, job: str) -> dict[str, str]:
+    """Return the environment of the training that runs in a job."""
+    (pid, *_) = wait_for(lambda: cluster.processes_of(job, "train.py --kind"), 60, "the training")
+    words = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def test_the_partition_that_fits(cluster, new_checkout, root):
+    checkout = new_checkout()
     key, partitions = snippets(root, "The partition that fits")
     add(checkout, key)
     # This cluster has GPUs in another partition than the README's.
     partitions = partitions.replace("  gpu:", "  urgent:")
     (checkout.folder / yaml.safe_load(key)["slurm-partition-config"]).write_text(partitions)
-    checkout.head("--set-resources", "direct:gpu=1", "direct:runtime=61", "--", TARGET).finish(180)
-    (job,) = cluster.jobs_of("direct")
+    options = ("--set-resources", "direct:gpu=1", "direct:runtime=61", "isolated_atoms:runtime=1")
+    job = job_of(cluster, checkout, "direct", *options, "--", TARGET)
     assert job["Partition"] == "urgent" and job["TresPerJob"] == "gres:gpu:1"
-    references = "results/small/labels/references/lj.json"
-    checkout.head("--set-resources", "isolated_atoms:runtime=1", "--", references).finish(180)
-    assert cluster.jobs_of("isolated_atoms")[-1]["Partition"] == "short"
+    job = job_of(cluster, checkout, "isolated_atoms", *options, "--", REFERENCES)
+    assert job["Partition"] == "short"
 
 
-def test_job_arrays(cluster, prepared, root):
+def test_job_arrays(cluster, new_checkout, root):
     # Only jobs that are ready at the same time become an array.
-    references = ["results/small/labels/references/emt.json"]
-    checkout = prepared(SMALL, [*UNLABELLED, *references])
+    checkout = new_checkout()
     add(checkout, snippets(root, "Job arrays")[0])
     checkout.head("--", *LABELLED).finish(300)
     tasks = cluster.jobs_of("label")
@@ -93,9 +110,9 @@ def test_job_arrays(cluster, prepared, root):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("grace", [0, 10])
-def test_a_preempted_training_goes_on(cluster, prepared, root, grace):
-    """Without a grace time it stays the same job; with one it fails, and the next goes on."""
-    checkout = prepared(long_training(epochs=1000))
+def test_a_preempted_training_is_resumed(cluster, new_checkout, root, grace):
+    """Without a grace time it stays the same job; with one it fails, and the next resumes."""
+    checkout = new_checkout(long_training(epochs=1000))
     add(checkout, snippets(root, "Preemptable partitions")[0])
     cluster.scontrol("update", "PartitionName=scavenge", f"GraceTime={grace}")
     head = checkout.head("--", TARGET)
@@ -110,8 +127,8 @@ def test_a_preempted_training_goes_on(cluster, prepared, root, grace):
     assert log.count("resuming from") == 1
 
 
-def test_a_limit_that_the_profile_does_not_say_is_refused(cluster, prepared):
-    checkout = prepared(SMALL, [])
+def test_a_limit_that_the_profile_does_not_say_is_refused(cluster, new_checkout):
+    checkout = new_checkout()
     add(checkout, "default-resources: {max_runtime: a day}")
     head = checkout.head("--", TARGET)
     assert head.wait(60) != 0
