@@ -1,10 +1,10 @@
-"""Which process works on a run: one at a time, on whatever machine.
+"""One process at a time works on a run, on whatever machine.
 
-Locks of network file systems are not to be relied on. The process that works on a run keeps a file
-there that says who it is, and touches it every few seconds. It is taken over from when it has not
-done so for a while, or is known to have ended.
+File locks are unreliable on NFS. So the process that works on a run keeps a file that names it, and
+touches that file every few seconds. Another process takes over if the first has ended, or has not
+touched the file for a minute.
 
-Jobs of label sources use this in their own interpreters: it imports only the standard library.
+Label workers import this in their own interpreters: standard library only.
 """
 
 from __future__ import annotations
@@ -24,20 +24,25 @@ from pretraining.runtime.files import room_for
 from pretraining.runtime.stop import say
 
 BEAT = 10.0  # seconds
-# A process that has been silent for so long has ended, or will notice that it has been replaced.
+# A process silent for this long has ended, or will notice that it was replaced.
 SILENCE = 6 * BEAT
 LOOK = 1.0
 
 
 class Lease:
-    """The right to work on a run; use it as a context manager, which waits until it is free.
+    """The right to work on a run: a context manager that waits until the run is free.
 
     Parameters
     ----------
     path
-        File that says who has it.
+        File that names the holder.
     name
-        What the run is called in messages.
+        Name of the run in messages.
+
+    Attributes
+    ----------
+    waited
+        Whether another process held the lease at first.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -57,8 +62,8 @@ class Lease:
                 continue
             if not self.waited:
                 say(
-                    f"{self.name}: {_described(holder)} works on it: waiting for that to end (if "
-                    "you stop it, this one goes on from its last checkpoint)"
+                    f"{self.name}: {_described(holder)} works on it: waiting for its end (if you "
+                    "stop it, this one resumes from its last checkpoint)"
                 )
                 self.waited = True
             time.sleep(LOOK)
@@ -72,22 +77,19 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise a `UserError` if another process has taken over, which then must not be disturbed.
-
-        That happens to a process that was suspended for a while.
-        """
+        """Raise a `UserError` if another process has taken over, as after a suspension."""
         if not self._held():
             raise UserError(
-                f"{self.name}: {_described(_read(self.path))} has taken over, since nothing was "
-                f"heard of this process for {SILENCE:g} s: it stops here, and nothing is lost"
+                f"{self.name}: {_described(_read(self.path))} has taken over, because this process "
+                f"was silent for {SILENCE:g} s: it stops here, and nothing is lost"
             )
 
     def _taken(self) -> bool:
-        """Make the file, which only one of several processes can."""
+        """Create the file, which only one of several processes can."""
         with room_for(self.path):
             try:
                 with open(self.path, "x", encoding="utf-8") as handle:
-                    json.dump(_myself() | {"token": self._token}, handle)
+                    json.dump(_this_process() | {"token": self._token}, handle)
             except FileExistsError:
                 return False
             except OSError:
@@ -96,11 +98,11 @@ class Lease:
         return True
 
     def _silence(self) -> float:
-        """Seconds since the holder was heard of, by the clock of the file system, not of a node."""
+        """Return the age of the holder's last touch, s, by the clock of the file system."""
         probe = self.path.with_name(f".{self.path.name}.{self._token}")
         try:
             probe.touch()
-            # Opened, since a network file system may remember an earlier time.
+            # NFS caches times until the file is opened.
             with open(self.path, "rb") as handle:
                 return probe.stat().st_mtime - os.fstat(handle.fileno()).st_mtime
         except FileNotFoundError:
@@ -109,17 +111,17 @@ class Lease:
             probe.unlink(missing_ok=True)
 
     def _displace(self, holder: dict[str, Any]) -> None:
-        """Remove the file of a process that has ended, but no other that has come in its place."""
+        """Remove the file of a process that has ended; put back a newer one of another process."""
         aside = self.path.with_name(f".{self.path.name}.{self._token}.ended")
         try:
             os.rename(self.path, aside)
         except FileNotFoundError:
             return
-        if _read(aside) != holder:
+        if _read(aside) == holder:
+            say(f"{self.name}: {_described(holder)} has ended without notice: taking its place")
+        else:
             with contextlib.suppress(OSError):
                 os.link(aside, self.path)
-        else:
-            say(f"{self.name}: {_described(holder)} has ended without notice: taking its place")
         aside.unlink()
 
     def _held(self) -> bool:
@@ -133,14 +135,14 @@ class Lease:
 
 
 def running(output: Path) -> Path:
-    """Return the file that says who makes an output which is a single file."""
+    """Return the lease file of an output that is a single file."""
     return output.with_name(f"{output.name}.running.json")
 
 
 def worker(path: Path) -> str | None:
-    """Return which process works on a run, by the run's lease; None if none does.
+    """Return the process that holds a lease, for people to read; None if none does.
 
-    One on another machine is believed for a few times its :data:`SILENCE`: clocks may differ.
+    On another machine it may be silent for a few times :data:`SILENCE`: clocks differ.
     """
     holder = _read(path)
     if not holder or _has_ended(holder):
@@ -153,15 +155,14 @@ def worker(path: Path) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return who has a lease; nothing for a file that cannot be read."""
+    """Return the holder of a lease; an empty dictionary if the file cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
-def _myself() -> dict[str, Any]:
-    """Say which process this is, and in which machine its number means something."""
+def _this_process() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "pid": os.getpid(),
@@ -172,7 +173,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _machine() -> str | None:
-    """Return what tells apart machines, their starts and containers; None where nothing does."""
+    """Return an identifier of this boot of the machine and of the container; None off Linux."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -181,7 +182,7 @@ def _machine() -> str | None:
 
 
 def _began(pid: int) -> str | None:
-    """Return when a process of this machine began, by the kernel's count; None if it has ended."""
+    """Return when a process of this machine began, in kernel ticks; None if it has ended."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -190,7 +191,7 @@ def _began(pid: int) -> str | None:
 
 
 def _has_ended(holder: dict[str, Any]) -> bool:
-    """Whether a process is known to have ended: only those of this machine can be."""
+    """Return whether a process is known to have ended; False for one of another machine."""
     here = holder.get("machine")
     return here is not None and here == _machine() and _began(holder["pid"]) != holder.get("began")
 

@@ -1,7 +1,7 @@
-"""What the runs of a grid will cost, from published medians and from finished runs.
+"""Expected time of the runs of a grid, from published medians and from finished runs.
 
 The published medians (Gardner, Baker and Deringer 2023, one RTX A6000) are in
-``resources/published/training-cost.csv``. Runs that are not among them are interpolated.
+``resources/published/training-cost.csv``. Other runs are interpolated.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["estimated_seconds", "finished_seconds", "published_costs"]
-
 
 def published_costs(path: str | Path) -> pd.DataFrame:
-    """Read the published medians: the columns of the table of runs, ``gpu_seconds_median``."""
+    """Read the published medians: columns of the table of runs, and ``gpu_seconds_median``."""
     return pd.read_csv(path, keep_default_na=False)
 
 
 def finished_seconds(grid: pd.DataFrame, results: str | Path) -> pd.Series:
-    """Return the measured wall time of every finished run, s; NaN where there is none.
+    """Return the wall time of each run, s; NaN for a run that has not finished.
 
     Parameters
     ----------
@@ -46,12 +44,11 @@ def finished_seconds(grid: pd.DataFrame, results: str | Path) -> pd.Series:
 def estimated_seconds(
     grid: pd.DataFrame, costs: pd.DataFrame, finished: pd.Series | None = None
 ) -> pd.Series:
-    """Return the expected wall time of every run, s.
+    """Return the expected wall time of each run, s.
 
-    A published run has its published median. For any other the median is interpolated in the
-    number of structures (log-log, proportional outside the published range) among the published
-    runs of its kind, on its target if there are any. Runs finished here replace their own
-    estimate, and their median ratio to it scales the others of their kind.
+    A published run has its published median. For others the median is interpolated in the number of
+    structures (log-log; proportional above the published range, constant below) among the published
+    runs of the same kind, and of the same target if possible.
 
     Parameters
     ----------
@@ -60,18 +57,15 @@ def estimated_seconds(
     costs
         Table of :func:`published_costs`.
     finished
-        Series of :func:`finished_seconds`.
+        Series of :func:`finished_seconds`. Finished runs have their own time; the median of its
+        ratio to the estimate scales the other runs of their kind.
     """
     published = {_key(row): row.gpu_seconds_median for row in costs.itertuples()}
-    # The seeds of a run cost the same: it is looked up once for all of them.
-    known: dict[tuple, float] = {}
-    seconds = []
-    for run in grid.itertuples():
-        key = _key(run)
-        if key not in known:
-            known[key] = published.get(key) or _interpolate(costs, run)
-        seconds.append(known[key])
-    estimate = pd.Series(seconds, index=grid.index, dtype=float)
+    keys = [_key(run) for run in grid.itertuples()]
+    # Runs that differ in the seed cost the same.
+    one_of = dict(zip(keys, grid.itertuples(), strict=True))
+    known = {key: published.get(key) or _interpolate(costs, run) for key, run in one_of.items()}
+    estimate = pd.Series([known[key] for key in keys], index=grid.index, dtype=float)
     if finished is None:
         return estimate
     for kind in grid["kind"].unique():
@@ -96,38 +90,36 @@ def _interpolate(costs: pd.DataFrame, run: Any) -> float:
     sizes, values = known.index.to_numpy(float), known.to_numpy(float)
     inside = np.clip(size, sizes[0], sizes[-1])
     value = float(np.exp(np.interp(np.log(inside), np.log(sizes), np.log(values))))
-    # Below the smallest published run, start-up dominates and the time no longer falls.
+    # Below the published range, start-up dominates and the time no longer falls.
     return value * max(1.0, size / inside)
 
 
 def summarise(
     grid: pd.DataFrame, seconds: pd.Series, finished: pd.Series, sources: Iterable[str]
 ) -> str:
-    """Return the grid as text for a person: runs by kind, source and size, and GPU hours."""
-    table = grid.assign(hours=seconds / 3600, done=finished.notna())
+    """Return the grid as text: runs and hours by kind, target or structures, source and sizes."""
+    table = grid.assign(hours=seconds / 3600)
+    left = table.loc[finished.isna(), "hours"].sum()
     lines = [
-        f"{len(table)} training runs, {int(table['done'].sum())} finished, about "
-        f"{table['hours'].sum():.1f} h of training in all, "
-        f"{table.loc[~table['done'], 'hours'].sum():.1f} h of it left",
+        f"{len(table)} training runs, {finished.notna().sum()} finished, about "
+        f"{table['hours'].sum():.1f} h of training in all, {left:.1f} h of it left",
         "",
     ]
     order = {name: i for i, name in enumerate(["none", *sources])}
     for kind, runs in table.groupby("kind", sort=False):
         lines.append(f"{kind}: {_count(runs)}")
-        size = "npre" if kind == "pretrain" else "n"
+        sizes = {"pretrain": ["npre"], "direct": ["n"], "finetune": ["n", "npre"]}[kind]
         where = "structures" if kind == "pretrain" else "target"
         groups = runs.groupby([where, "source", "transform"], sort=False)
         for (name, source, transform), part in sorted(
             groups, key=lambda item: (item[0][0], item[0][2], order.get(item[0][1], 99))
         ):
-            label = " ".join(
-                [name] + [source] * (source != "none") + [transform] * (transform != "none")
-            )
-            sizes = sorted(part[size].unique())
-            axes = [f"{size} {', '.join(f'{s:,}' for s in sizes)}"]
-            if kind == "finetune":
-                axes.append(f"npre {', '.join(f'{s:,}' for s in sorted(part['npre'].unique()))}")
-            axes.append(f"seeds {', '.join(str(s) for s in sorted(part['seed'].unique()))}")
+            label = " ".join(word for word in (name, source, transform) if word != "none")
+            axes = [
+                f"{axis} {', '.join(f'{value:,}' for value in sorted(part[axis].unique()))}"
+                for axis in sizes
+            ]
+            axes.append(f"seeds {', '.join(str(seed) for seed in sorted(part['seed'].unique()))}")
             lines.append(f"  {label:<34} {_count(part)}   {'; '.join(axes)}")
         lines.append("")
     return "\n".join(lines)
