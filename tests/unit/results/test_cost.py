@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -42,6 +41,15 @@ def runs_of(*rows: tuple) -> pd.DataFrame:
 PRETRAIN = ("pretrain", "", "ace", 10_000, 0, 42)
 DIRECT = ("direct", "C-GAP-17", "none", 0, 800, 1)
 TUNED = ("finetune", "C-GAP-17", "ace", 10_000, 25, 1)
+
+
+def use(start: float, end: float, watts: float | None = None, gpu: str = "GPU-a") -> dict:
+    """A record of a GPU from hour to hour of a day, at a constant power if it was measured."""
+    day = datetime(2026, 11, 21, tzinfo=UTC)
+    times = {"start": start, "end": end}
+    record = {"gpu": gpu} | {k: (day + timedelta(hours=h)).isoformat() for k, h in times.items()}
+    counter = {f"{k}_j": None if watts is None else 3600 * watts * h for k, h in times.items()}
+    return record | counter
 
 
 def total(table: pd.DataFrame, device: str = "gpu") -> pd.Series:
@@ -156,9 +164,9 @@ def test_program_reads_the_metrics_of_the_grid(tmp_path, root):
     ]
     errors = {"energy_rmse_mev_per_atom": 1.0, "force_rmse_ev_per_angstrom": 1.0}
     (tmp_path / "runs/a").mkdir(parents=True)
-    (tmp_path / "runs/a/metrics.json").write_text(
-        json.dumps({"test": errors, "wall_time_s": 7200, "device": GPU})
-    )
+    # Two hours of a GPU; the wall time does not count.
+    records = {"wall_time_s": 7300, "device": "cuda", "gpu_use": [use(0, 1), use(3, 4)]}
+    (tmp_path / "runs/a/metrics.json").write_text(json.dumps({"test": errors} | records))
     command = [sys.executable, root / "workflow/scripts/cost.py", "--grid", grid]
     command += ["--results", tmp_path, "--out", tmp_path / "cost.csv"]
     command += ["--markdown", tmp_path / "cost.md", "--power-w", "500"]
@@ -179,20 +187,9 @@ def test_program_reads_the_metrics_of_the_grid(tmp_path, root):
 # -- GPUs that runs share ------------------------------------------------------------------------
 
 
-def use(start: float, end: float, watts: float | None = None, gpu: str = "GPU-a") -> dict:
-    """A record of a GPU from hour to hour of a day, at a constant power if it was measured."""
-    day = datetime(2026, 11, 21, tzinfo=UTC)
-    times = {"start": start, "end": end}
-    record = {"gpu": gpu} | {k: (day + timedelta(hours=h)).isoformat() for k, h in times.items()}
-    counter = {f"{k}_j": None if watts is None else 3600 * watts * h for k, h in times.items()}
-    return record | counter
-
-
 def sharing(*uses: list[dict]) -> pd.DataFrame:
-    """Fine-tunings that each have some records of GPUs, and a wall time that does not count."""
-    runs = runs_of(*((*TUNED[:5], seed, 99_999, GPU, "ok") for seed, _ in enumerate(uses)))
-    runs["gpu_use"] = [json.dumps(records) if records else "" for records in uses]
-    return training_runs([runs])
+    """Runs that each have some records of GPUs."""
+    return pd.DataFrame({"gpu_use": [json.dumps(records) if records else "" for records in uses]})
 
 
 SHARED = {
@@ -232,9 +229,10 @@ def test_energy_without_readings_follows_from_the_powers_of_the_moment():
 
 
 def test_a_shared_gpu_counts_once_in_every_sum():
-    runs = sharing([use(0, 2, 100)], [use(1, 3, 100)], [use(1, 2, 100)], [])
-    runs["experiments"] = ["a", "a,b", "b", "b"]
-    runs.loc[3, "wall_time_s"] = 3600.0
+    runs = runs_of(*((*TUNED[:5], seed, 3600, GPU, "ok") for seed in range(4)))
+    # The last has no records: its wall time counts.
+    uses = sharing([use(0, 2, 100)], [use(1, 3, 100)], [use(1, 2, 100)], [])
+    runs = training_runs([runs.assign(**uses, experiments=["a", "a,b", "b", "b"])])
     table = cost(runs, power_w=300)
     assert total(table)["hours"] == pytest.approx(3 + 1)
     assert total(table)["kwh"] == pytest.approx(0.3 + 0.3)
@@ -244,16 +242,15 @@ def test_a_shared_gpu_counts_once_in_every_sum():
     assert by_name["b"] == pytest.approx(sum(shares[1:]))
 
 
-@given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9), st.booleans()), min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans()), max_size=8))
 def test_shares_add_up_to_the_union(spans):
     """Whatever the runs' times, a GPU of constant power costs its union of times."""
-    spans = [(round(min(a, b), 3), round(max(a, b), 3), known) for a, b, known in spans]
-    runs = sharing(*([use(a, b, 100 if known else None)] for a, b, known in spans))
-    edges = sorted({edge for a, b, _ in spans for edge in (a, b)})
-    union = sum(y - x for x, y in pairwise(edges) if any(a <= x and y <= b for a, b, _ in spans))
-    shares = gpu_shares(runs, power_w=100).sum() if union else {"seconds": 0, "joules": 0}
-    assert shares["seconds"] == pytest.approx(3600 * union, rel=1e-6, abs=0.01)
-    assert shares["joules"] == pytest.approx(3.6e5 * union, rel=1e-6, abs=1)
+    uses = [use(min(a, b), max(a, b), 100 if known else None) for a, b, known in spans]
+    hours = {hour for a, b, _ in spans for hour in range(min(a, b), max(a, b))}
+    shares = gpu_shares(sharing(*([record] for record in uses)), power_w=100).sum()
+    assert shares["seconds"] == pytest.approx(3600 * len(hours))
+    assert shares["joules"] == pytest.approx(3.6e5 * len(hours))
 
 
 @settings(max_examples=30, deadline=None)

@@ -238,10 +238,11 @@ def test_paths_of_evaluations_say_where_a_model_was_tested(tmp_path):
     assert (row["kind"], row["target"], row["preseed"]) == ("pretrain", "General", "42")
 
 
-def test_errors_after_a_shift_and_power_are_kept(tmp_path):
+def test_errors_after_a_shift_power_and_use_of_gpus_are_kept(tmp_path):
     errors = {"energy_rmse_mev_per_atom": 300.0, "force_rmse_ev_per_angstrom": 0.9}
     errors["energy_rmse_after_median_shift_mev_per_atom"] = 40.0
-    metrics_file(tmp_path / "a", test=errors, power_w_mean=215.5)
+    use = [{"gpu": "GPU-a", "start": "2026-11-21T16:00:00+00:00", "start_j": None}]
+    metrics_file(tmp_path / "a", test=errors, power_w_mean=215.5, gpu_use=use)
     metrics_file(tmp_path / "b", seed=2)
     runs = collect(read_grid(grid_file(tmp_path, "a/metrics.json", "b/metrics.json")), tmp_path)
     write_csv(tmp_path / "runs.csv", runs)
@@ -249,3 +250,4 @@ def test_errors_after_a_shift_and_power_are_kept(tmp_path):
     assert again["test_energy_shifted_rmse"].tolist()[0] == 40.0
     assert again["power_w_mean"].tolist()[0] == 215.5
     assert again[["test_energy_shifted_rmse", "power_w_mean"]].iloc[1].isna().all()
+    assert json.loads(again["gpu_use"][0]) == use and again["gpu_use"][1] == ""
