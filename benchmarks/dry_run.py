@@ -29,7 +29,7 @@ PARTS = ("Snakefile", "workflow", "envs", "profiles", "resources", "config", "re
 
 def grid_config(runs: int) -> tuple[dict, int]:
     """Return the paper's configuration with as many seeds as make `runs` trainings at least."""
-    from pretraining.runtime.yaml_file import read_yaml
+    from pretraining.runtime.files import read_yaml
     from pretraining.study.config import validate_study
     from pretraining.study.grid import grid_table
 

@@ -69,7 +69,7 @@ def test_the_end_of_an_allocation(cluster, submit, new_checkout, whole):
 
     # What has saved its state goes on; the job stays the same.
     wait_for(lambda: cluster.job(saved)["Restarts"] == "1", 90, "the requeue")
-    assert "goes back into the queue" in saved_out.read_text()
+    assert "is requeued" in saved_out.read_text()
     wait_for(lambda: cluster.job(saved)["JobState"] == "RUNNING", 60, "the second allocation")
     # Each task of an array does so for itself.
     wait_for(lambda: [j["Restarts"] for j in cluster.jobs(ArrayJobId=array)] == ["1", "1"], 30)
@@ -80,7 +80,7 @@ def test_the_end_of_an_allocation(cluster, submit, new_checkout, whole):
     # Where Slurm does not requeue, Snakemake tries again.
     wait_for(lambda: cluster.job(fixed)["JobState"] == "FAILED", 30, "the end")
     assert cluster.job(fixed)["ExitCode"] == "75:0"
-    assert "was not put back" in fixed_out.read_text() and "--retries" in fixed_out.read_text()
+    assert "was not requeued" in fixed_out.read_text() and "--retries" in fixed_out.read_text()
     # Cancelled is cancelled.
     assert cluster.job(cancelled)["JobState"] == "CANCELLED"
     assert "stopped by SIGTERM" in cancelled_out.read_text()

@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from pretraining.operations import status
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.slurm import stop_after_leftovers
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml
 from pretraining.study import embeddings as samples
 from pretraining.study import estimate
 from pretraining.study import generation as protocol

@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.labels.check.run import FAILED, NOT_INSTALLED, check_source, unavailable
 from pretraining.runtime.cli import run
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import write_atomically
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml, write_atomically
 from pretraining.study.sources import Source, load_source
 
 

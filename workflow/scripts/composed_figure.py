@@ -16,8 +16,8 @@ from pretraining.results.runs_table import RMSE, read_runs
 from pretraining.results.selection import Selection, on_test_set, select, select_each, sets_tested
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import read_yaml
 from pretraining.runtime.tables import write_csv
-from pretraining.runtime.yaml_file import read_yaml
 from pretraining.study.titles import read_styles, read_titles
 
 COMPARE = {"pretrain_size": "npre", "source": "source"}

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.data.store import Store
 from pretraining.embedding.soap import describe
 from pretraining.runtime.cli import run
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml
 
 
 def main() -> None:

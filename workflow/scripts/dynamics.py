@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import yaml
 
 from pretraining.runtime import cli
+from pretraining.runtime.files import read_yaml
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.stop import Interrupted, StopRequest
-from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> int:

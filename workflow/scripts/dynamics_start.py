@@ -12,8 +12,7 @@ from ase.io import write
 
 from pretraining.dynamics.stability.start import start_structure
 from pretraining.runtime.cli import run
-from pretraining.runtime.files import write_atomically
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml, write_atomically
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.embedding.soap import Environments
 from pretraining.embedding.umap import embed
 from pretraining.runtime.cli import run
+from pretraining.runtime.files import read_yaml
 from pretraining.runtime.tables import write_csv
-from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> None:

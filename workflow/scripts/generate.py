@@ -14,9 +14,9 @@ from pretraining.dynamics.generate import Request, generate
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS
 from pretraining.labels.label import read_reference
 from pretraining.runtime.cli import run
+from pretraining.runtime.files import read_yaml
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.stop import Interrupted, StopRequest
-from pretraining.runtime.yaml_file import read_yaml
 from pretraining.study.generation import Trajectory
 from pretraining.study.sources import check_interpreter, load_source
 

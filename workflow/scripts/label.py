@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.labels.evaluate import isolated_energies
 from pretraining.labels.label import label, read_reference, read_structures
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import log, run
 from pretraining.runtime.files import write_json
 from pretraining.runtime.lease import Lease, running
-from pretraining.runtime.stop import Interrupted, StopRequest, say
+from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.sources import Source, check_interpreter, load_source
 
 
@@ -68,7 +68,7 @@ def make_labels(args: argparse.Namespace, source: Source) -> None:
     failed = label(source, frames, reference, args.out, first, args.processes, args.provenance)
     if failed:
         listed = ", ".join(map(str, failed))
-        say(f"no label for {len(failed)} of {len(frames)} structures: {listed}")
+        log(f"no label for {len(failed)} of {len(frames)} structures: {listed}")
 
 
 def main() -> int:

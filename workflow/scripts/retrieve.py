@@ -13,8 +13,7 @@ from pretraining.data.remote import overview
 from pretraining.data.retrieve import remote_files, retrieve, study_items
 from pretraining.runtime.cli import run
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import write_json
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml, write_json
 from pretraining.study.config import validate_study
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.dynamics.summary import as_markdown, summarise
 from pretraining.runtime.cli import run
-from pretraining.runtime.files import write_text
+from pretraining.runtime.files import read_yaml, write_text
 from pretraining.runtime.tables import write_csv
-from pretraining.runtime.yaml_file import read_yaml
 
 
 def main() -> None:

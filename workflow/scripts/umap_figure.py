@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pretraining.figures.maps import embedding_figure, read_map
 from pretraining.figures.style import save
 from pretraining.runtime.cli import run
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from pretraining.labels.evaluate import VACUUM, Evaluator, isolated_energies, ma
 from pretraining.labels.label import label, read_structures
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml
 from pretraining.study.sources import Source, expand, load_source
 
 ROOT = Path(__file__).resolve().parents[3]

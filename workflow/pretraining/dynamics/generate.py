@@ -27,8 +27,9 @@ from pretraining.dynamics.lammps_engine import ARGUMENTS
 from pretraining.dynamics.recorder import Recorder
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Outcome, Trajectory, simulate
 from pretraining.labels.evaluate import make_calculator, reason_of
+from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.stop import StopRequest, say
+from pretraining.runtime.stop import StopRequest
 from pretraining.study import generation
 from pretraining.study.generation import Stage, stages_of, steps_of
 from pretraining.study.sources import Source
@@ -203,7 +204,7 @@ def _engine(
             f"({reason_of(error)}); check its installation, or raise min_distance"
         ) from error
     if not resumed:
-        say(f"{run}: {len(atoms)} atoms, engine {name}; overlaps relaxed in {taken} steps")
+        log(f"{run}: {len(atoms)} atoms, engine {name}; overlaps relaxed in {taken} steps")
     return engine
 
 

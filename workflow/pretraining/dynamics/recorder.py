@@ -22,9 +22,9 @@ from ase import Atoms
 from ase.io import write
 
 from pretraining.dynamics.engines import Frame
+from pretraining.runtime.cli import log
 from pretraining.runtime.files import difference, room_for, write_atomically, write_json
 from pretraining.runtime.slurm import progress
-from pretraining.runtime.stop import say
 
 LOG_COLUMNS = ("time_ps", "target_k", "temperature_k", "potential_ev", "kinetic_ev", "total_ev")
 
@@ -77,7 +77,7 @@ class Recorder:
         changed = difference(file, identity) if folder.is_dir() else None
         if changed is not None:
             shutil.rmtree(folder)
-            say(f"{name}: starting afresh: the checkpoint is of another trajectory ({changed})")
+            log(f"{name}: starting afresh: the checkpoint is of another trajectory ({changed})")
         folder.mkdir(parents=True, exist_ok=True)
         if not file.is_file():
             write_json(file, identity)
@@ -107,7 +107,7 @@ class Recorder:
             if any(path.stat().st_size < size for path, size in files):
                 raise ValueError("frames are missing")
         except Exception as error:
-            say(f"{self.name}: starting afresh: {self._checkpoint} cannot be used ({error})")
+            log(f"{self.name}: starting afresh: {self._checkpoint} cannot be used ({error})")
             return None
         for path, size in files:
             os.truncate(path, size)
@@ -119,7 +119,7 @@ class Recorder:
             return 0
         engine.restore(self._state)
         step = int(self._state["step"])
-        say(f"{self.name}: resuming after {step} steps")
+        log(f"{self.name}: resuming after {step} steps")
         return step
 
     def add(self, frame: Frame) -> None:

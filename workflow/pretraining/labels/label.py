@@ -18,10 +18,10 @@ from pretraining.data.readers import unpacked
 from pretraining.labels.evaluate import fingerprint, identity, reason_of
 from pretraining.labels.pool import Outcome, evaluate_all
 from pretraining.labels.versions import provenance
+from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError, remake
 from pretraining.runtime.files import room_for, write_atomically, write_json
 from pretraining.runtime.slurm import progress
-from pretraining.runtime.stop import say
 from pretraining.study.sources import Source, parameter_files
 
 # If the first 20 structures all fail, the source is at fault.
@@ -155,9 +155,9 @@ def _evaluate(
     different = sorted(set(duplicate_of))
     if len(different) < len(frames):
         repeated = len(frames) - len(different)
-        say(f"{repeated} of {len(frames)} structures are repeated: labelled once")
+        log(f"{repeated} of {len(frames)} structures are repeated: labelled once")
     if journal.done:
-        say(f"{len(journal.done)} of {len(different)} structures were done before")
+        log(f"{len(journal.done)} of {len(different)} structures were done before")
     todo = [i for i in different if not _is_settled(journal.done.get(i), source)]
     files = parameter_files(source)
     started = said = time.monotonic()
@@ -177,7 +177,7 @@ def _evaluate(
                 energy, forces = outcome.energy - zero, outcome.forces.tolist()
                 journal.add({"i": i, "energy": energy, "forces": forces})
             else:
-                say(f"structure {first + i}: {outcome.error}")
+                log(f"structure {first + i}: {outcome.error}")
                 failures.append(_failure(i, outcome, source))
                 _stop_after(source, failures, first, works)
             if works:
@@ -189,7 +189,7 @@ def _evaluate(
                 said, left = now, len(todo) - count
                 pace = (now - started) / count
                 done = f"{len(different) - left}/{len(different)}"
-                say(f"{done}  {pace:.3g} s/structure  {left * pace:.0f} s left")
+                log(f"{done}  {pace:.3g} s/structure  {left * pace:.0f} s left")
     for failure in failures:
         journal.add(failure)
 
@@ -256,7 +256,7 @@ class Journal:
                     self._take(record)
                     keep += len(line)
             else:
-                say(f"{path} is of another job: starting afresh")
+                log(f"{path} is of another job: starting afresh")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: after a failed write, closing must not write the rest.
         self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115

@@ -25,9 +25,9 @@ import yaml
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256
+from pretraining.runtime.files import digest, file_sha256
 from pretraining.study.queries import label_source
-from pretraining.study.settings import KINDS, RUNTIME_OPTIONS, digest, run_identity, settings_of
+from pretraining.study.settings import KINDS, RUNTIME_OPTIONS, run_identity, settings_of
 from pretraining.study.sources import Source, parameter_files
 from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, config_view
 

@@ -1,7 +1,11 @@
-"""What every command-line program of the workflow shares."""
+"""Command-line programs: exit status and log lines.
+
+Imported in interpreters of label sources: only the standard library.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -11,7 +15,7 @@ from pretraining.runtime.errors import UserError
 def run(main: Callable[[], int | None]) -> None:
     """Run `main` and turn a :class:`UserError` into one line and exit status 1.
 
-    Any other exception keeps its traceback: it is a fault of the program, not of its input.
+    Any other exception is a fault of the program and keeps its traceback.
     """
     try:
         status = main()
@@ -20,3 +24,15 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         status = 1
     sys.exit(status or 0)
+
+
+def log(message: object) -> None:
+    """Write a line to stderr; do nothing if the reader of its pipe has ended.
+
+    A batch system that stops a job also stops the program that reads its output.
+    """
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        # Python flushes stderr again at its end, and would exit with another status.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

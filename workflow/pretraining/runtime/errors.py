@@ -1,4 +1,4 @@
-"""The one exception type that is meant to be read by a user."""
+"""Errors for users: one line that names the fault and its cure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,20 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Wrong input, said in one line that names what is wrong and how to cure it."""
+    """Wrong input. The message names file, key or structure and the cure."""
 
 
 def remake(path: str | Path) -> str:
-    """Return how a file that the workflow has made is made anew.
+    """Return the command that makes a file of the workflow again.
 
-    To delete it is not enough: Snakemake misses no file from which nothing has to be made.
+    Deleting it is not enough: Snakemake ignores a missing file if its products exist.
     """
     return f"make it anew with `snakemake … -R {path}`"
 
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[None]:
-    """Say it in one line if a file that the workflow has made cannot be read.
-
-    Raises
-    ------
-    UserError
-        For whatever the reading raises.
-    """
+    """Turn any error of reading a file of the workflow into a `UserError`."""
     try:
         yield
     except UserError:

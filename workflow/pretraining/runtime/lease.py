@@ -19,9 +19,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import room_for
-from pretraining.runtime.stop import say
 
 BEAT = 10.0  # seconds
 # A process silent for this long has ended, or will notice that it was replaced.
@@ -61,7 +61,7 @@ class Lease:
                 self._displace(holder)
                 continue
             if not self.waited:
-                say(
+                log(
                     f"{self.name}: {_described(holder)} works on it: waiting for its end (if you "
                     "stop it, this one resumes from its last checkpoint)"
                 )
@@ -118,7 +118,7 @@ class Lease:
         except FileNotFoundError:
             return
         if _read(aside) == holder:
-            say(f"{self.name}: {_described(holder)} has ended without notice: taking its place")
+            log(f"{self.name}: {_described(holder)} has ended without notice: taking its place")
         else:
             with contextlib.suppress(OSError):
                 os.link(aside, self.path)

@@ -1,16 +1,15 @@
-"""What a long job does when it is asked to stop, and how its files appear.
+"""Stop a long job between steps on a signal or at the end of its Slurm allocation.
 
-Jobs of label sources use this in their own interpreters: it imports only the standard library.
+Imported in interpreters of label sources: only the standard library.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from types import FrameType
 from typing import Any
 
+from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.slurm import Watch, has_progressed
 
@@ -20,19 +19,19 @@ END = "the end of its allocation"
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop, and goes on when it is started again.
+    """The run stops and resumes when it is started again.
 
-    Not an `Exception`: it may be raised anywhere, and nothing but the run's end may catch it.
+    Not an `Exception`: it may be raised anywhere, and only the end of the run may catch it.
     """
 
 
 class StopRequest:
-    """Whether the process has been asked to stop: by a signal, or since its allocation ends.
+    """Truth value: whether a signal or the end of the allocation has asked the process to stop.
 
-    Use it as a context manager. Where nothing is lost by it, SIGTERM, SIGUSR1, an interrupt and the
-    alarm of :class:`~pretraining.runtime.slurm.Watch` raise :class:`Interrupted`; while
-    :attr:`deferred` is set, they wait to be looked at between steps. A second interrupt from the
-    keyboard ends the process at once.
+    A context manager. SIGTERM, SIGUSR1, SIGINT and the alarm of
+    :class:`~pretraining.runtime.slurm.Watch` raise :class:`Interrupted`. While :attr:`deferred` is
+    set they do not: the run checks the truth value between steps. A second SIGINT ends the process
+    at once.
     """
 
     def __init__(self) -> None:
@@ -52,7 +51,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Handle the signals here; to be called again when a library has put itself before."""
+        """Handle the signals; call it again after a library has set handlers of its own."""
         for number in SIGNALS:
             signal.signal(number, self._handle)
 
@@ -60,37 +59,28 @@ class StopRequest:
         return self.signal is not None
 
     def leave(self, message: object) -> int:
-        """Say that the run is interrupted, let it go on in another allocation if its own has ended.
+        """Log `message` and return the exit status of an interrupted program.
 
-        A run that was asked to stop by a signal stops: somebody may have cancelled it.
-
-        Parameters
-        ----------
-        message
-            What to say.
-
-        Returns
-        -------
-        int
-            The program's exit status.
+        At the end of an allocation, the Slurm job is requeued. After a signal it is not: somebody
+        may have cancelled it.
 
         Raises
         ------
         UserError
-            If nothing was saved since the allocation began: so it would be in the next one.
+            If nothing was saved in this allocation: the next one would save nothing either.
         """
-        say(message)
+        log(message)
         if self.signal == END:
             if not has_progressed():
                 raise UserError(
-                    "nothing could be saved in this allocation, and another like it would be no "
-                    "better: allow longer ones (max_runtime of the profile)"
+                    "nothing could be saved in this allocation, nor could it in the next: allow "
+                    "longer ones (max_runtime of the profile)"
                 )
-            say(f"Slurm job {self._watch.job} goes back into the queue, and goes on from there")
+            log(f"Slurm job {self._watch.job} is requeued and resumes from there")
             refused = self._watch.requeue()
-            say(
-                f"it was not put back ({refused}): the job fails here, and goes on when Snakemake "
-                "tries again, as often as its option --retries says"
+            log(
+                f"it was not requeued ({refused}): the job fails here and resumes when Snakemake "
+                "retries it (option --retries)"
             )
         return INTERRUPTED
 
@@ -99,16 +89,4 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal = END if number == signal.SIGALRM else signal.Signals(number).name
         if not self.deferred:
-            raise Interrupted(f"stopped by {self.signal}; run the same command again to go on")
-
-
-def say(message: object) -> None:
-    """Write a line to stderr, if anyone still reads it.
-
-    A batch system that stops a job stops the program at the other end of the pipe as well.
-    """
-    try:
-        print(message, file=sys.stderr, flush=True)
-    except OSError:
-        # Python would try again at its end, and fail there with a status of its own.
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            raise Interrupted(f"stopped by {self.signal}; run the same command again to resume")

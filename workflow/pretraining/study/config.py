@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml
 from pretraining.study import embeddings, generation, stability
 from pretraining.study.queries import (
     datasets_read,

@@ -6,15 +6,13 @@ The defaults, those of the configuration's schema, are the paper's procedure.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml
 from pretraining.study.schema import validate_sections
 
 KINDS = ("pretrain", "direct", "finetune")
@@ -236,9 +234,3 @@ def run_identity(
         "data": data,
         "initial": initial,
     }
-
-
-def digest(content: Any) -> str:
-    """Return a short hash of JSON content, independent of the order of keys."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import file_sha256, read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 PLACEHOLDER = re.compile(r"\{(prefix|root|package:[A-Za-z0-9_.]+)\}")

@@ -21,15 +21,15 @@ from torch.utils.data import Dataset
 
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
+from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256, write_atomically, write_json
+from pretraining.runtime.files import digest, file_sha256, write_atomically, write_json
 from pretraining.runtime.lease import Lease
-from pretraining.runtime.stop import Interrupted, StopRequest, say
+from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.settings import (
     COMPILE_ABOVE_S,
     Request,
     Settings,
-    digest,
     load_settings,
     run_identity,
 )
@@ -97,7 +97,7 @@ def train(request: Request, started: float | None = None) -> int:
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             record_end(request.out, "failed", f"{kind}{error}")
             again = f"snakemake [the same options] {request.out}/metrics.json"
-            say(f"{request.name} has failed; to run only it again: {again}")
+            log(f"{request.name} has failed; to run only it again: {again}")
             raise
     return 0
 
@@ -177,7 +177,7 @@ class Run:
         """Train, evaluate and write the outputs; nothing if another process has done it now."""
         with Lease(self.request.out / LEASE, self.request.name) as self.lease:
             if self.lease.waited and self._is_done():
-                say(f"{self.request.name}: done by that process")
+                log(f"{self.request.name}: done by that process")
             else:
                 self._execute()
 

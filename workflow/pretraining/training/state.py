@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
+from pretraining.runtime.cli import log
 from pretraining.runtime.files import difference, room_for, write_atomically, write_json
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.slurm import progress
-from pretraining.runtime.stop import say
 from pretraining.training.network.checkpoint import check_sums
 from pretraining.training.progress import STATE, write_progress
 
@@ -62,7 +62,7 @@ class RunState:
     def log(self, message: str, routine: bool = False) -> None:
         """Write a line to the log and to stderr; routine lines to stderr only every 10 s."""
         if not routine or time.monotonic() - self._routine >= ROUTINE_SECONDS:
-            say(f"{self._lease.name}: {message}")
+            log(f"{self._lease.name}: {message}")
             self._routine = time.monotonic()
         with room_for(self.folder / "train.log"):
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())

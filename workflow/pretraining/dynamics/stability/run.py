@@ -24,9 +24,10 @@ from pretraining.dynamics.engines import Frame, Settings, thermalise
 from pretraining.dynamics.recorder import LOG_COLUMNS, Recorder
 from pretraining.dynamics.stability.criteria import Limits, StabilityMonitor
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Trajectory, simulate
+from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256, write_json, write_text
-from pretraining.runtime.stop import StopRequest, say
+from pretraining.runtime.stop import StopRequest
 from pretraining.study.generation import duration_ps, stages_of, steps_of
 from pretraining.study.settings import COMPILE_ABOVE_S
 from pretraining.study.stability import TORCH_SIM
@@ -248,7 +249,7 @@ def _move(
         recorder.save(trajectory.engine, trajectory.step, result | facts)
         drop(trajectory.engine)
         end = f"failed: {outcome.reason}" if outcome.reason else "survived"
-        say(f"{recorder.name}: {end} ({outcome.time_ps:g} ps)")
+        log(f"{recorder.name}: {end} ({outcome.time_ps:g} ps)")
 
     simulate(trajectories, advance, stop, checkpoint_seconds, ended)
 
@@ -300,9 +301,9 @@ def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Modu
         wanted = request.compile == "always"
     if not wanted:
         return model
-    network = compiled_network(model, request.model, start, say)
+    network = compiled_network(model, request.model, start, log)
     if network is not model:
-        say(f"{request.model.parent.name}: forces by a compiled function")
+        log(f"{request.model.parent.name}: forces by a compiled function")
     return network
 
 
