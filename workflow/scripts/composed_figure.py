@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.figures.composed import alchemical, specialised
-from pretraining.figures.panel_table import panel_table
+from pretraining.figures.learning_curves import panel_table
 from pretraining.figures.panels import Options
 from pretraining.figures.style import save
 from pretraining.results.runs_table import RMSE, read_runs

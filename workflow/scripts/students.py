@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pretraining.figures.source_vs_model import students_figure
+from pretraining.figures.source_vs_model import source_vs_model_figure
 from pretraining.figures.style import save
 from pretraining.results.runs_table import read_runs
 from pretraining.results.source_vs_model import source_vs_model
@@ -28,7 +28,9 @@ def main() -> None:
     args = parser.parse_args()
     table = source_vs_model(read_runs(args.runs), args.aggregate, args.at)
     write_csv(args.table, table)
-    save(students_figure(table, read_styles(args.styles), read_titles(args.styles)), *args.out)
+    save(
+        source_vs_model_figure(table, read_styles(args.styles), read_titles(args.styles)), *args.out
+    )
 
 
 if __name__ == "__main__":

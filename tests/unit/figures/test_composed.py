@@ -12,7 +12,7 @@ import yaml
 from matplotlib.colors import to_rgb
 
 from pretraining.figures.composed import alchemical, specialised
-from pretraining.figures.panel_table import panel_table
+from pretraining.figures.learning_curves import panel_table
 from pretraining.figures.panels import Options
 from pretraining.figures.style import ramp
 from pretraining.results.forgetting import as_markdown, forgetting

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pretraining.figures.learning_curves import Options, learning_curves
-from pretraining.figures.style import save, shades, source_looks
-from pretraining.figures.ticks import plain, round_values
+from pretraining.figures.learning_curves import learning_curves
+from pretraining.figures.panels import Options
+from pretraining.figures.style import plain, round_values, save, shades, source_looks
 from pretraining.results.published import published_points
 from pretraining.results.runs_table import COLUMNS, normalise
 from pretraining.results.seed_statistics import common_seeds, curve_points, describe_runs

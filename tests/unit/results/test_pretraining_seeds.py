@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pretraining.figures.learning_curves import Options, learning_curves
+from pretraining.figures.learning_curves import learning_curves
+from pretraining.figures.panels import Options
 from pretraining.results.efficiency import efficiency, gains
 from pretraining.results.runs_table import COLUMNS, normalise
 from pretraining.results.seed_statistics import common_seeds, curve_points, describe_seeds

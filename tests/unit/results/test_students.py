@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pretraining.figures.parity import parity_figure
-from pretraining.figures.source_vs_model import students_figure
+from pretraining.figures.source_vs_model import source_vs_model_figure
 from pretraining.results.runs_table import COLUMNS, normalise
 from pretraining.results.source_vs_model import source_vs_model
 from pretraining.runtime.errors import UserError
@@ -88,7 +88,9 @@ def test_students_beside_their_teachers():
 
 
 def test_students_are_drawn_with_open_and_filled_symbols():
-    figure = students_figure(source_vs_model(runs_of()), titles={"datasets": {"T": "the target"}})
+    figure = source_vs_model_figure(
+        source_vs_model(runs_of()), titles={"datasets": {"T": "the target"}}
+    )
     energy, force = figure.axes
     assert energy.get_title("left") == "tested on the target"
     assert force.get_title("left") == "100 synthetic, 400 DFT structures"

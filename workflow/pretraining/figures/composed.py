@@ -1,46 +1,52 @@
 """Figures of several panels: a specialised target (as Fig. 4), another element (as Fig. 5).
 
-Letters are those of the paper: the embedding of environments has its letter, and its place,
-whether it is drawn or not.
+Panels have the letters of the paper, also if the map of environments is not drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from string import ascii_lowercase
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
+from matplotlib.ticker import MaxNLocator
 
-from pretraining.figures.bars import draw_bars, size_names
 from pretraining.figures.panels import (
+    DIRECT,
     LABELS,
     SIZES_LABEL,
     Extent,
     Options,
+    add_legend,
+    add_note,
+    comparable,
     draw_panel,
     handles_of,
+    letters_of,
     looks_of,
-    note_below,
     reference_handles,
-    reference_lines,
-    reference_values,
 )
-from pretraining.figures.style import CYCLE, DIRECT_COLOUR, TEXT_WIDTH, house_style, ramp
-from pretraining.results.runs_table import KEY
-from pretraining.results.seed_statistics import FLAG_NOTE, common_seeds, curve_points, describe_runs
+from pretraining.figures.style import (
+    CYCLE,
+    DIRECT_COLOUR,
+    TEXT_WIDTH,
+    house_style,
+    no_results,
+    plain,
+    ramp,
+)
+from pretraining.results.runs_table import RMSE
+from pretraining.results.seed_statistics import cell_of
 from pretraining.results.selection import Selected, nearest_size
-from pretraining.study.titles import SourceStyle, title_of
+from pretraining.study.titles import SourceStyle, Titles, printed, title_of
 
 # Turquoise and magenta, as published; further transforms take the colours of the cycle.
 TRANSFORM_COLOURS = ("#1BA3A3", "#C2378F", *CYCLE)
 HEIGHT = 2.35
 Draw = Callable[[Axes], None]
-Titles = Mapping[str, Mapping[str, str]]
 
 
 def specialised(
@@ -57,38 +63,38 @@ def specialised(
     selections
         The same runs on each test set, the target's first.
     options
-        The first of its metrics is drawn.
+        Of one metric.
     titles
-        Of the datasets.
+        Printed names of the datasets.
     embedding
-        Draws the panel between the target's and the others.
+        Draws the map, between the target's panel and the others.
     """
     selections = comparable(selections, options)
     looks, names = looks_of([selected.runs for selected in selections], options, styles)
-    tuned = [key for key in looks if key not in ("none", 0)]
+    tuned = [key for key in looks if key not in DIRECT]
     if options.compare == "source" and len(tuned) == 1:
         names = {"none": "direct", tuned[0]: f"fine-tuned\n({title_of(tuned[0], styles)})"}
-    letters = letters_of(selections, specialised=True)
+    letters = letters_of(selections, "specialised")
     order = [letters[0], *(["b"] if embedding else []), *letters[1:]]
     with house_style():
-        # Three panels in a row leave no room for a legend beside them.
+        # Beside three panels there is no room for a legend.
         beside = embedding is None
         size = (TEXT_WIDTH, HEIGHT + (0.35 if beside else 0.6))
         figure = plt.figure(figsize=size, layout="constrained")
         panels = figure.subplot_mosaic([order])
         for letter, selected in zip(letters, selections, strict=True):
             extent = Extent()
-            _curves(panels[letter], selected, options, looks, extent)
+            draw_panel(panels[letter], selected, options, options.metrics[0], looks, extent)
             extent.apply(panels[letter])
-            tested = selected.chosen.target
-            _head(panels[letter], letter, f"tested on {_title(titles, 'datasets', tested)}")
+            tested = printed(titles, "datasets", selected.chosen.target)
+            _head(panels[letter], letter, f"tested on {tested}")
         if embedding:
             embedding(panels["b"])
-            _head(panels["b"], "b", "")
+            _head(panels["b"], "b")
         handles = [*handles_of(looks, names), *reference_handles(options, selections)]
-        _legend(figure, handles, _heading(options), beside)
-        trained = _title(titles, "datasets", selections[0].chosen.target)
-        _note(figure, selections, options, f"trained on {trained}")
+        add_legend(figure, handles, options, beside=beside)
+        trained = printed(titles, "datasets", selections[0].chosen.target)
+        add_note(figure, selections, options, f"trained on {trained}")
     return figure
 
 
@@ -107,19 +113,19 @@ def alchemical(
     selections
         The runs, one comparison a transform.
     options
-        The first of its metrics is drawn.
+        Of one metric.
     titles
-        Of the datasets and the transforms.
+        Printed names of the datasets and the transforms.
     embedding
-        Draws the panel beside the bars.
+        Draws the map, beside the bars.
     bars_at
-        The bars are at the nearest number of structures that was run.
+        The bars are at the nearest number of structures with runs.
     """
     selections = comparable(selections, options)
     metric = options.metrics[0]
     looks, names = _looks_by_transform(selections, options, styles)
-    letters = letters_of(selections)
-    place, bars = ascii_lowercase[len(letters) : len(letters) + 2]
+    letters = letters_of(selections, "alchemical")
+    place, bars = (chr(ord(letters[-1]) + k) for k in (1, 2))
     columns = len(letters)
     below = [place] * columns + [bars] * columns if embedding else [bars] * (2 * columns)
     with house_style():
@@ -128,20 +134,21 @@ def alchemical(
         panels = figure.subplot_mosaic([[letter for letter in letters for _ in "ab"], below])
         extent = Extent()
         for letter, selected, look in zip(letters, selections, looks, strict=True):
-            _curves(panels[letter], selected, options, look, extent)
+            draw_panel(panels[letter], selected, options, metric, look, extent)
             transform = selected.chosen.transform or "none"
-            _head(panels[letter], letter, _title(titles, "transforms", transform))
+            _head(panels[letter], letter, printed(titles, "transforms", transform))
         for letter in letters:
             extent.apply(panels[letter])
         n = nearest_size(selections, bars_at)
-        groups = size_names(list(names)) if options.compare == "npre" else names
-        draw_bars(panels[bars], selections, looks, groups, n, metric, options.compare)
+        groups = names
         if options.compare == "npre":
+            groups = {size: plain(size) if size else "direct" for size in sorted(names)}
             panels[bars].set_xlabel("pre-training structures")
+        draw_bars(panels[bars], selections, looks, groups, n, options)
         _head(panels[bars], bars, f"{n:,} {SIZES_LABEL}")
         if embedding:
             embedding(panels[place])
-            _head(panels[place], place, "")
+            _head(panels[place], place)
         handles = [
             tuple(handles_of({key: look[key]}, names)[0] for look in looks if key in look)
             for key in names
@@ -149,25 +156,11 @@ def alchemical(
         # Direct training looks the same in all.
         handles[:1] = [handle[:1] for handle in handles[:1]]
         handles += [(line,) for line in reference_handles(options, selections)]
-        _legend(figure, handles, _heading(options))
-        tested = f"tested on {_title(titles, 'datasets', selections[0].chosen.target)}"
+        add_legend(figure, handles, options)
+        tested = f"tested on {printed(titles, 'datasets', selections[0].chosen.target)}"
         spread = "mean ± s.d. and " if options.aggregate == "best" else ""
-        _note(figure, selections, options, tested, f" ({bars}: {spread}every run)")
+        add_note(figure, selections, options, tested, f" ({bars}: {spread}every run)")
     return figure
-
-
-def comparable(selections: Sequence[Selected], options: Options) -> list[Selected]:
-    """The selections, by pre-training size with the seeds that all sizes share."""
-    if options.compare != "npre":
-        return list(selections)
-    return [replace(selected, runs=common_seeds(selected.runs)) for selected in selections]
-
-
-def letters_of(selections: Sequence[Selected], *, specialised: bool = False) -> list[str]:
-    """The letters of the panels with curves; with `specialised` the second is the embedding's."""
-    if specialised:
-        return ["a", *ascii_lowercase[2 : len(selections) + 1]]
-    return list(ascii_lowercase[: len(selections)])
 
 
 def _looks_by_transform(
@@ -186,72 +179,77 @@ def _looks_by_transform(
     return shaded, names
 
 
-def _curves(
-    axes: Axes, selected: Selected, options: Options, looks: Mapping, extent: Extent
-) -> None:
-    """Draw one panel of learning curves; its limits are set when all that share them are drawn."""
-    metric = options.metrics[0]
-    points = curve_points(selected.runs, metric, options.aggregate)
-    values = reference_values(selected, options, metric)
-    lines = reference_lines(values, options.compare, looks)
-    draw_panel(axes, points, None, lines, looks, options.compare, extent)
-    axes.set(ylabel=LABELS[metric], xlabel=SIZES_LABEL)
-
-
-def _title(titles: Titles | None, section: str, name: str) -> str:
-    return (titles or {}).get(section, {}).get(name, name)
-
-
-def _head(axes: Axes, letter: str, text: str) -> None:
+def _head(axes: Axes, letter: str, text: str = "") -> None:
     """Set the letter of a panel, and its title beside it."""
-    axes.set_title(f"{letter}", loc="left", fontweight="bold", fontsize=9, pad=4)
+    axes.set_title(letter, loc="left", fontweight="bold", fontsize=9, pad=4)
     if text:
-        axes.annotate(
-            text,
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(11, 4.5),
-            textcoords="offset points",
-            fontsize=7.5,
-        )
+        place = {"xycoords": "axes fraction", "xytext": (11, 4.5), "textcoords": "offset points"}
+        axes.annotate(text, (0, 1), **place, fontsize=7.5)
 
 
-def _heading(options: Options) -> str:
-    return "Pre-training\nstructures" if options.compare == "npre" else ""
-
-
-def _legend(figure: Figure, handles: Sequence, title: str, beside: bool = True) -> None:
-    """What the curves are: beside the panels, or above them."""
-    labels = [
-        (handle[0] if isinstance(handle, tuple) else handle).get_label() for handle in handles
-    ]
-    if not beside:
-        labels = [label.replace("\n", " ") for label in labels]
-    legend = figure.legend(
-        handles,
-        labels,
-        title=title if beside else None,
-        loc="outside right center" if beside else "outside upper center",
-        ncols=1 if beside else len(handles),
-        alignment="left",
-        handlelength=2.6,
-        labelspacing=0.55,
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
-    )
-    legend.get_title().set_fontweight("bold")
-
-
-def _note(
-    figure: Figure, selections: Sequence[Selected], options: Options, first: str, last: str = ""
+def draw_bars(
+    axes: Axes,
+    selections: Sequence[Selected],
+    looks: Sequence[Mapping],
+    names: Mapping,
+    n: int,
+    options: Options,
 ) -> None:
-    """Say below the panels what is shown, and lay the figure out."""
-    frames = [selected.runs for selected in selections]
-    drawn = pd.concat(frames).drop_duplicates([c for c in (*KEY,) if c in frames[0]])
-    # The test sets stand above the panels.
-    said = describe_runs(selections, drawn, options.aggregate, options.metrics[:1])[1:]
-    text = " · ".join([first, *said]) + last
-    if any(curve_points(f, options.metrics[0], options.aggregate)["flagged"].any() for f in frames):
-        text += f"\n{FLAG_NOTE}"
-    note_below(figure, text)
-    # Laid out once, here, so that a later save does not move anything.
-    figure.draw_without_rendering()
+    """Draw bars at one number of structures: mean and spread of the seeds, and each run.
+
+    Parameters
+    ----------
+    selections
+        The runs, one comparison a transform: each has a bar in every group.
+    looks
+        For each of them the look of every value that is compared.
+    names
+        Label of each group, in their order, direct training first.
+    n
+        Number of structures.
+    """
+    compare, column = options.compare, RMSE[options.metrics[0]]
+    width = 0.8 / len(selections)
+    top = [0.0]
+    for place, key in enumerate(names):
+        shown = selections[:1] if key in DIRECT else selections
+        for k, (selected, look) in enumerate(zip(shown, looks, strict=False)):
+            rows = selected.runs[(selected.runs["n"] == n) & (selected.runs[compare] == key)]
+            offset = (k - (len(shown) - 1) / 2) * width
+            top += _bar(axes, place + offset, 0.85 * width, rows, column, look[key]["color"])
+    if max(top) > 0:
+        axes.set_ylim(0, 1.06 * max(top))
+    else:
+        no_results(axes)
+    runs = selections[0].runs
+    level = cell_of(runs[runs[compare].isin(DIRECT) & (runs["n"] == n)], column).mean
+    if np.isfinite(level):
+        axes.axhline(level, color=DIRECT_COLOUR, linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1)
+    axes.set_xticks(range(len(names)), list(names.values()))
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_ylabel(LABELS[options.metrics[0]])
+
+
+def _bar(
+    axes: Axes, x: float, width: float, rows: pd.DataFrame, column: str, colour: str
+) -> list[float]:
+    """Draw one bar, and return the heights that the axis must reach."""
+    cell = cell_of(rows, column)
+    if not np.isfinite(cell.mean):
+        return []
+    values = np.sort(rows[column].dropna().to_numpy(dtype=float))
+    axes.bar(x, cell.mean, width, color=colour, alpha=0.55, linewidth=0, zorder=2)
+    if np.isfinite(cell.std):
+        look = {"color": "0.15", "elinewidth": 0.8, "capsize": 2.0}
+        axes.errorbar(x, cell.mean, yerr=cell.std, zorder=3, **look)
+    # Side by side, so that equal values do not hide each other.
+    spread = np.linspace(-0.28, 0.28, len(values)) if len(values) > 1 else np.zeros(1)
+    dots = {"linestyle": "none", "marker": "o", "markersize": 2.6, "markeredgewidth": 0.3}
+    axes.plot(x + width * spread, values, **dots, color=colour, markeredgecolor="white", zorder=4)
+    if cell.flagged:
+        axes.annotate("*", (x, cell.mean), xytext=(4, 1), textcoords="offset points", fontsize=9)
+        # Runs far above the others can be outside the panel.
+        return [float(np.median(values))]
+    return [*values, cell.mean + (cell.std if np.isfinite(cell.std) else 0.0)]

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from pretraining.dynamics.summary import CLASSES, ENERGY
 from pretraining.figures.style import COLUMN_WIDTH, CYCLE, MARKERS, TEXT_WIDTH, house_style, shades
 
-# More anneal temperatures than this are told by a colour bar.
+# More anneal temperatures than these have a colour bar.
 NAMED = 6
 
 
@@ -26,13 +26,12 @@ def structures_figure(table: pd.DataFrame) -> Figure:
         _coordination(right, table)
         for axes in (left, right):
             axes.set_xlabel("density (g/cm³)")
-            axes.grid(axis="y", color="0.92", linewidth=0.6)
-        figure.draw_without_rendering()
+            axes.grid(axis="y")
     return figure
 
 
 def _energies(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
-    """Each trajectory a point, coloured by its anneal temperature."""
+    """A point per trajectory, coloured by its anneal temperature."""
     axes.set_ylabel("energy (eV/atom)")
     anneals = sorted(table["anneal_T"].dropna().unique())
     colours = shades(anneals)
@@ -53,13 +52,13 @@ def _energies(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _coordination(axes: Axes, table: pd.DataFrame) -> None:
-    """Mean over the trajectories of a density; bars are their standard deviation."""
+    """Mean and standard deviation over the trajectories of a density."""
     groups = 100 * table.set_index("density")[list(CLASSES)]
     mean, spread = (getattr(groups.groupby("density"), name)() for name in ("mean", "std"))
     handles = []
     for name, colour, marker in zip(CLASSES, CYCLE, MARKERS, strict=False):
         look = {"color": colour, "marker": marker}
-        # A share cannot leave the panel, nor may its bar.
+        # Bars end at 0 and 100 %.
         bars = [np.minimum(spread[name].fillna(0), room) for room in (mean[name], 100 - mean[name])]
         axes.errorbar(mean.index, mean[name], bars, elinewidth=0.7, clip_on=False, **look)
         handles.append(Line2D([], [], label=name, **look))

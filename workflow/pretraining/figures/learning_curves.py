@@ -11,30 +11,35 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pretraining.figures.panels import (
-    GREY,
-    HOLLOW,
-    LABELS,
-    SIZES_LABEL,
     Extent,
     Options,
+    add_legend,
+    add_note,
+    comparable,
     draw_panel,
     handles_of,
+    letters_of,
     looks_of,
-    note_below,
     reference_handles,
-    reference_lines,
     reference_values,
 )
-from pretraining.figures.style import COLUMN_WIDTH, TEXT_WIDTH, house_style
-from pretraining.results.runs_table import KEY
-from pretraining.results.seed_statistics import FLAG_NOTE, common_seeds, curve_points, describe_runs
-from pretraining.results.selection import Selected
+from pretraining.figures.style import (
+    COLUMN_WIDTH,
+    GREY,
+    HOLLOW,
+    TEXT_WIDTH,
+    house_style,
+    note_below,
+)
+from pretraining.results.published import TARGET
+from pretraining.results.seed_statistics import FLAG_NOTE, curve_points
+from pretraining.results.selection import Selected, nearest_size
 from pretraining.runtime.errors import UserError
 from pretraining.study.titles import SourceStyle
 
-__all__ = ["Options", "learning_curves"]
-
 PANEL_HEIGHT = 2.4
+COLUMNS = ("panel", "test_set", "transform", "kind", "source", "npre", "n", "metric", "aggregate")
+COLUMNS = (*COLUMNS, "value", "std", "count", "flagged")
 
 
 def learning_curves(
@@ -48,10 +53,9 @@ def learning_curves(
     Parameters
     ----------
     selections
-        The runs, one comparison a transform; none at all draws the published points alone.
+        The runs, one comparison a transform; without any, only the published points are drawn.
     published
-        Points in the columns of :data:`.published.POINT_COLUMNS`, drawn with open
-        symbols.
+        Points with the columns of :data:`.seed_statistics.POINT_COLUMNS`, drawn with open symbols.
 
     Raises
     ------
@@ -60,35 +64,35 @@ def learning_curves(
     """
     if not selections and published is None:
         raise UserError("nothing to draw: give runs, published values or both")
+    selections = comparable(selections, options)
     if published is not None and options.compare == "npre":
         source = selections[0].chosen.source if selections else "ace"
         published = published[published["source"].isin(["none", source])]
-    runs = [selected.runs for selected in selections]
-    if options.compare == "npre":
-        runs = [common_seeds(part) for part in runs]
     metrics = [m for m in options.metrics if selections or (published["metric"] == m).any()]
-    looks, titles = looks_of([*runs, *([] if published is None else [published])], options, styles)
+    frames = [selected.runs for selected in selections]
+    frames += [] if published is None else [published]
+    looks, titles = looks_of(frames, options, styles)
     with house_style():
         figure, panels = _panels(max(len(selections), 1), len(metrics))
         for column, metric in enumerate(metrics):
             extent = Extent()
-            known = None if published is None else published[published["metric"] == metric]
-            for row, axes in enumerate(panels[:, column]):
-                points = lines = None
-                if selections:
-                    points = curve_points(runs[row], metric, options.aggregate)
-                    values = reference_values(selections[row], options, metric)
-                    lines = reference_lines(values, options.compare, looks)
-                draw_panel(axes, points, known, lines or [], looks, options.compare, extent)
+            for axes, selected in zip(panels[:, column], selections or [None], strict=True):
+                draw_panel(axes, selected, options, metric, looks, extent, published)
                 if len(selections) > 1:
-                    axes.set_title(selections[row].chosen.transform, loc="left", pad=3)
+                    axes.set_title(selected.chosen.transform, loc="left", pad=3)
             for axes in panels[:, column]:
-                axes.set(ylabel=LABELS[metric], xlabel=SIZES_LABEL)
                 extent.apply(axes)
-        _legend(figure, selections, options, looks, titles, published)
-        _note(figure, selections, runs, options, published)
-        # Laid out once, here, so that a later save does not move anything.
-        figure.draw_without_rendering()
+        handles = handles_of(looks, titles, hollow=not selections)
+        handles += reference_handles(options, selections)
+        if selections and published is not None:
+            symbol = {"linestyle": "none", "marker": "o", "markersize": 5.5, "color": GREY} | HOLLOW
+            handles.append(Line2D([], [], label="published" + _spread(published, "\n"), **symbol))
+        add_legend(figure, handles, options, "Label source")
+        if selections:
+            add_note(figure, selections, options)
+        else:
+            flags = f"\n{FLAG_NOTE}" if published["flagged"].any() else ""
+            note_below(figure, "published values only" + _spread(published, " ") + flags)
     return figure
 
 
@@ -103,45 +107,62 @@ def _panels(transforms: int, metrics: int) -> tuple[Figure, np.ndarray]:
     return figure, panels.T if flat else panels
 
 
-def _legend(figure, selections, options, looks, titles, published) -> None:
-    """The curves, and what dashed lines and open symbols stand for, to the right of the panels."""
-    handles = handles_of(looks, titles, hollow=not selections)
-    handles += reference_handles(options, selections)
-    if selections and published is not None:
-        symbol = {"linestyle": "none", "marker": "o", "markersize": 5.5, "color": GREY} | HOLLOW
-        handles.append(Line2D([], [], label="published" + _spread(published, "\n"), **symbol))
-    legend = figure.legend(
-        handles=handles,
-        title="Pre-training\nstructures" if options.compare == "npre" else "Label source",
-        loc="outside right center",
-        alignment="left",
-        handlelength=2.6,
-        labelspacing=0.55,
-    )
-    legend.get_title().set_fontweight("bold")
-
-
 def _spread(published: pd.DataFrame, before: str) -> str:
-    """What the bars of published points are: means have one, single values have none."""
+    """The meaning of the published points' bars; single values have none."""
     means = published["std"].notna()
     if not means.any():
         return ""
     return before + ("(mean ± s.d.)" if means.all() else "(bars: mean ± s.d.)")
 
 
-def _note(figure, selections, runs, options, published) -> None:
-    """A line below the panels: what is shown, and what is missing from it."""
-    if selections:
-        # Several transforms have the same direct training.
-        key = [column for column in KEY if column in runs[0]]
-        drawn = pd.concat(runs).drop_duplicates(key)
-        text = " · ".join(describe_runs(selections, drawn, options.aggregate, options.metrics))
-        points = [
-            curve_points(part, m, options.aggregate) for part in runs for m in options.metrics
-        ]
-    else:
-        text = "published values only" + _spread(published, " ")
-        points = [published]
-    if any(part["flagged"].any() for part in points):
-        text += f"\n{FLAG_NOTE}"
-    note_below(figure, text)
+def panel_table(
+    selections: Sequence[Selected],
+    options: Options,
+    figure: str = "curves",
+    bars_at: int = 400,
+    published: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The numbers of all points, lines and bars of a figure.
+
+    Parameters
+    ----------
+    selections
+        Those of the figure.
+    figure
+        ``curves``, ``specialised`` or ``alchemical``, which has bars at the number of structures
+        nearest `bars_at`.
+    published
+        Points with the columns of :data:`.seed_statistics.POINT_COLUMNS`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns :data:`COLUMNS`. `kind` is that of the runs table, ``bar`` for the mean of a bar,
+        or ``published``; `panel` is empty for panels without letters.
+    """
+    selections = comparable(selections, options)
+    letters = letters_of(selections, figure)
+    parts, bars = [], []
+    for letter, selected in zip(letters, selections, strict=True):
+        where = {"panel": letter, "test_set": selected.chosen.target}
+        where["transform"] = selected.chosen.transform or "none"
+        for metric in options.metrics:
+            points = curve_points(selected.runs, metric, options.aggregate)
+            kind = np.where(points["source"] == "none", "direct", "finetune")
+            lines = reference_values(selected, options, metric)
+            lines = lines.assign(n=0, metric=metric, std=np.nan, count=1, flagged=False)
+            for part in (points.assign(kind=kind), lines):
+                parts.append(part.assign(**where, aggregate=options.aggregate))
+        if figure == "alchemical":
+            where["panel"] = chr(ord(letters[-1]) + 2)
+            at = selected.runs["n"] == nearest_size(selections, bars_at)
+            points = curve_points(selected.runs[at], options.metrics[0], "mean")
+            bars.append(points.assign(**where, kind="bar", aggregate="mean"))
+    if published is not None:
+        where = {"panel": "", "transform": "none", "kind": "published", "test_set": TARGET}
+        how = published["std"].notna().map({True: "mean", False: "best"})
+        parts.append(published.assign(**where, aggregate=how))
+    table = pd.concat([part for part in (*parts, *bars) if len(part)], ignore_index=True)
+    # Direct training is one bar, whatever the transforms.
+    table.loc[(table["kind"] == "bar") & (table["source"] == "none"), "transform"] = "none"
+    return table.drop_duplicates()[list(COLUMNS)]

@@ -1,7 +1,6 @@
 """Draw maps of atomic environments.
 
-A map has neither units nor a meaning of its directions, so there are no axes; only who is near to
-whom tells something. :func:`draw_embedding` draws into any axes, to be a panel of another figure.
+The axes of a map have no meaning and are not drawn.
 """
 
 from __future__ import annotations
@@ -28,29 +27,23 @@ LABELS = {
     "energy": "energy of the structure (eV/atom)",
 }
 GREY = "#C4C4C4"
-# Of several base samples, and of projected ones, unless they have colours of their own.
+# Default colours of several base samples, and of projected ones.
 BASE_COLOURS = ("#5CBFB8", "#D98CC3", "#E8C66A", "#9DB7DD")
 PROJECTED_COLOURS = ("#D7301F", "#111111", "#1F5FD6", "#E08A00", "#7B2FA8")
 COLUMNS = ("sample", "role", "x", "y", "density", "coordination", "energy")
-# Coordination numbers that are told apart; the outermost stand for all beyond them.
+# Classes of coordination numbers.
 CLASSES = ("≤ 1", "2", "3", "4", "≥ 5")
 COLOURMAP = "viridis_r"
 LEGEND = {"handletextpad": 0.2, "columnspacing": 1.2, "ncols": 2, "borderaxespad": 0.2}
 
 
 def read_map(path: Path) -> pd.DataFrame:
-    """Read the table of a map.
-
-    Raises
-    ------
-    UserError
-        If it is no such table.
-    """
+    """Read the table of a map; raises a UserError for another table."""
     return read_csv(path, COLUMNS)
 
 
 def colours_of(samples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the colour of each sample: its own, grey for a single base, or one of the lists."""
+    """The colour of each sample: its own, grey for a single base, or a default."""
     base = [name for name, sample in samples.items() if sample["role"] == "base"]
     projected = [name for name in samples if name not in base]
     colours = {}
@@ -80,16 +73,16 @@ def draw_embedding(
     table
         As :func:`read_map` returns it.
     samples
-        By name, in the order of the legend: ``role``, ``title`` and, where they are given,
-        ``colour`` and ``shown``, the number of points that are drawn.
+        By name, in the order of the legend: ``role``, ``title`` and, optionally, ``colour`` and
+        ``shown``, the number of points drawn.
     colour_by
-        What the base is coloured by: ``set``, ``density``, ``coordination`` or ``energy``.
+        Colour of the base: ``set``, ``density``, ``coordination`` or ``energy``.
     legend
-        Whether to name the samples.
+        Whether to add a legend.
     """
     colours = colours_of(samples)
     shown = pd.concat([_shown(table, name, sample) for name, sample in samples.items()])
-    # In a mixed order, so that no sample lies on top of the other.
+    # In random order: no sample covers the others.
     base = shown[shown["role"] == "base"].sample(frac=1, random_state=0)
     size = _point_size(axes, len(base))
     look = {"s": size, "linewidths": 0, "rasterized": True}
@@ -116,7 +109,7 @@ def draw_embedding(
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_axis_off()
     if legend:
-        # Below, unless the colour bar is there.
+        # Above if the colour bar is below.
         place = ("upper center", (0.5, 0)) if colour_by == "set" else ("lower center", (0.5, 1))
         handles = legend_handles(samples, colour_by)
         axes.legend(handles=handles, loc=place[0], bbox_to_anchor=place[1], **LEGEND)
@@ -125,7 +118,7 @@ def draw_embedding(
 def legend_handles(
     samples: Mapping[str, Mapping[str, Any]], colour_by: str = "set"
 ) -> list[Line2D]:
-    """Return a legend's entries; where a colour bar speaks for the base, the projected alone."""
+    """Legend entries of the samples; beside a colour bar, only of the projected ones."""
     colours = colours_of(samples)
     return [
         Line2D([], [], linestyle="", marker="o", color=colours[name], label=sample["title"])
@@ -135,20 +128,20 @@ def legend_handles(
 
 
 def embedding_figure(table: pd.DataFrame, style: Mapping[str, Any]) -> Figure:
-    """Draw a map once for each quantity that it is coloured by.
+    """Draw a map once for each quantity of its colours.
 
     Parameters
     ----------
     table
         As :func:`read_map` returns it.
     style
-        ``colour_by``, a list, and ``samples``, as :func:`draw_embedding` takes them.
+        ``colour_by``, a list, and ``samples``, as for :func:`draw_embedding`.
     """
     panels, samples = style["colour_by"], style["samples"]
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     width = COLUMN_WIDTH if columns == 1 else TEXT_WIDTH
-    # As high as the map is for its width; a legend and colour bars are not part of it.
+    # Panels have the shape of the map, within limits.
     extent = np.ptp(table[["x", "y"]].to_numpy(), axis=0)
     shape = float(np.clip(extent[1] / extent[0], 0.5, 1.1))
     height = shape * width / columns + (0.4 if set(panels) - {"set"} else 0)
@@ -167,12 +160,11 @@ def embedding_figure(table: pd.DataFrame, style: Mapping[str, Any]) -> Figure:
         handles = legend_handles(samples, "set" if "set" in panels else panels[0])
         options = LEGEND | {"ncols": min(len(handles), 2 * columns)}
         figure.legend(handles=handles, loc="outside upper center", **options)
-        figure.draw_without_rendering()
     return figure
 
 
 def _shown(table: pd.DataFrame, name: str, sample: Mapping[str, Any]) -> pd.DataFrame:
-    """The points of a sample that are drawn."""
+    """A random choice of the sample's points, as many as are drawn."""
     points = table[table["sample"] == name]
     wanted = sample.get("shown", len(points))
     if wanted >= len(points):
@@ -181,7 +173,7 @@ def _shown(table: pd.DataFrame, name: str, sample: Mapping[str, Any]) -> pd.Data
 
 
 def _point_size(axes: Axes, n: int) -> float:
-    """Area of a point, in points squared: together they fill about a third of the panel."""
+    """Area of a point (points squared): all together fill about a third of the panel."""
     box = axes.get_position()
     width, height = 72 * axes.figure.get_size_inches()
     area = box.width * width * box.height * height
@@ -189,7 +181,7 @@ def _point_size(axes: Axes, n: int) -> float:
 
 
 def _scale(base: pd.DataFrame, colour_by: str) -> ScalarMappable:
-    """The colours of a quantity; its outermost hundredths do not stretch the scale."""
+    """The colour scale of a quantity, from its 1st to its 99th percentile."""
     if colour_by == "coordination":
         shades = plt.get_cmap(COLOURMAP)(np.linspace(0.02, 0.98, len(CLASSES)))
         bounds = [-0.5, *np.arange(1.5, len(CLASSES)), 1e9]
@@ -200,7 +192,7 @@ def _scale(base: pd.DataFrame, colour_by: str) -> ScalarMappable:
 
 
 def _colour_bar(axes: Axes, scale: ScalarMappable, colour_by: str) -> None:
-    # Inside the axes' own frame, so that panels side by side keep the same size.
+    # Inside the axes' frame: panels side by side keep the same size.
     place = axes.inset_axes((0.15, -0.07, 0.7, 0.03))
     bar = axes.figure.colorbar(scale, cax=place, orientation="horizontal", spacing="uniform")
     bar.set_label(LABELS[colour_by], labelpad=2)

@@ -1,37 +1,54 @@
-"""One panel of learning curves: test errors of one metric against the number of structures."""
+"""One panel of learning curves, and the legend and the note below all panels of a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from pretraining.figures.style import DIRECT_COLOUR, shades, source_looks
-from pretraining.figures.ticks import size_ticks, value_ticks
-from pretraining.results.runs_table import RMSE
-from pretraining.results.seed_statistics import cell_of
+from pretraining.figures.style import (
+    DIRECT_COLOUR,
+    GREY,
+    HOLLOW,
+    WHITE_EDGE,
+    no_results,
+    note_below,
+    shades,
+    size_ticks,
+    source_looks,
+    value_ticks,
+)
+from pretraining.results.runs_table import KEY, RMSE
+from pretraining.results.seed_statistics import (
+    FLAG_NOTE,
+    cell_of,
+    common_seeds,
+    curve_points,
+    describe_runs,
+)
 from pretraining.results.selection import Selected
 from pretraining.study.titles import UNITS, order_sources, title_of
 
 LABELS = {metric: f"{metric} RMSE ({unit})" for metric, unit in UNITS.items()}
 SIZES_LABEL = "DFT-labelled structures"
+DIRECT = ("none", 0)  # source and pre-training size of direct training
 # Empirical sources are dashed as well: these dashes are longer, and thinner than any curve.
 UNTUNED = (0, (7, 2.5))
 OWN_ERROR = (0, (1, 1.4))
-GREY = "#777777"
-# A line further than this factor from every curve is not given room.
+# A line further than this factor from all curves is outside the panel.
 FAR = 8.0
-HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.8}
 
 
 @dataclass(frozen=True)
 class Options:
-    """How learning curves are drawn.
+    """Options of learning curves.
 
     Attributes
     ----------
@@ -42,8 +59,8 @@ class Options:
     metrics
         A panel for each.
     untuned, sources
-        Horizontal lines at the errors of the pre-trained models as they are, and of the label
-        sources themselves.
+        Horizontal lines at the errors of the pre-trained models before fine-tuning, and of the
+        label sources themselves.
     """
 
     compare: str = "source"
@@ -62,7 +79,7 @@ class Extent:
         self.lines: list[tuple[float, str]] = []
 
     def add(self, curve: pd.DataFrame) -> None:
-        """Make room for a curve; the long error bars of marked cells may leave the panel."""
+        """Include a curve, without the (long) error bars of flagged cells."""
         self.sizes += list(curve["n"])
         curve = curve[np.isfinite(curve["value"])]
         bars = curve[~curve["flagged"].astype(bool)]
@@ -71,11 +88,10 @@ class Extent:
     def apply(self, axes: Axes) -> None:
         """Set the limits and ticks of a panel."""
         if not self.heights:
-            axes.text(0.5, 0.5, "no results yet", transform=axes.transAxes, ha="center", color=GREY)
+            no_results(axes)
             axes.set(xticks=[], yticks=[])
             return
         low, high = min(self.heights), max(self.heights)
-        # A line that is far from all curves would squeeze them; an arrow says where it is.
         near = [h for h, _ in self.lines if low / FAR < h < FAR * high]
         low, high = min([low, *near]), max([high, *near])
         for height, colour in self.lines:
@@ -87,11 +103,11 @@ class Extent:
         axes.set_xlim(min(self.sizes) / 1.18, max(self.sizes) * 1.18)
         value_ticks(axes.yaxis, low, high)
         size_ticks(axes.xaxis, self.sizes)
-        axes.grid(axis="y", which="major", color="0.92", linewidth=0.6)
+        axes.grid(axis="y", which="major")
 
 
 def _arrow(axes: Axes, height: float, low: float, colour: str) -> None:
-    """Give the height of a line that lies beyond the panel, at the edge next to it."""
+    """Write the height of a line outside the panel at the nearest edge."""
     below = height < low
     axes.text(
         0.98,
@@ -103,6 +119,13 @@ def _arrow(axes: Axes, height: float, low: float, colour: str) -> None:
         color=colour,
         fontsize=6.2,
     )
+
+
+def comparable(selections: Sequence[Selected], options: Options) -> list[Selected]:
+    """The selections; by pre-training size, with the seeds common to all sizes."""
+    if options.compare != "npre":
+        return list(selections)
+    return [replace(selected, runs=common_seeds(selected.runs)) for selected in selections]
 
 
 def looks_of(frames: Sequence[pd.DataFrame], options: Options, styles) -> tuple[dict, dict]:
@@ -122,91 +145,85 @@ def looks_of(frames: Sequence[pd.DataFrame], options: Options, styles) -> tuple[
 
 
 def reference_values(selected: Selected, options: Options, metric: str) -> pd.DataFrame:
-    """Errors that do not depend on n: of pre-trained models as they are, and of label sources.
+    """The errors of pre-trained models before fine-tuning and of label sources, as of the options.
 
     Returns
     -------
     pandas.DataFrame
-        ``kind`` (``pretrain`` or ``source``), ``source``, ``npre`` and ``value``; those that are
-        not asked for are left out.
+        ``kind`` (``pretrain`` or ``source``), ``source``, ``npre`` and ``value``.
     """
     rows = []
-    wanted = [("pretrain", selected.untuned, options.untuned)]
-    wanted.append(("source", selected.sources, options.sources))
-    for kind, frame, shown in wanted:
-        for (source, npre), group in frame.groupby(["source", "npre"]) if shown else ():
+    frames = {"pretrain": selected.untuned if options.untuned else None}
+    frames["source"] = selected.sources if options.sources else None
+    for kind, frame in frames.items():
+        for (source, npre), group in () if frame is None else frame.groupby(["source", "npre"]):
             value = getattr(cell_of(group, RMSE[metric]), options.aggregate)
             rows.append((kind, source, npre, value))
     values = pd.DataFrame(rows, columns=["kind", "source", "npre", "value"])
     return values[np.isfinite(values["value"].astype(float))]
 
 
-def reference_lines(values: pd.DataFrame, compare: str, looks: Mapping) -> list[tuple]:
-    """Height, colour and line style of each horizontal line."""
-    lines = []
-    for row in values.to_dict("records"):
-        known = looks.get(row[compare])
-        if row["kind"] == "pretrain" and known:
-            lines.append((row["value"], known["color"], UNTUNED))
-        elif row["kind"] == "source":
-            # By pre-training size a source has no colour of its own.
-            colour = known["color"] if known and compare == "source" else GREY
-            lines.append((row["value"], colour, OWN_ERROR))
-    return lines
-
-
 def draw_panel(
     axes: Axes,
-    points: pd.DataFrame | None,
-    known: pd.DataFrame | None,
-    lines: Sequence[tuple],
+    selected: Selected | None,
+    options: Options,
+    metric: str,
     looks: Mapping,
-    compare: str,
     extent: Extent,
+    published: pd.DataFrame | None = None,
 ) -> None:
-    """Draw the curves of one metric, and add what they need to the extent.
+    """Draw the curves of one metric and add them to the extent, which is applied by the caller.
 
     Parameters
     ----------
-    points, known
-        Computed and published points, in the columns of
-        :data:`pretraining.results.published.POINT_COLUMNS`.
-    lines
-        Height, colour and line style of horizontal lines.
+    selected
+        The runs, if any.
     looks
-        Look of each curve by the value of `compare`, in the order of the legend.
+        Look of each curve, in the order of the legend.
+    published
+        Points with the columns of :data:`.seed_statistics.POINT_COLUMNS`.
     """
+    axes.set(ylabel=LABELS[metric], xlabel=SIZES_LABEL)
+    points = None
+    if selected is not None:
+        points = curve_points(selected.runs, metric, options.aggregate)
     for order, (key, look) in enumerate(looks.items()):
-        # Direct training, first in the legend, lies on top of the others.
-        zorder = 4 if key in ("none", 0) else 3 + order / 100
+        # Direct training, first in the legend, is drawn over the others.
+        zorder = 4 if key in DIRECT else 3 + order / 100
         if points is not None:
-            curve = points[points[compare] == key].sort_values("n")
+            curve = points[points[options.compare] == key].sort_values("n")
             extent.add(curve)
             _curve(axes, curve[np.isfinite(curve["value"])], look, zorder)
-        if known is not None:
-            curve = known[known[compare] == key].sort_values("n")
+        if published is not None:
+            curve = published[published["metric"] == metric]
+            curve = curve[curve[options.compare] == key].sort_values("n")
             extent.add(curve)
             _open_symbols(axes, curve, look, joined=points is None, zorder=zorder)
-    for height, colour, style in lines:
-        extent.lines.append((height, colour))
-        axes.axhline(height, color=colour, linestyle=style, linewidth=0.9, zorder=1.5)
+    if selected is not None:
+        _reference_lines(axes, reference_values(selected, options, metric), options, looks, extent)
+
+
+def _reference_lines(
+    axes: Axes, values: pd.DataFrame, options: Options, looks: Mapping, extent: Extent
+) -> None:
+    for row in values.to_dict("records"):
+        look = looks.get(row[options.compare])
+        if row["kind"] == "pretrain" and look is None:
+            continue
+        # By pre-training size a source has no colour.
+        coloured = look and (row["kind"] == "pretrain" or options.compare == "source")
+        colour = look["color"] if coloured else GREY
+        style = UNTUNED if row["kind"] == "pretrain" else OWN_ERROR
+        extent.lines.append((row["value"], colour))
+        axes.axhline(row["value"], color=colour, linestyle=style, linewidth=0.9, zorder=1.5)
 
 
 def _curve(axes: Axes, curve: pd.DataFrame, look: Mapping, zorder: float) -> None:
     spread = curve["std"].fillna(0.0)
-    # On a logarithmic axis a bar that reaches zero has no end.
+    # On a logarithmic axis a bar must end above zero.
     bars = [np.minimum(spread, 0.95 * curve["value"]), spread] if spread.any() else None
-    axes.errorbar(
-        curve["n"],
-        curve["value"],
-        yerr=bars,
-        elinewidth=0.8,
-        capsize=1.6,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
-        zorder=zorder,
-        **look,
-    )
+    how = {"elinewidth": 0.8, "capsize": 1.6, "zorder": zorder, **WHITE_EDGE, **look}
+    axes.errorbar(curve["n"], curve["value"], yerr=bars, **how)
     _stars(axes, curve, look)
 
 
@@ -226,7 +243,7 @@ def _stars(axes: Axes, curve: pd.DataFrame, look: Mapping) -> None:
 def _open_symbols(
     axes: Axes, curve: pd.DataFrame, look: Mapping, *, joined: bool, zorder: float
 ) -> None:
-    """Published points; of these only the means form a curve."""
+    """Published points; a curve joins only means."""
     means = curve["std"].notna()
     for part, line in ((curve[means], joined), (curve[~means], False)):
         axes.errorbar(
@@ -250,7 +267,7 @@ def _open_symbols(
 
 def handles_of(looks: Mapping, titles: Mapping, hollow: bool = False) -> list[Line2D]:
     """Legend entries of curves."""
-    edge = HOLLOW if hollow else {"markeredgecolor": "white", "markeredgewidth": 0.4}
+    edge = HOLLOW if hollow else WHITE_EDGE
     return [Line2D([], [], label=titles[key], **looks[key], **edge) for key in looks]
 
 
@@ -264,16 +281,51 @@ def reference_handles(options: Options, selections: Sequence[Selected]) -> list[
     return handles
 
 
-def note_below(figure: Figure, text: str) -> None:
-    """Write small text below all panels, which make room for it."""
-    space = (0.125 * (text.count("\n") + 1) + 0.04) / figure.get_figheight()
-    figure.get_layout_engine().set(rect=(0, space, 1, 1 - space), w_pad=0.08, h_pad=0.04)
-    figure.text(
-        0.012,
-        0.04 / figure.get_figheight(),
-        text,
-        fontsize=6.2,
-        color="0.35",
-        va="bottom",
-        linespacing=1.35,
+def add_legend(
+    figure: Figure, handles: Sequence, options: Options, title: str = "", beside: bool = True
+) -> None:
+    """Add the legend of all panels, beside or above them; a tuple of handles is one entry."""
+    if options.compare == "npre":
+        title = "Pre-training\nstructures"
+    labels = [(h[0] if isinstance(h, tuple) else h).get_label() for h in handles]
+    if not beside:
+        title, labels = None, [label.replace("\n", " ") for label in labels]
+    legend = figure.legend(
+        handles,
+        labels,
+        title=title,
+        loc="outside right center" if beside else "outside upper center",
+        ncols=1 if beside else len(handles),
+        alignment="left",
+        handlelength=2.6,
+        labelspacing=0.55,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
     )
+    legend.get_title().set_fontweight("bold")
+
+
+def add_note(
+    figure: Figure,
+    selections: Sequence[Selected],
+    options: Options,
+    first: str | None = None,
+    last: str = "",
+) -> None:
+    """Describe the runs below the panels, with `first` instead of the test set if given."""
+    runs = [selected.runs for selected in selections]
+    # Several transforms have the same direct training.
+    drawn = pd.concat(runs).drop_duplicates([column for column in KEY if column in runs[0]])
+    parts = describe_runs(selections, drawn, options.aggregate, options.metrics)
+    text = " · ".join([first or parts[0], *parts[1:]]) + last
+    points = (curve_points(r, m, options.aggregate) for r in runs for m in options.metrics)
+    if any(part["flagged"].any() for part in points):
+        text += f"\n{FLAG_NOTE}"
+    note_below(figure, text)
+
+
+def letters_of(selections: Sequence[Selected], figure: str) -> list[str]:
+    """The letters of the panels with curves, as in the paper: ``b`` of Fig. 4 is the map."""
+    letters = list(ascii_lowercase[: len(selections)])
+    if figure == "specialised":
+        return ["a", *ascii_lowercase[2 : len(selections) + 1]]
+    return letters if figure == "alchemical" else [""] * len(selections)

@@ -1,4 +1,4 @@
-"""Panels that hold predictions against labels, and the parity plot of one model."""
+"""Parity plots: panels of predictions against labels, and the figure of one model."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ GREY = "#555555"
 def parity_figure(
     predictions: Predictions, title: str, colour: str = "#0072B2", *, shifted: bool = False
 ) -> Figure:
-    """Draw the energies and the force components that a model predicts against the labels.
+    """Draw the predicted energies and force components of a model against the labels.
 
     Parameters
     ----------
     predictions
         Of one test set.
     title
-        Above the panels: which model, tested on what.
+        Names the model and the test set; lines are separated by ``; ``.
     colour
         Of the model.
     shifted
-        Subtract the median difference of the energy an atom, where model and labels need not have
-        the same zero.
+        Subtract the median difference of the energy per atom: model and labels may have different
+        zeros of energy.
     """
     labels, energies = predictions.per_atom
     shift = predictions.median_shift if shifted else 0.0
@@ -52,8 +52,6 @@ def parity_figure(
             left.set_ylabel("prediction, shifted (eV/atom)")
         right.set(xlabel="label (eV/Å)", ylabel="prediction (eV/Å)")
         figure.suptitle(title.replace("; ", "\n"), fontsize=8, x=0.02, ha="left")
-        # Laid out once, here, so that a later save does not move anything.
-        figure.draw_without_rendering()
     return figure
 
 
@@ -67,12 +65,12 @@ def _energy_note(predictions: Predictions, shift: float) -> str:
 def energy_panel(
     axes: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, float], colour: str
 ) -> None:
-    """Draw a point a structure; what lies beyond the limits is drawn at their ends, and counted.
+    """Draw a point per structure; those outside the limits are drawn at the edge and counted.
 
     Parameters
     ----------
     x, y
-        Energies an atom, eV, of shape (n,).
+        Energies per atom, eV, of shape (n,).
     limits
         Of both axes, eV.
     """
@@ -88,7 +86,7 @@ def energy_panel(
 def force_panel(
     axes: Axes, x: np.ndarray, y: np.ndarray, largest: float, colour: str, gridsize: int = 45
 ) -> None:
-    """Draw the density of force components on a logarithmic scale, and count what lies beyond.
+    """Draw the density of force components on a logarithmic scale, and count those outside.
 
     Parameters
     ----------

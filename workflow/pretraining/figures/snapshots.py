@@ -1,6 +1,6 @@
-"""Pictures of structures, atoms coloured by their number of neighbours.
+"""Snapshots of structures, atoms coloured by their number of neighbours.
 
-Drawn by OVITO's Python package where that is installed, else by matplotlib.
+Rendered by OVITO's Python package if installed, otherwise by matplotlib.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgb
 
 from pretraining.data.geometry import TOP, neighbours
 
-# Title, smallest and largest number of neighbours, colour. Dark greys are what carbon should be.
+# Title, smallest and largest number of neighbours, colour.
 CLASSES = (
     ("0", 0, 0, "#E8000B"),
     ("1", 1, 1, "#E69F00"),
@@ -36,7 +36,7 @@ PIXELS = 600
 
 
 def class_colours(numbers: np.ndarray) -> np.ndarray:
-    """Return the colour of each atom by its number of neighbours, shape (n_atoms, 3)."""
+    """The colour of each atom by its number of neighbours, shape (n_atoms, 3)."""
     colours = np.empty((len(numbers), 3))
     numbers = np.minimum(numbers, TOP)
     for _, low, high, colour in CLASSES:
@@ -88,7 +88,7 @@ def _by_matplotlib(axes: Axes, atoms: Atoms, radius: float) -> None:
 
 
 def _frame(axes: Axes, atoms: Atoms) -> None:
-    """The outline of the cell, and limits around it and all atoms."""
+    """Draw the outline of the cell, and set limits around it and all atoms."""
     a, c = atoms.cell.array[0, [0, 2]], atoms.cell.array[2, [0, 2]]
     corners = np.array([0 * a, a, a + c, c, 0 * a])
     axes.plot(*corners.T, color="0.55", linewidth=0.6, zorder=0)

@@ -1,4 +1,4 @@
-"""Draw label sources beside the models that learned from them."""
+"""Draw the errors of label sources against those of the models trained on their labels."""
 
 from __future__ import annotations
 
@@ -11,69 +11,76 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pretraining.figures.panels import GREY, HOLLOW, LABELS, note_below
-from pretraining.figures.style import TEXT_WIDTH, house_style, source_looks
-from pretraining.figures.ticks import value_ticks
+from pretraining.figures.panels import LABELS
+from pretraining.figures.style import (
+    GREY,
+    HOLLOW,
+    TEXT_WIDTH,
+    house_style,
+    no_results,
+    note_below,
+    source_looks,
+    value_ticks,
+)
 from pretraining.results.runs_table import RMSE
-from pretraining.study.titles import SourceStyle, title_of
+from pretraining.study.titles import SourceStyle, Titles, printed, title_of
 
 
-def students_figure(
+def source_vs_model_figure(
     table: pd.DataFrame,
     styles: Mapping[str, SourceStyle] | None = None,
-    titles: Mapping[str, Mapping[str, str]] | None = None,
+    titles: Titles | None = None,
 ) -> Figure:
-    """Draw the students' errors against their teachers', a row of panels a target.
+    """Draw the models' errors against their label sources', a row of panels per target.
 
     Parameters
     ----------
     table
-        As :func:`students` returns it.
+        As :func:`pretraining.results.source_vs_model.source_vs_model` returns it.
     titles
-        Of the datasets.
+        Printed names of the datasets.
     """
-    looks = source_looks(table["source"].unique(), styles)
+    sources = table["source"].unique()
+    looks = source_looks(sources, styles)
     targets = list(dict.fromkeys(table["target"]))
     with house_style():
         size = (TEXT_WIDTH, 2.7 * len(targets) + 0.35)
         figure, grid = plt.subplots(
             len(targets), 2, figsize=size, layout="constrained", squeeze=False
         )
-        for row, target in enumerate(targets):
-            for axes, metric in zip(grid[row], RMSE, strict=True):
+        for row, target in zip(grid, targets, strict=True):
+            for axes, metric in zip(row, RMSE, strict=True):
                 part = table[(table["target"] == target) & (table["metric"] == metric)]
                 _panel(axes, part, looks)
                 axes.set(xlabel=f"label source's {LABELS[metric]}", ylabel=LABELS[metric])
-            title = (titles or {}).get("datasets", {}).get(target, target)
-            grid[row, 0].set_title(f"tested on {title}", loc="left", pad=3)
+            row[0].set_title(f"tested on {printed(titles, 'datasets', target)}", loc="left", pad=3)
             first = part.iloc[0]
             sizes = f"{first['npre']:,} synthetic, {first['n']:,} DFT structures"
-            grid[row, 1].set_title(sizes, loc="left", pad=3)
-        symbol = {"linestyle": "none", "color": GREY, "markersize": 5}
+            row[1].set_title(sizes, loc="left", pad=3)
+        bare = {"linestyle": "none"}
         handles = [
-            Line2D([], [], label=title_of(s, styles), **looks[s] | {"linestyle": "none"})
-            for s in looks
-            if s in set(table["source"])
+            Line2D([], [], label=title_of(source, styles), **look | bare)
+            for source, look in looks.items()
+            if source in sources
         ]
-        for label, look in (("pre-trained,\nnot tuned", HOLLOW), ("fine-tuned", {})):
-            handles.append(Line2D([], [], marker="o", label=label, **symbol, **look))
+        symbol = {"marker": "o", "color": GREY, "markersize": 5, **bare}
+        handles.append(Line2D([], [], label="pre-trained,\nnot tuned", **symbol, **HOLLOW))
+        handles.append(Line2D([], [], label="fine-tuned", **symbol))
         figure.legend(handles=handles, loc="outside right center", labelspacing=0.55)
         note_below(
             figure,
-            f"{table['aggregate'].iloc[0]} of the seeds · below the line the student is better "
-            "than its teacher · energies of sources and of untuned models after a median shift",
+            f"{table['aggregate'].iloc[0]} of the seeds · below the line the model is better than "
+            "its label source · energies of sources and of untuned models after a median shift",
         )
-        # Laid out once, here, so that a later save does not move anything.
-        figure.draw_without_rendering()
     return figure
 
 
 def _panel(axes: Axes, part: pd.DataFrame, looks: Mapping[str, Mapping]) -> None:
-    """One target and metric: an arrow's length is what fine-tuning gains."""
+    """One target and metric; a line joins the errors before and after fine-tuning."""
     values = part[["source_error", "pretrained", "finetuned"]].to_numpy(dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
-        axes.text(0.5, 0.5, "no results yet", transform=axes.transAxes, ha="center", color=GREY)
+        no_results(axes)
         return
     low, high = values.min(), values.max()
     margin = max((high / low) ** 0.1, 1.15)

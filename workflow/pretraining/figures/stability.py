@@ -1,4 +1,4 @@
-"""Robustness in molecular dynamics: who survives, coordination in time, pictures (as Fig. 4d)."""
+"""Figures of MD stability: survival, coordination, layering and snapshots (as Fig. 4d)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pretraining.figures.snapshots import CLASSES, draw_structure
 from pretraining.figures.style import CYCLE, DIRECT_COLOUR, TEXT_WIDTH, house_style
 from pretraining.runtime.errors import whole
 
-BINS = 150  # points of a curve: noise is averaged over the rest
+BINS = 150  # points of a curve; each averages its stretch of time
 COLOURS = {"direct": (DIRECT_COLOUR,), "finetune": CYCLE[:1] + CYCLE[3:], "pretrain": CYCLE[2:]}
 
 
 def group_colours(table: pd.DataFrame) -> dict[str, str]:
-    """Return a colour for each group of trajectories, by the kind of its models."""
+    """A colour for each group of trajectories, by the kind of its models."""
     colours = {}
     for kind, part in table.groupby("kind", sort=False):
         own = COLOURS[kind]
@@ -35,18 +35,18 @@ def group_colours(table: pd.DataFrame) -> dict[str, str]:
 
 
 def draw_survival(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw the share of trajectories that are alive against time, a step curve for each group.
+    """Draw the share of surviving trajectories against time, a step curve for each group.
 
     Parameters
     ----------
     table
-        What :func:`.survival.summarise` returns. Small bars are trajectories that were
-        alive when they were last seen, at their planned end or not.
+        As :func:`.survival.summarise` returns it. Small bars are trajectories that had survived
+        up to their last frame.
     """
     colours = group_colours(table)
     end = max(table["planned_ps"].max(), table["time_ps"].max())
     curves = survival_curves(table)
-    # Curves on top of each other stay apart.
+    # Lifted: equal curves do not hide each other.
     for lift, (group, curve) in enumerate(curves.groupby("group", sort=False)):
         share = 100 * curve["survival"] + 0.8 * lift
         axes.step(curve["time_ps"], share, where="post", color=colours[group], clip_on=False)
@@ -58,16 +58,16 @@ def draw_survival(axes: Axes, table: pd.DataFrame) -> None:
         axes.plot([], [], color=colours[group], label=f"{group} ({alive} of {count} survive)")
     axes.set(xlim=(0, end), ylim=(0, 103), xlabel="time (ps)", ylabel="alive (%)")
     legend = axes.legend(loc="best", handlelength=1.5)
-    legend.set_in_layout(False)  # it is inside, and no reason for a margin
+    legend.set_in_layout(False)  # inside: needs no margin
 
 
 def binned(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    """Average columns over the trajectories alive at a time, and over short stretches of time.
+    """Average columns over the trajectories still running at a time, in bins of time.
 
     Returns
     -------
     pandas.DataFrame
-        ``time_ps`` (centres) and the columns; stretches without a frame are left out.
+        ``time_ps`` (mean of the bin) and the columns; empty bins are left out.
     """
     rows = pd.concat(parts)
     end = rows["time_ps"].max()
@@ -77,13 +77,13 @@ def binned(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFram
 
 
 def draw_coordination(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw the shares of atoms by number of neighbours against time, of one group.
+    """Draw the shares of atoms by number of neighbours against time for one group.
 
     Parameters
     ----------
     table
-        Rows of :func:`.survival.summarise`. The lines are means over the trajectories
-        that are alive at a time; they end with the last one, with a cross if it failed.
+        Rows of :func:`.survival.summarise`. The lines are means over the trajectories still
+        running at a time; a cross marks a failure.
     """
     parts = []
     for folder in table["folder"]:
@@ -114,7 +114,7 @@ def draw_layering(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def shown(table: pd.DataFrame) -> pd.Series:
-    """Return the trajectory of a group that is drawn: of middle duration, the first of its like."""
+    """The trajectory of a group with the median duration, the first of equals."""
     ordered = table.sort_values("time_ps", kind="stable")
     time = ordered["time_ps"].iloc[(len(ordered) - 1) // 2]
     return table[table["time_ps"] == time].iloc[0]
@@ -148,18 +148,18 @@ def snapshots(row: pd.Series, times: Sequence[float]) -> list[tuple[str, Atoms |
 def stability_figure(
     table: pd.DataFrame, title: str, radius: float, times: Sequence[float]
 ) -> Figure:
-    """Draw pictures of one trajectory a group, coordination of each group, survival and layering.
+    """Draw snapshots of one trajectory per group, coordination, survival and layering.
 
     Parameters
     ----------
     table
-        What :func:`pretraining.dynamics.stability.survival.summarise` returns.
+        As :func:`pretraining.dynamics.stability.survival.summarise` returns it.
     title
         Of the test.
     radius
         Distance within which an atom is a neighbour, Å.
     times
-        Of the pictures, ps; none draws no pictures.
+        Of the snapshots, ps; if empty, none are drawn.
     """
     groups = {group: part for group, part in table.groupby("group", sort=False)}
     n = len(groups)
@@ -170,28 +170,27 @@ def stability_figure(
         figure.suptitle(title, fontsize=8, fontweight="bold", x=0.01, ha="left")
         boxes = list(figure.subfigures(len(heights), 1, height_ratios=heights))
         if times:
-            _pictures(boxes.pop(0), groups, radius, times)
+            _snapshots(boxes.pop(0), groups, radius, times)
         middle, bottom = boxes
         panels = middle.subplots(1, n, squeeze=False, sharey=True)[0]
         for axes, (group, part) in zip(panels, groups.items(), strict=True):
             draw_coordination(axes, part)
             axes.set_title(group, loc="left")
-            axes.grid(axis="y", color="0.92", linewidth=0.6)
+            axes.grid(axis="y")
             axes.label_outer()
         middle.legend(handles=_key(), title="neighbours", loc="outside right center")
         left, right = bottom.subplots(1, 2)
         draw_survival(left, table)
         draw_layering(right, table)
         for axes in (left, right):
-            axes.grid(axis="y", color="0.92", linewidth=0.6)
-        figure.draw_without_rendering()
+            axes.grid(axis="y")
     return figure
 
 
-def _pictures(
+def _snapshots(
     box: Figure, groups: Mapping[str, pd.DataFrame], radius: float, times: Sequence[float]
 ) -> None:
-    """A row of pictures for each group."""
+    """A row of snapshots per group."""
     panels = box.subplots(len(groups), len(times), squeeze=False)
     for row, (group, part) in zip(panels, groups.items(), strict=True):
         for axes, (title, atoms) in zip(row, snapshots(shown(part), times), strict=True):
@@ -201,19 +200,12 @@ def _pictures(
                 draw_structure(axes, atoms, radius)
             colour = "#E8000B" if title.startswith("failed") else "black"
             axes.set_title(title, fontsize=6.5, color=colour, pad=2)
-        row[0].text(
-            -0.06,
-            0.5,
-            group.replace(", ", "\n"),
-            transform=row[0].transAxes,
-            rotation=90,
-            ha="right",
-            va="center",
-            multialignment="center",
-        )
+        place = {"ha": "right", "va": "center", "multialignment": "center"}
+        name = group.replace(", ", "\n")
+        row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, rotation=90, **place)
 
 
 def _key() -> list[Line2D]:
-    """What the colours of atoms and curves stand for."""
+    """The legend of the classes of neighbours."""
     look = {"marker": "o", "markersize": 4, "linewidth": 1.1}
     return [Line2D([], [], color=colour, label=title, **look) for title, _, _, colour in CLASSES]

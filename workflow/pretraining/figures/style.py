@@ -1,4 +1,4 @@
-"""The look that all figures share, and the names and colours of label sources."""
+"""The look of all figures: settings, colours, ticks, notes and files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
@@ -23,9 +26,14 @@ from pretraining.study.titles import PAPER_SOURCES, SourceStyle, order_sources
 TEXT_WIDTH = 6.75  # inches, both columns of a journal's page
 COLUMN_WIDTH = 3.35
 DIRECT_COLOUR = "#000000"
-# Okabe and Ito's colours, told apart by colour-blind readers; black is kept for direct training.
+GREY = "#777777"
+# Okabe and Ito's colours, safe for colour-blind readers; black is kept for direct training.
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F8F8F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.8}
+WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+# Leading digits of ticks, the roundest first.
+ROUND_DIGITS = ((1,), (2, 5), (1.5, 3, 7), (1.2, 4, 6, 8), (1.1, 1.3, 1.4, 1.6, 1.8, 2.5, 3.5, 9))
 RC = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -37,6 +45,8 @@ RC = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "grid.color": "0.92",
+    "grid.linewidth": 0.6,
     "xtick.labelsize": 6.7,
     "ytick.labelsize": 7,
     "xtick.major.width": 0.7,
@@ -80,16 +90,15 @@ def source_looks(
     return looks
 
 
-def shades(values: Sequence[float], colormap: str = "plasma") -> dict[float, str]:
+def shades(values: Sequence[float]) -> dict[float, str]:
     """A colour for each value, evenly spaced: pale and warm for the smallest, dark for the largest.
 
-    The colour map is perceptually even and its palest end is left out, so that every curve stays
-    readable on white and in greyscale.
+    The palest end of the (perceptually even) colour map is left out: all are readable on white.
     """
     ordered = sorted(set(values))
     places = np.linspace(0.12, 0.88, len(ordered)) if len(ordered) != 1 else [0.5]
-    ramp = matplotlib.colormaps[colormap]
-    return {value: to_hex(ramp(1 - place)) for value, place in zip(ordered, places, strict=True)}
+    scale = matplotlib.colormaps["plasma"]
+    return {value: to_hex(scale(1 - place)) for value, place in zip(ordered, places, strict=True)}
 
 
 def ramp(colour: str, values: Sequence[float]) -> dict[float, str]:
@@ -107,9 +116,73 @@ def _mixed(colour: str, other: str, share: float) -> str:
     return to_hex((1 - share) * first + share * second)
 
 
+def plain(value: float) -> str:
+    """A tick label without powers of ten; commas from 10,000 on."""
+    return f"{value:,.0f}" if value >= 10_000 else f"{value:g}"
+
+
+def size_ticks(axis: Axis, sizes: Sequence[int], at_most: int = 9) -> None:
+    """Label a logarithmic axis at the given sizes."""
+    sizes = sorted(set(sizes))
+    step = -(-len(sizes) // at_most) if sizes else 1
+    axis.set_major_locator(FixedLocator(sizes[::step]))
+    axis.set_minor_locator(FixedLocator([]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+
+
+def round_values(low: float, high: float, at_most: int = 8) -> list[float]:
+    """Round numbers between `low` and `high`, well apart on a logarithmic axis, for ticks.
+
+    Examples
+    --------
+    >>> round_values(45, 200)
+    [50.0, 70.0, 100.0, 150.0, 200.0]
+    """
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    apart = np.log(high / low) / at_most
+    ticks: list[float] = []
+    # Odd digits only if there are few ticks otherwise.
+    tries = [(digits, at_most - 3) for digits in ROUND_DIGITS]
+    tries += [(np.arange(100, 1000, step) / 100, 3) for step in (10, 5, 1)]
+    for digits, enough in tries:
+        if len(ticks) >= enough:
+            break
+        for value in (float(f"{10.0**d * digit:.6g}") for digit in digits for d in decades):
+            near = any(abs(np.log(value / tick)) < apart for tick in ticks)
+            if low <= value <= high and not near:
+                ticks.append(value)
+    return sorted(ticks)
+
+
+def value_ticks(axis: Axis, low: float, high: float) -> None:
+    """Label a logarithmic axis with round numbers, also within a decade."""
+    ticks = round_values(low, high)
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    minor = [10.0**d * s for d in decades for s in range(1, 10)]
+    # All labels have the decimals of the longest.
+    places = max((len(f"{tick:.10g}".partition(".")[2]) for tick in ticks), default=0)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(FixedLocator([m for m in minor if low <= m <= high]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.{places}f}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def note_below(figure: Figure, text: str) -> None:
+    """Write small text below all panels and reserve space for it."""
+    space = (0.125 * (text.count("\n") + 1) + 0.04) / figure.get_figheight()
+    figure.get_layout_engine().set(rect=(0, space, 1, 1 - space), w_pad=0.08, h_pad=0.04)
+    place = (0.012, 0.04 / figure.get_figheight())
+    figure.text(*place, text, fontsize=6.2, color="0.35", va="bottom", linespacing=1.35)
+
+
+def no_results(axes: Axes) -> None:
+    """Say in a panel that its runs have no results."""
+    axes.text(0.5, 0.5, "no results yet", transform=axes.transAxes, ha="center", color=GREY)
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw with the project's settings, whatever the user's own matplotlibrc says."""
+    """Draw with the project's settings, regardless of the user's matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
@@ -129,16 +202,19 @@ def save(figure: Figure, *paths: str | Path) -> None:
     UserError
         If the format is not one of pdf, png and svg.
     """
-    # Times and versions in the file would change it without a change of the figure.
+    # Without times and versions of programs in the file.
     stable = {
         ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
         ".png": {"Software": None},
         ".svg": {"Date": None, "Creator": None},
     }
-    for path in map(Path, paths):
-        if path.suffix not in stable:
-            raise UserError(f"{path}: figures are written as {', '.join(stable)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        options = {"format": path.suffix[1:], "metadata": stable[path.suffix]}
-        with house_style():
+    wrong = [str(path) for path in map(Path, paths) if path.suffix not in stable]
+    if wrong:
+        raise UserError(f"{wrong[0]}: figures are written as {', '.join(stable)}")
+    with house_style():
+        # The same layout for all formats.
+        figure.draw_without_rendering()
+        for path in map(Path, paths):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            options = {"format": path.suffix[1:], "metadata": stable[path.suffix]}
             write_atomically(path, partial(figure.savefig, **options))

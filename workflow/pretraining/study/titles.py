@@ -1,23 +1,23 @@
-"""The printed names of label sources, datasets and transforms, and their order."""
+"""The printed names of label sources, datasets and transforms, the sources' order, and units."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.yaml_file import read_yaml
 
 KINDS = ("empirical", "ml", "dft")
 UNITS = {"energy": "meV/atom", "force": "eV/Å"}
 
+Titles = Mapping[str, Mapping[str, str]]  # section -> name -> title
+
 
 @dataclass(frozen=True)
 class SourceStyle:
-    """How a label source is named and drawn; None leaves the colour or marker to the cycle."""
+    """Title, kind, colour and marker of a label source; None takes the next colour or marker."""
 
     title: str
     kind: str = "ml"
@@ -41,28 +41,19 @@ def read_styles(path: str | Path | None) -> dict[str, SourceStyle]:
     Parameters
     ----------
     path
-        JSON or YAML: a mapping of source to ``{title, kind, colour, marker}``, or a configuration
-        that has one under ``sources``; other keys are ignored. None gives the paper's sources.
+        YAML or JSON: a mapping of source to ``{title, kind, colour, marker}``, or a configuration
+        that has one under ``sources``. None gives the paper's sources.
 
     Raises
     ------
     UserError
-        If the file is no such mapping or names an unknown kind.
+        If the file is no such mapping or has an unknown kind.
     """
     if path is None:
         return dict(PAPER_SOURCES)
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (titles of the label sources)") from None
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: neither JSON nor YAML ({error})") from None
-    if isinstance(content, Mapping) and isinstance(content.get("sources"), Mapping):
+    content = read_yaml(path)
+    if isinstance(content.get("sources"), Mapping):
         content = content["sources"]
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: not a mapping of label sources to their titles")
     styles = {}
     for name, entry in content.items():
         if not isinstance(entry, Mapping):
@@ -80,15 +71,9 @@ def read_styles(path: str | Path | None) -> dict[str, SourceStyle]:
     return styles
 
 
-def read_titles(path: str | Path | None) -> dict[str, dict[str, str]]:
-    """Read the printed names of ``datasets``, and say what ``transforms`` do.
-
-    Parameters
-    ----------
-    path
-        YAML with these sections: `title` of a dataset, entries of a transform. None gives no names.
-    """
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else {}
+def read_titles(path: str | Path | None) -> Titles:
+    """Read the titles of ``datasets`` and describe the ``transforms`` of a YAML file, if any."""
+    content = read_yaml(path) if path else {}
     datasets, transforms = (content.get(section) or {} for section in ("datasets", "transforms"))
     return {
         "datasets": {name: str(entry["title"]) for name, entry in datasets.items()},
@@ -96,8 +81,13 @@ def read_titles(path: str | Path | None) -> dict[str, dict[str, str]]:
     }
 
 
+def printed(titles: Titles | None, section: str, name: str) -> str:
+    """The title of a dataset or transform, or its name."""
+    return (titles or {}).get(section, {}).get(name, name)
+
+
 def transform_title(options: Mapping) -> str:
-    """What a transform does in a few words: ``C as Si, scaled 1.5 ×``."""
+    """A transform in a few words: ``C as Si, scaled 1.5 ×``."""
     parts = [f"{old} as {new}" for old, new in (options.get("elements") or {}).items()]
     scale = float(options.get("scale", 1.0))
     parts.append("unscaled" if scale == 1 else f"scaled {scale:g} ×")
@@ -107,13 +97,11 @@ def transform_title(options: Mapping) -> str:
 
 
 def title_of(source: str, styles: Mapping[str, SourceStyle] | None = None) -> str:
-    """The printed name of a label source."""
+    """The title of a label source, or its name."""
     if source == "none":
         return "Direct"
-    for table in (styles or {}, PAPER_SOURCES):
-        if source in table:
-            return table[source].title
-    return source
+    style = (PAPER_SOURCES | dict(styles or {})).get(source)
+    return style.title if style else source
 
 
 def order_sources(
