@@ -56,9 +56,9 @@ def test_the_end_of_an_allocation(cluster, submit, new_checkout, whole):
     array, array_out = submit("array", SNAKEMAKE, "--array=1-2")
     wait_for(lambda: cluster.processes_of(cancelled, "cancelled.py"), what="the jobs")
     wait_for(lambda: len(cluster.jobs(JobState="RUNNING")) == 7, what="all jobs")
-    # A minute's work, by the pace of the undisturbed training.
+    # 50 s of work, by the pace of the undisturbed training; an allocation has less than 45.
     elapsed = pd.read_csv(whole.results / DIRECT / "curve.csv")["elapsed_s"]
-    study = long_training(epochs=int(60 / elapsed.diff().quantile(0.1)))
+    study = long_training(epochs=int(50 / elapsed.diff().quantile(0.1)))
     alone, checkout = new_checkout(study), new_checkout(study)
     uninterrupted = alone.start("--cores", "1", "--", TARGET)
     options = ("--retries", "0", "--set-resources", "direct:runtime=1")
@@ -88,6 +88,7 @@ def test_the_end_of_an_allocation(cluster, submit, new_checkout, whole):
     # Somebody's own script is left alone.
     assert cluster.job(foreign)["Restarts"] == "0"
     assert "allocation" not in foreign_out.read_text()
+    cluster.cancel(saved, array)
 
     # The training ends as one that was not interrupted, and no retry is spent.
     head.finish(600)
