@@ -18,6 +18,8 @@ import threading
 import time
 from typing import Any
 
+from pretraining.runtime.cli import log
+
 # Time for the longest step with its validation, and for saving the state (s).
 MARGIN = 120.0
 # Of a short allocation the margin is this fraction.
@@ -134,7 +136,7 @@ def stop_after_leftovers(workflow: Any) -> None:
     listed = [f"{number} ({rule})" for number, (_, rule) in left.items()]
     more = [f"and {len(left) - SHOWN} more"] if len(left) > SHOWN else []
     names = sorted({name for name, _ in left.values()})
-    _print(
+    log(
         f"Jobs of an earlier Snakemake in the queue: {', '.join(listed[:SHOWN] + more)}. Waiting "
         "for their end, so that nothing is done twice. To stop them (saved states are kept): "
         + " && ".join(f"scancel --name={name}" for name in names)
@@ -151,7 +153,7 @@ def queued_jobs() -> dict[str, tuple[str, str]]:
             answer = _query("squeue", "--noheader", "--me", "--array", "--format=%i|%j|%k|%Z")
             break
         except (OSError, subprocess.SubprocessError) as error:
-            _print(f"squeue: {_reason(error)}; asking again")
+            log(f"squeue: {_reason(error)}; asking again")
             time.sleep(QUEUE_LOOK)
     jobs = (line.split("|", 3) for line in answer.splitlines())
     return {
@@ -175,7 +177,3 @@ def _query(*command: str) -> str:
 
 def _reason(error: Exception) -> str:
     return (getattr(error, "stderr", None) or "").strip() or str(error)
-
-
-def _print(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
