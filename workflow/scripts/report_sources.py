@@ -10,8 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.figures.source_checks import figure_of_sources
 from pretraining.figures.style import save
-from pretraining.labels.check.summary import read_checks
-from pretraining.labels.check.table import as_csv, as_markdown, table_of_sources
+from pretraining.labels.check.summary import as_csv, page, read_checks, table_of_sources
 from pretraining.runtime.cli import run
 from pretraining.runtime.files import write_text
 from pretraining.study.titles import read_styles
@@ -34,7 +33,7 @@ def main() -> None:
     styles = read_styles(args.styles)
     table = table_of_sources(results, args.tolerance, styles)
     write_text(args.out, as_csv(table))
-    write_text(args.markdown, as_markdown(table, results, args.tolerance))
+    write_text(args.markdown, page(table, results, args.tolerance))
     save(figure_of_sources(results, args.tolerance, styles), *args.figure)
     for row in table.to_dict("records"):
         print(f"{row['title']} {row['element']}: {row['status']}", *row["remarks"], sep="\n  ")

@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from pretraining.labels import label as labelling
-from pretraining.labels import process
+from pretraining.labels import pool
 from pretraining.labels.evaluate import Evaluator, fingerprint
 from pretraining.labels.label import HOPELESS, Journal, label
 from pretraining.labels.pool import evaluate_all
@@ -141,7 +141,7 @@ def test_a_code_that_crashes_at_its_start_is_not_started_again(tmp_path, process
 
 
 def test_a_start_that_hangs(monkeypatch):
-    monkeypatch.setattr(process, "START_LIMIT", 1.0)
+    monkeypatch.setattr(pool, "START_LIMIT", 1.0)
     with pytest.raises(UserError, match="troublemakers.Troublemaker was not made within 1 s"):
         list(evaluate_all(source(start=60), structures("Ar")))
 
@@ -177,9 +177,9 @@ def test_workers_end_with_the_iterator(tmp_path):
 
 
 def test_how_a_process_ended():
-    assert process.exit_text(3) == "exit status 3"
-    assert process.exit_text(-11) == "signal 11, segmentation fault"
-    assert process.exit_text(-9) == "signal 9, killed, perhaps out of memory"
+    assert pool.exit_text(3) == "exit status 3"
+    assert pool.exit_text(-11) == "signal 11, segmentation fault"
+    assert pool.exit_text(-9) == "signal 9, killed, perhaps out of memory"
 
 
 def test_nothing_to_do_starts_nothing(tmp_path):

@@ -7,20 +7,42 @@ structure to structure; a lost worker is replaced.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from pretraining.labels.process import Outcome, Worker
+from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source
 
-__all__ = ["Outcome", "evaluate_all"]
-
+# Longest time to make a calculator, s: imports from a slow file system, a large potential.
+START_LIMIT = 1800.0
+# Structures are sent ahead for this time, s, and up to this number: the worker need not wait.
+AHEAD, MOST_AHEAD = 0.1, 16
+# Atoms that fit into a connection's buffer, and its size in bytes.
+BUFFERED_ATOMS, BUFFER = 1000, 1 << 17
+# The worker imports from the parent's path.
+BOOT = """\
+import sys
+from multiprocessing.connection import Connection
+connection = Connection(int(sys.argv[1]))
+sys.path[:] = connection.recv()
+from pretraining.labels.worker import serve
+serve(connection)
+"""
+ASKED_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Time for an idle worker to end by itself, s.
 STOP_LIMIT = 5.0
 # Several workers share the cores: one thread each.
@@ -33,6 +55,163 @@ THREADS = (
 )
 # Variables of MPI launchers: a worker is not one of the launcher's processes.
 LAUNCHER = ("PMI_", "PMI2_", "PMIX_", "OMPI_")
+
+
+@dataclass
+class Outcome:
+    """Result of one structure.
+
+    Attributes
+    ----------
+    energy
+        eV, as the code gives it.
+    forces
+        (n_atoms, 3), eV/Å.
+    error
+        Reason in one line why there are no labels.
+    seconds
+        Time of the evaluation.
+    timed_out
+        Whether the evaluation exceeded the source's `time_limit`.
+    made_with
+        Versions of the code and its libraries; only with the first structure of each process.
+    """
+
+    energy: float = np.nan
+    forces: np.ndarray | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    timed_out: bool = False
+    made_with: dict[str, Any] | None = None
+
+
+class Worker:
+    """The parent's side of a worker process."""
+
+    def __init__(self, source: Source, environment: dict[str, str]) -> None:
+        self.source = source
+        self.tasks: deque[int] = deque()
+        self.alive = True
+        self._depth = 1
+        self._has_started = False
+        self._is_making = True
+        self.deadline = time.monotonic() + START_LIMIT
+        self.connection, theirs = Pipe()
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", BOOT, str(theirs.fileno())],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # `end` kills the whole group
+            )
+        self._send(sys.path)
+        self._send(source)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the worker waits for a structure."""
+        return self.alive and not self._is_making and not self.tasks
+
+    def fill(self, waiting: deque[int], frames: Sequence[Atoms]) -> None:
+        """Send structures, known by their index: one, and more if they are quick.
+
+        These must fit into the connection's buffer; else both sides might wait for the other.
+        """
+        while self.alive and not self._is_making and waiting:
+            atoms = frames[waiting[0]]
+            if self.tasks:
+                buffered = len(atoms) + sum(len(frames[task]) for task in self.tasks)
+                if len(self.tasks) >= self._depth or buffered > BUFFERED_ATOMS:
+                    return
+            else:
+                self.deadline = time.monotonic() + self.source.time_limit
+            self.tasks.append(waiting.popleft())
+            self._send((atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc))
+
+    def receive(self) -> Outcome | None:
+        """Receive a message or notice the worker's end; return an outcome if there is one.
+
+        Raises
+        ------
+        UserError
+            If the calculator cannot be made.
+        """
+        if not self.connection.poll():
+            return self._overdue()
+        try:
+            kind, content = self.connection.recv()
+        except (EOFError, OSError):
+            return self._lost()
+        if kind == "refused":
+            raise UserError(content)
+        if kind == "outcome":
+            self.tasks.popleft()
+            self._depth = min(MOST_AHEAD, int(AHEAD / max(content.seconds, 1e-6)))
+        self._is_making = kind == "making"
+        self._has_started = self._has_started or not self._is_making
+        limit = START_LIMIT if self._is_making else self.source.time_limit
+        self.deadline = time.monotonic() + limit if self.tasks or self._is_making else np.inf
+        return content
+
+    def _overdue(self) -> Outcome | None:
+        self.end()
+        if not self._has_started:
+            raise UserError(
+                f"source '{self.source.name}': {self.source.calculator} was not made within "
+                f"{START_LIMIT:g} s"
+            )
+        if self._is_making:
+            return Outcome(error=f"making its calculator took longer than {START_LIMIT:g} s")
+        limit = self.source.time_limit
+        reason = f"took longer than the time_limit of {limit:g} s"
+        return Outcome(error=reason, seconds=limit, timed_out=True)
+
+    def _lost(self) -> Outcome | None:
+        self.end()
+        how = exit_text(self._process.returncode)
+        if not self._has_started:
+            raise UserError(
+                f"source '{self.source.name}': its process ended before {self.source.calculator} "
+                f"was made ({how}); try to import it with {sys.executable}"
+            )
+        if -self._process.returncode in ASKED_TO_END:
+            raise UserError(f"source '{self.source.name}': a worker was terminated ({how})")
+        return Outcome(error=f"killed its process ({how})") if self.tasks else None
+
+    def _send(self, content: Any) -> None:
+        # `receive` notices if the worker has ended.
+        with contextlib.suppress(OSError):
+            self.connection.send(content)
+
+    def shutdown(self) -> None:
+        """Ask an idle worker to end."""
+        if self.idle:
+            self._send(None)
+
+    def end(self, patience: float = 0.0) -> None:
+        """Kill the worker and its processes, after waiting `patience` s for it to end."""
+        if not self.alive:
+            return
+        self.alive = False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if patience:
+                self._process.wait(patience)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.connection.close()
+
+
+def exit_text(code: int) -> str:
+    """Exit status of a process in words; negative ones are signals."""
+    if code >= 0:
+        return f"exit status {code}"
+    name = signal.strsignal(-code) or "unknown"
+    reason = ", perhaps out of memory" if code == -signal.SIGKILL else ""
+    return f"signal {-code}, {name.lower()}{reason}"
 
 
 def evaluate_all(

@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 
 from pretraining.labels.evaluate import Evaluator, reason_of
-from pretraining.labels.process import START_LIMIT, Outcome
+from pretraining.labels.pool import START_LIMIT, Outcome
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source
 

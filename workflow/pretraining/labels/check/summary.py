@@ -1,6 +1,6 @@
-"""What the checks of label sources say: derived numbers, verdicts and remarks.
+"""Results of the checks of label sources: derived numbers, remarks, table and page.
 
-Energies are relative to the isolated atom of the source itself.
+Energies are relative to the isolated atom of the same source.
 """
 
 from __future__ import annotations
@@ -12,19 +12,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from ase.eos import EquationOfState
 from ase.units import GPa
 
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.tables import markdown
+from pretraining.study.titles import SourceStyle, order_sources, title_of
 
-# Volumes are fitted this far from the lowest one, in units of its lattice parameter.
+# Volumes are fitted within this distance of the lowest one, in units of its lattice parameter.
 FIT_RANGE = 0.055
-# A jump below this, eV, or below this part of the change that it is in, is not worth a word.
+# A smaller jump, in eV or as a part of the energy change around it, is not reported.
 SMALLEST_JUMP = 0.01
 SMALLEST_PART = 0.05
-# Nor is, where a structure is but written otherwise, such a change of the energy, eV/atom.
+# A smaller change of the energy with the order of atoms, eV/atom, is not reported.
 SMALLEST_CHANGE = 1e-3
 NAN = float("nan")
+# End of a column's name, its head on the page and its format.
+NUMBERS = {
+    "_distance": ("{} distance, Å", ".3f"),
+    "_a": ("{} *a*, Å", ".3f"),
+    "_energy": ("{} energy, eV", ".3f"),
+    "_bulk_modulus": ("{} *B*, GPa", ".0f"),
+    "_force_deviation": ("{} cell, eV/Å", ".2g"),
+}
+EXPLANATION = (
+    "Energies are relative to the isolated atom of the same source, whose own energy is the "
+    "code's: dimers in eV, crystals in eV/atom. Lattice parameters, energies and bulk moduli come "
+    "from the Birch–Murnaghan equation; crystals with a fixed *c* have no modulus. The last "
+    "columns are the largest deviation of a force component from −d*E*/d*x* by central "
+    "differences in a rattled and in a stretched cell; above {:g} % of the largest force in the "
+    "cell it counts as inconsistent.\n"
+)
 
 
 def read_checks(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -33,7 +52,7 @@ def read_checks(paths: Sequence[Path]) -> list[dict[str, Any]]:
     Raises
     ------
     UserError
-        If one is missing or is none.
+        If one is missing or unreadable.
     """
     results = []
     for path in paths:
@@ -50,15 +69,15 @@ def read_checks(paths: Sequence[Path]) -> list[dict[str, Any]]:
 def equation_of_state(curve: Mapping[str, Any]) -> dict[str, float]:
     """Lattice parameter, energy and bulk modulus at the minimum of a crystal's curve.
 
-    The Birch-Murnaghan equation is fitted to the volumes near the lowest energy. Where the lattice
-    parameter is not the cube root of the volume, because `c` is fixed, it is no more than a smooth
-    form and its modulus is not one of the crystal.
+    The Birch-Murnaghan equation is fitted to the volumes near the lowest energy. With a fixed `c`
+    the lattice parameter is not the cube root of the volume: the equation is then only a smooth
+    form, without a bulk modulus.
 
     Returns
     -------
     dict
-        ``a`` (Å), ``energy`` (eV/atom) and ``bulk_modulus`` (GPa); NaN where the curve has no
-        minimum within its range.
+        ``a`` (Å), ``energy`` (eV/atom) and ``bulk_modulus`` (GPa); NaN if the curve has no minimum
+        within its range.
     """
     nothing = {"a": NAN, "energy": NAN, "bulk_modulus": NAN}
     points = sorted(curve["points"], key=lambda point: point["x"])
@@ -89,9 +108,9 @@ def equation_of_state(curve: Mapping[str, Any]) -> dict[str, float]:
 
 
 def dimer_minimum(curve: Mapping[str, Any]) -> dict[str, float]:
-    """Distance (Å) and energy (eV) of a dimer's minimum, by a polynomial through five points.
+    """Distance (Å) and energy (eV) of a dimer's minimum, from a polynomial through five points.
 
-    NaN where the lowest energy is at an end of the curve.
+    NaN if the lowest energy is at an end of the curve.
     """
     points = sorted(curve["points"], key=lambda point: point["x"])
     x, energy = (np.array([point[key] for point in points]) for key in ("x", "energy"))
@@ -108,16 +127,15 @@ def dimer_minimum(curve: Mapping[str, Any]) -> dict[str, float]:
 
 
 def largest_jump(curve: Mapping[str, Any]) -> dict[str, float] | None:
-    """The largest step of a dimer's energy that its forces do not explain.
+    """Largest step of a dimer's energy that its forces do not explain.
 
-    Between two distances the energy of a smooth potential changes by their distance times a force
-    between the smallest and the largest one there. What it changes beyond that, the forces of two
-    points on either side taken, is a jump.
+    Between two points the energy of a smooth potential changes by their distance times a force
+    between the smallest and the largest one nearby (two points on either side). The rest is a jump.
 
     Returns
     -------
     dict or None
-        ``distance`` (Å) and ``energy`` (eV); None if there is no jump to speak of.
+        ``distance`` (Å) and ``energy`` (eV); None if every jump is negligible.
     """
     points = sorted(curve["points"], key=lambda point: point["x"])
     x, energy, force = (np.array([p[key] for p in points]) for key in ("x", "energy", "force"))
@@ -144,25 +162,23 @@ def force_deviation(cell: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def summarise(result: Mapping[str, Any], tolerance: float) -> list[dict[str, Any]]:
-    """Rows of the table, one an element, for one source.
+    """Rows of the table for one source, one for each element.
 
     Parameters
     ----------
     result
-        What ``check_source.py`` wrote.
+        Result of ``check_source.py``.
     tolerance
-        Deviation of a force, in units of the largest force in the cell, that counts as
-        inconsistent.
+        Largest consistent deviation of a force, in units of the largest force in the cell.
 
     Returns
     -------
     list of dict
         ``source``, ``status``, ``element``, ``remarks`` (list of text) and the numbers:
-        ``isolated_atom_energy`` (eV, what the code gives), ``dimer_distance`` and ``dimer_energy``,
-        for each crystal ``NAME_a``, ``NAME_energy``, ``NAME_bulk_modulus`` and, but for the first,
-        ``NAME_minus_FIRST`` (meV/atom), for each rattled cell ``NAME_force_deviation`` and
-        ``NAME_largest_force``. A source of which nothing was evaluated has one row without an
-        element.
+        ``isolated_atom_energy`` (eV, the code's own), ``dimer_distance``, ``dimer_energy``; for
+        each crystal ``NAME_a``, ``NAME_energy``, ``NAME_bulk_modulus`` and, except for the first,
+        ``NAME_minus_FIRST`` (meV/atom); for each rattled cell ``NAME_force_deviation`` and
+        ``NAME_largest_force``. A source without results has one row without an element.
     """
     first = {"source": result["source"], "status": result["status"]}
     if not result.get("curves") and not result.get("forces"):
@@ -199,7 +215,7 @@ def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> di
             base = base or name
         row |= {f"{name}_{key}": value for key, value in values.items()}
         if not np.isfinite(values["energy"]):
-            remarks.append(f"{element} {name} has no minimum in the range that was evaluated")
+            remarks.append(f"{element} {name} has no minimum in the evaluated range")
         if name not in ("dimer", base):
             difference = values["energy"] - row[f"{base}_energy"]
             row[f"{name}_minus_{base}"] = 1000 * difference
@@ -225,7 +241,7 @@ def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> di
 
 
 def _verdict(result: Mapping[str, Any], element: str, tolerance: float) -> str:
-    """Whether the forces are those of the energy: ``yes``, or in which cells they are not."""
+    """Whether forces are the energy's gradient: ``yes``, ``unknown`` or the cells with errors."""
     cells = [cell for cell in result["forces"] if cell["element"] == element]
     pairs = {cell["name"]: force_deviation(cell) for cell in cells}
     wrong = [name for name, (deviation, scale) in pairs.items() if deviation > tolerance * scale]
@@ -242,5 +258,108 @@ def _of_errors(result: Mapping[str, Any]) -> list[str]:
         reason = errors[0]["reason"].rstrip(".")
         remarks.append(f"not evaluated: {errors[0]['structure']} ({reason}){more}")
     if result.get("left_out"):
-        remarks.append(f"{result['left_out']} structures were left out for want of time")
+        remarks.append(f"{result['left_out']} structures were left out: no time")
     return remarks
+
+
+# ----------------------------------------------------------------------- table and page
+
+
+def table_of_sources(
+    results: Sequence[Mapping[str, Any]],
+    tolerance: float,
+    styles: Mapping[str, SourceStyle] | None = None,
+) -> pd.DataFrame:
+    """One row for each source and element, with the columns of :func:`summarise`."""
+    order = order_sources([result["source"] for result in results], styles)
+    results = sorted(results, key=lambda result: order.index(result["source"]))
+    table = pd.DataFrame([row for result in results for row in summarise(result, tolerance)])
+    table = table.reindex(columns=list(dict.fromkeys([*table, "consistent", "reason"])))
+    table.insert(1, "title", [title_of(source, styles) for source in table["source"]])
+    return table
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """The table as CSV: distances and lattice parameters in Å, energies in eV (dimer) and eV/atom
+    (crystals), differences of crystals in meV/atom, moduli in GPa, forces in eV/Å."""
+    flat = table.assign(remarks=["; ".join(remarks) for remarks in table["remarks"]])
+    last = ["consistent", "atoms_per_second", "reason", "remarks"]
+    names = [name for name in flat if name not in last]
+    return flat.reindex(columns=[*names, *last]).to_csv(index=False, float_format="%.6g")
+
+
+def page(table: pd.DataFrame, results: Sequence[Mapping[str, Any]], tolerance: float) -> str:
+    """Markdown page: all sources, numbers by element, remarks, sources without a result."""
+    parts = ["# Label sources\n", _overview(table, results)]
+    elements = [element for element in table["element"].unique() if element]
+    for element in elements:
+        parts += [f"## {element}\n", _numbers(table[table["element"] == element])]
+    if elements:
+        parts.append(EXPLANATION.format(100 * tolerance))
+    rows = zip(table["title"], table["remarks"], strict=True)
+    remarks = [f"- {title}: {remark}" for title, texts in rows for remark in texts]
+    failures = [_failure(result) for result in results if result["reason"]]
+    for head, lines in (("Remarks", remarks), ("Without result", failures)):
+        if lines:
+            parts += [f"## {head}\n", "\n".join(lines) + "\n"]
+    return "\n".join(parts)
+
+
+def _overview(table: pd.DataFrame, results: Sequence[Mapping[str, Any]]) -> str:
+    by_name = {result["source"]: result for result in results}
+    rows = []
+    for source, part in table.groupby("source", sort=False):
+        result = by_name[source]
+        code = result.get("provenance", {}).get("code", {})
+        words = [code.get(key) for key in ("package", "version", "kim_model")]
+        rows.append(
+            {
+                "source": f"{part['title'].iloc[0]} (`{source}`)",
+                "status": result["status"],
+                "code": " ".join(word for word in words if word),
+                "parameter files (SHA-256)": _files(result.get("provenance", {})),
+                "structures": result.get("evaluated", 0),
+                "atoms/s": _speed(result.get("speed")),
+                "forces are −d*E*/d*x*": ", ".join(dict.fromkeys(part["consistent"].dropna())),
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
+def _speed(speed: Mapping[str, float] | None) -> str:
+    """Atoms per second to three digits, with the size of the cell."""
+    if not speed:
+        return "–"
+    value = speed["atoms_per_second"]
+    text = f"{float(format(value, '.3g')):,.0f}" if value >= 100 else f"{value:.2g}"
+    return f"{text} ({speed['atoms']} atoms)"
+
+
+def _files(provenance: Mapping[str, Any]) -> str:
+    """Named parameter files, without those whose names continue another's."""
+    files = provenance.get("parameter_files_sha256", {})
+    named = (f for f in files if not any(f.startswith(f"{other}.") for other in files))
+    return ", ".join(f"{name} ({files[name][:8]})" for name in named)
+
+
+def _failure(result: Mapping[str, Any]) -> str:
+    install = result.get("install") or ""
+    cure = f" To get it: {install}." if install not in result["reason"] else ""
+    reason = result["reason"].removeprefix(f"source '{result['source']}': ").rstrip(".")
+    return f"- `{result['source']}` {result['status'].replace('not', 'is not')}: {reason}.{cure}"
+
+
+def _numbers(table: pd.DataFrame) -> str:
+    """Numbers of one element, a row for each source; empty columns are left out."""
+    columns = {}
+    for name in table:
+        end = next((end for end in NUMBERS if name.endswith(end)), None)
+        if end is not None:
+            head, form = NUMBERS[end]
+            columns[name] = (head.format(name.removesuffix(end).replace("_", " ")), form)
+        elif "_minus_" in name:
+            columns[name] = (f"{name.replace('_minus_', ' − ')}, meV/atom", "+.0f")
+    filled = [name for name in columns if table[name].notna().any()]
+    # Crystals, then the dimer, then forces.
+    filled.sort(key=lambda name: ("force" in name, "dimer" in name))
+    return markdown(table, columns={"title": ("source", "")} | {n: columns[n] for n in filled})
