@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.yaml_file import read_yaml
+from pretraining.runtime.files import read_yaml
 
 KINDS = ("empirical", "ml", "dft")
 UNITS = {"energy": "meV/atom", "force": "eV/Å"}
