@@ -132,10 +132,10 @@ def test_parts_values_and_repeated_structures(store):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"part": "val", "structures": 6}, "part 'val' has 5 structures, 6 are asked for"),
-        ({"part": "val", "environments": 41}, "has 40 environments, 41 are asked for"),
-        ({"where": {"kind": ["strange"]}}, "kind strange has 0 structures, none to show"),
-        ({"where": {"phase": ["a"]}}, "carries no 'phase'"),
+        ({"part": "val", "structures": 6}, "part 'val' has 5 structures, 6 are wanted"),
+        ({"part": "val", "environments": 41}, "has 40 environments, 41 are wanted"),
+        ({"where": {"kind": ["strange"]}}, "kind strange has 0 structures: correct"),
+        ({"where": {"phase": ["a"]}}, "has no 'phase'"),
     ],
 )
 def test_what_is_not_there_is_named(store, options, message):
@@ -177,7 +177,7 @@ def test_sets_without_labels_have_no_energy_and_clusters_no_density(tmp_path):
 @pytest.mark.parametrize(
     ("descriptor", "message"),
     [
-        ("soap cutoff=4.0", "does not take the descriptor 'soap cutoff=4.0': .*failed to parse"),
+        ("soap cutoff=4.0", "rejects the descriptor 'soap cutoff=4.0': .*failed to parse"),
         (f"{SOAP} n_Z=1 Z=6 n_species=1 species_Z=6", "gives 0 vectors for 8 atoms of Si"),
     ],
 )

@@ -1,13 +1,12 @@
-"""How much of a projected sample lies where the base has been: a number beside the map.
+"""Coverage of a projected sample by a base sample, in the space of the descriptors.
 
-A plane cannot keep distances, so this is counted in the space of the descriptors. With d(p, B) the
-distance of an environment p to the nearest one of the base B,
+A plane cannot keep distances, so the map comes with a number. With the distance of an environment
+p to the nearest one of the base B,
 
     d(p, B) = min over b in B of |v_p - v_b|,
 
-and d₉₅ the 95th percentile over the base of its own nearest-neighbour distances, those of b to
-environments of *other* structures, the coverage is the fraction of p with d(p, B) <= d₉₅. The base
-covers itself, structure by structure, to 95 %.
+and d₉₅ the 95th percentile of the distances of base environments to environments of *other* base
+structures, the coverage is the fraction of p with d(p, B) <= d₉₅. The base covers itself to 95 %.
 """
 
 from __future__ import annotations
@@ -19,9 +18,18 @@ import pandas as pd
 
 from pretraining.embedding.soap import Environments
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.tables import markdown_table
+from pretraining.runtime.tables import markdown
 
 PERCENTILE = 95
+# Heads and formats of the page.
+COLUMNS = {
+    "base": ("base", ""),
+    "projected": ("projected", ""),
+    "environments": ("environments", ",d"),
+    "typical": ("d₉₅ of the base", ".4f"),
+    "median": ("median d", ".4f"),
+    "covered": ("covered (%)", ".1f"),
+}
 _ROWS = 500
 
 
@@ -38,14 +46,14 @@ def nearest_distances(
     vectors, base
         Descriptors, shapes (n, d) and (m, d).
     structures, base_structures
-        Structure of each, shapes (n,) and (m,); environments of the same one are passed over.
+        Structure of each, shapes (n,) and (m,); environments of the same one do not count.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n,); infinite where the base has no other structure.
+        Shape (n,); infinite if the base has no other structure.
     """
-    # In double precision: squares of small distances are differences of large numbers.
+    # Double precision: squares of small distances are differences of large numbers.
     base = base.astype(np.float64)
     squares = (base**2).sum(axis=1)
     nearest = np.empty(len(vectors))
@@ -60,23 +68,23 @@ def nearest_distances(
 
 
 def own_distances(base: Environments) -> np.ndarray:
-    """Return the distance of each of a base's environments to the nearest of another structure.
+    """Return the distance of each environment of a base to the nearest of another structure.
 
     Raises
     ------
     UserError
-        If they are all of one structure.
+        If all environments are of one structure.
     """
     distances = nearest_distances(base.vectors, base.vectors, base.structure, base.structure)
     if np.isinf(distances).any():
-        raise UserError("the base is a single structure: take environments of more, to compare")
+        raise UserError("the base is a single structure: take environments of several")
     return distances
 
 
 def coverage_table(
     base: Mapping[str, Environments], projected: Mapping[str, Environments]
 ) -> pd.DataFrame:
-    """Return how far each base sample covers each projected one.
+    """Return the coverage of each projected sample by each base sample.
 
     Returns
     -------
@@ -100,24 +108,12 @@ def coverage_table(
                     "covered": float(np.mean(distances <= typical)),
                 }
             )
-    columns = ["base", "projected", "environments", "typical", "median", "covered"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """Return the table as a page."""
-    header = ["base", "projected", "environments", "d₉₅ of the base", "median d", "covered"]
-    rows = [
-        [
-            row.base,
-            row.projected,
-            f"{row.environments:,}",
-            f"{row.typical:.4f}",
-            f"{row.median:.4f}",
-            f"{100 * row.covered:.1f} %",
-        ]
-        for row in table.itertuples()
-    ]
+    """Return a page with the table."""
+    percent = table.assign(covered=100 * table["covered"])
     about = (
         "\nCovered: the fraction of projected environments p with d(p) ≤ d₉₅, in the space of the "
         "descriptors. d(p) is the distance to the nearest environment of the base; d₉₅ is the "
@@ -125,4 +121,4 @@ def as_markdown(table: pd.DataFrame) -> str:
         "one of another of its structures. By this measure the base covers itself to "
         f"{PERCENTILE} %.\n"
     )
-    return markdown_table(header, rows) + about
+    return markdown(percent, columns=COLUMNS) + about

@@ -1,23 +1,23 @@
 """Atomic environments as vectors: SOAP, the smooth overlap of atomic positions.
 
 The density of an atom's neighbours, each smeared to a Gaussian, is expanded in radial functions and
-spherical harmonics; its power spectrum does not change when the environment is turned. A vector
-has unit length, so that the squared distance of two is 2 - 2k, k being their SOAP kernel.
+spherical harmonics; its power spectrum is invariant under rotation. A vector has unit length, so
+that the squared distance of two is 2 - 2k with their SOAP kernel k.
 Source: Bartók, Kondor, Csányi, Phys. Rev. B 87, 184115 (2013).
 
-Without `Z` and `species_Z` in its string quippy's SOAP takes every atom for the same element. Then
-carbon and silicon differ by the places of the neighbours alone, and an environment of carbon that
-is stretched to silicon's bond length is one of silicon. A string that names species tells elements
-apart, those of a transformed structure being its new ones.
+Without `Z` and `species_Z` in its string quippy's SOAP treats all atoms as one element. Then carbon
+and silicon differ only by the positions of neighbours, and a carbon environment stretched to the
+bond length of silicon is a silicon environment. A string with species distinguishes elements; those
+of a transformed structure are the new ones.
 
 Layout of a file (m environments)::
 
     /vectors       (m, d) float32
     /structure     (m,) int64      position of the structure in the raw dataset
-    /atom          (m,) int64      number of the atom in it
-    /density       (m,) float64    of its cell, g/cm³; NaN if that is not periodic
+    /atom          (m,) int64      number of the atom in the structure
+    /density       (m,) float64    of the cell, g/cm³; NaN if that is not periodic
     /coordination  (m,) int64      neighbours within a radius
-    /energy        (m,) float64    of its structure, eV/atom; NaN if that is not known
+    /energy        (m,) float64    of the structure, eV/atom; NaN if unknown
 
 Attributes: ``settings`` (JSON).
 """
@@ -49,7 +49,7 @@ DENSITY = _amu * 1e3 / 1e-24
 
 @dataclass(frozen=True)
 class Environments:
-    """Environments and what is known of them; the arrays of the file's layout."""
+    """Environments with their properties; the arrays of the file's layout."""
 
     vectors: np.ndarray
     structure: np.ndarray
@@ -62,7 +62,7 @@ class Environments:
         return len(self.vectors)
 
     def write(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Write a file, atomically, with the settings that it was made with."""
+        """Write a file with its settings, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         # In memory first: HDF5 may crash on a full disk.
         content = io.BytesIO()
@@ -79,7 +79,7 @@ class Environments:
         Raises
         ------
         UserError
-            If it is no such file.
+            If the file cannot be read.
         """
         try:
             with h5py.File(path, "r", locking=False) as file:
@@ -96,7 +96,7 @@ def soap(descriptor: str):
     Raises
     ------
     UserError
-        If quippy is not installed, or does not understand the string.
+        If quippy is not installed, or rejects the string.
     """
     try:
         from quippy.descriptors import Descriptor
@@ -106,26 +106,26 @@ def soap(descriptor: str):
         return Descriptor(descriptor)
     except RuntimeError as error:
         reason = _reason(str(error))
-        raise UserError(f"quippy does not take the descriptor '{descriptor}': {reason}") from None
+        raise UserError(f"quippy rejects the descriptor '{descriptor}': {reason}") from None
 
 
 def _reason(message: str) -> str:
-    """Return what QUIP says after its traceback, without the memory that comes along behind it."""
-    said = re.split(r'File "[^\n]*\n', message)[-1]
-    return re.split(r" {3,}|[^ -~]", said.strip())[0]
+    """Return QUIP's message after its traceback, without the trailing garbage."""
+    last = re.split(r'File "[^\n]*\n', message)[-1]
+    return re.split(r" {3,}|[^ -~]", last.strip())[0]
 
 
 def vectors_of(atoms: Atoms, chosen: np.ndarray, descriptor) -> np.ndarray:
-    """Return the descriptors of some of a structure's atoms.
+    """Return the descriptors of chosen atoms.
 
     Parameters
     ----------
     atoms
-        Structure; quippy honours the periodicity of each direction.
+        Structure, periodic in any directions.
     chosen
         Numbers of the atoms, shape (m,), ascending.
     descriptor
-        What :func:`soap` returns.
+        Descriptor of :func:`soap`.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def vectors_of(atoms: Atoms, chosen: np.ndarray, descriptor) -> np.ndarray:
     Raises
     ------
     UserError
-        If an atom has no descriptor, because the string names other species only.
+        If an atom has no descriptor, because the string names only other species.
     """
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     bare.arrays["chosen"] = np.isin(np.arange(len(bare)), chosen)
@@ -158,10 +158,10 @@ def density_of(atoms: Atoms) -> float:
 
 
 def choose(store: Store, sample: Mapping[str, Any], seed: int) -> dict[int, np.ndarray]:
-    """Draw structures of a set, and environments among all of theirs.
+    """Draw structures of a set, and environments among their atoms.
 
-    The seed and the sample's dataset, part and `where` decide: a transform, or another sample
-    beside this one, changes nothing. Structures that repeat earlier ones are passed over.
+    The draw depends on the seed and on the sample's dataset, part and `where`, not on its transform
+    or on other samples. Duplicates of earlier structures are left out.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def choose(store: Store, sample: Mapping[str, Any], seed: int) -> dict[int, np.n
     sample
         ``part``, ``where`` and, to draw fewer than all, ``structures`` and ``environments``.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -180,13 +180,13 @@ def choose(store: Store, sample: Mapping[str, Any], seed: int) -> dict[int, np.n
     Raises
     ------
     UserError
-        If there are fewer structures or environments than asked for.
+        If there are fewer structures or environments than wanted.
     """
     part, what = sample["part"], f"{store.path}: part '{sample['part']}'"
     rows = np.arange(len(store)) if part == "all" else np.array(store.indices(part))
     for key, values in sample["where"].items():
         if key not in store.info_names:
-            raise UserError(f"{store.path} carries no '{key}': add it to the dataset's `keep`")
+            raise UserError(f"{store.path} has no '{key}': add it to the dataset's `keep`")
         rows = rows[np.isin(store.column(key)[rows], values)]
         what += f" with {key} {', '.join(map(str, values))}"
     rows = rows[np.sort(np.unique(store.duplicate_of[rows], return_index=True)[1])]
@@ -203,8 +203,8 @@ def choose(store: Store, sample: Mapping[str, Any], seed: int) -> dict[int, np.n
 def _draw(rng: np.random.Generator, items: np.ndarray, n: int | None, has: str) -> np.ndarray:
     """Draw `n` of the items, or take all of them."""
     if len(items) == 0 or (n or 0) > len(items):
-        wanted = "none to show" if n is None else f"{n} are asked for"
-        raise UserError(f"{has.format(len(items))}, {wanted}: correct the embedding's sample")
+        wanted = "" if n is None else f", {n} are wanted"
+        raise UserError(f"{has.format(len(items))}{wanted}: correct the embedding's sample")
     return items if n is None else rng.choice(items, n, replace=False)
 
 
@@ -222,18 +222,22 @@ def describe(store: Store, settings: Mapping[str, Any]) -> Environments:
     sample = settings["sample"]
     transform = Transform.from_settings(sample["transform"], settings["transforms"])
     descriptor = soap(settings["descriptor"])
-    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Environments)}
+    parts = []
     for row, chosen in choose(store, sample, settings["seed"]).items():
         arrays = transform.apply(store.arrays(row))
         atoms = Atoms(
             arrays["numbers"], arrays["positions"], cell=arrays["cell"], pbc=arrays["pbc"]
         )
-        counts = neighbours(atoms, sample["neighbour_radius"])
         energy = float(arrays["energy"]) / len(atoms) if "energy" in arrays else np.nan
-        columns["vectors"].append(vectors_of(atoms, chosen, descriptor))
-        columns["structure"].append(np.full(len(chosen), arrays["index"]))
-        columns["atom"].append(chosen)
-        columns["density"].append(np.full(len(chosen), density_of(atoms)))
-        columns["coordination"].append(counts[chosen])
-        columns["energy"].append(np.full(len(chosen), energy))
-    return Environments(*(np.concatenate(parts) for parts in columns.values()))
+        parts.append(
+            Environments(
+                vectors=vectors_of(atoms, chosen, descriptor),
+                structure=np.full(len(chosen), arrays["index"]),
+                atom=chosen,
+                density=np.full(len(chosen), density_of(atoms)),
+                coordination=neighbours(atoms, sample["neighbour_radius"])[chosen],
+                energy=np.full(len(chosen), energy),
+            )
+        )
+    names = [field.name for field in fields(Environments)]
+    return Environments(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))

@@ -1,8 +1,8 @@
 """Maps of atomic environments: UMAP fits a plane to the descriptors of the base samples.
 
-Source: McInnes, Healy, Melville, arXiv:1802.03426. Everything runs in one thread, so that the same
-descriptors give the same map, bit for bit, on the same machine and libraries; elsewhere the last
-digits of the floating-point sums differ, and a map may look different while it tells the same.
+Source: McInnes, Healy, Melville, arXiv:1802.03426. In one thread the same descriptors give the same
+map bit for bit on one machine. Elsewhere the last digits of sums differ, and a map may look
+different with the same neighbourhoods.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def fit_map(
     min_dist: float,
     seed: int,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Fit a map to the base, and place others on it, each for itself.
+    """Fit a map to the base and project each other sample onto it.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ def fit_map(
     Raises
     ------
     UserError
-        If the base has not more environments than `n_neighbors`.
+        If the base has no more environments than `n_neighbors`.
     """
     if len(base) <= n_neighbors:
         raise UserError(
             f"the base has {len(base)} environments, UMAP's n_neighbors is {n_neighbors}: take "
             "more environments, or fewer neighbours"
         )
-    # The import takes seconds, and other users of this module do not need it.
+    # The import takes seconds.
     from umap import UMAP
 
     with threadpool_limits(1):
@@ -85,7 +85,7 @@ def embed(
     Returns
     -------
     pandas.DataFrame
-        A row an environment: ``sample``, ``role`` (``base`` or ``project``), ``x``, ``y``, and
+        One row per environment: ``sample``, ``role`` (``base`` or ``project``), ``x``, ``y``, and
         ``structure``, ``atom``, ``density``, ``coordination``, ``energy`` of
         :class:`pretraining.embedding.soap.Environments`.
     """
