@@ -22,7 +22,6 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow"))
 
 PARTS = ("Snakefile", "workflow", "envs", "profiles", "resources", "config", "requirements.lock")
 

@@ -11,7 +11,6 @@ the ratios little. On a CPU it is one thread, and its processor time.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,8 +20,6 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow"))
 
 from pretraining.dynamics.ase_engine import AseEngine
 from pretraining.dynamics.engines import Settings, thermalise

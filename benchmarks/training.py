@@ -29,7 +29,6 @@ import pandas as pd
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow"))
 
 from training_runs import LARGE, OWN, PLAIN, Bench, cells, read  # noqa: E402
 from training_steps import (  # noqa: E402

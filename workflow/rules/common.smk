@@ -16,11 +16,10 @@ from snakemake.settings.types import DeploymentMethod
 
 STARTED = time.time()
 
-# The one place that says where the package is, to Snakemake and to the interpreter of every job.
+# The package is found here by Snakemake, and by the interpreter of every job.
 sys.path.insert(0, f"{workflow.basedir}/workflow")
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    dict.fromkeys([sys.path[0], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
-)
+PACKAGES = [sys.path[0], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys(filter(None, PACKAGES))))
 
 from pretraining.operations import status
 from pretraining.runtime.errors import UserError

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "workflow"))
 
 from pretraining.operations.archive import write_archive
 from pretraining.runtime import cli
 from pretraining.study.config import load_config, validate_study
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:

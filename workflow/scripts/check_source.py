@@ -11,8 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from pretraining.labels.check.run import FAILED, NOT_INSTALLED, check_source, unavailable
 from pretraining.runtime.cli import run
 from pretraining.runtime.errors import UserError

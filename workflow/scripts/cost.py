@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from pretraining.results.cost import (
     CARBON_KG_PER_KWH,
     POWER_W,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 import yaml
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.labels.evaluate import isolated_energies
 from pretraining.labels.label import label, read_reference, read_structures

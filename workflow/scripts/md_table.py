@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.dynamics.stability.survival import as_markdown, summarise, survival_curves
 from pretraining.runtime.cli import run

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretraining.data.remote import overview
 from pretraining.data.retrieve import remote_files, retrieve, study_items

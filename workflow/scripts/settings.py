@@ -13,8 +13,6 @@ from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from pretraining.runtime import cli
 from pretraining.runtime.files import write_atomically
 

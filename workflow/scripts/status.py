@@ -6,17 +6,15 @@ It reads the runs' own records alone, so that it works while Snakemake does, or 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "workflow"))
 
 from pretraining.operations import status
 from pretraining.runtime import cli
 from pretraining.study import estimate
 from pretraining.study.config import load_config, validate_study
 from pretraining.study.grid import grid_table
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:

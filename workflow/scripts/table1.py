@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from pretraining.results.runs_table import read_runs
 from pretraining.results.selection import Selection, select
 from pretraining.results.table1 import TABLE_COLUMNS, as_latex, as_markdown, read_table1, table1

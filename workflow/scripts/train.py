@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E402
 import time
 
 STARTED = time.monotonic()
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import yaml
 

@@ -19,12 +19,11 @@ from ase.build import bulk
 from ase.io import write
 from structures import bare, melt_quench, random_start, shuffle_trajectories, spread, usable
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "workflow"))
-
 from pretraining.labels.evaluate import make_calculator
 from pretraining.runtime.cli import run
 from pretraining.study.sources import load_source
+
+ROOT = Path(__file__).resolve().parents[3]
 
 # Of an element: numbers of atoms to draw from, densities (g/cm^3), temperatures (K) of melt and
 # anneal, distances (Å) of a random start and below which a frame is of no use to a small training
