@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,23 @@ sys.path.insert(0, str(ROOT / "workflow"))
 def root() -> Path:
     """The repository's root folder."""
     return ROOT
+
+
+@pytest.fixture
+def script(root, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """Run a script of the workflow in this process: its exit status and what it writes to stderr.
+
+    Faster than a process of its own by the imports.
+    """
+
+    def run(name: str, *arguments: object) -> tuple[int, str]:
+        path = root / f"workflow/scripts/{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(path), run_name="__main__")
+        return ended.value.code, capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -141,16 +139,13 @@ def test_identity_is_read_from_a_path(tmp_path):
         grid_of(["elsewhere/metrics.json"])
 
 
-def test_program_writes_the_table_and_one_line_for_an_error(tmp_path, root):
+def test_the_script_writes_the_table_and_one_line_for_an_error(tmp_path, script):
     metrics_file(tmp_path / "a")
     grid = grid_file(tmp_path, "a/metrics.json", "b/metrics.json")
-    command = [sys.executable, root / "workflow/scripts/collect_runs.py", "--grid", grid]
-    command += ["--results", tmp_path, "--out", tmp_path / "runs.csv"]
-    failed = subprocess.run(command, capture_output=True, text=True)
-    assert failed.returncode == 1
-    assert failed.stderr.count("\n") == 1
-    assert "Traceback" not in failed.stderr
-    subprocess.run([*command, "--allow-missing"], check=True, capture_output=True)
+    options = ["--grid", grid, "--results", tmp_path, "--out", tmp_path / "runs.csv"]
+    status, message = script("collect_runs", *options)
+    assert status == 1 and message.startswith("error: ") and message.count("\n") == 1
+    assert script("collect_runs", *options, "--allow-missing") == (0, "")
     assert len(read_runs(tmp_path / "runs.csv")) == 2
 
 
