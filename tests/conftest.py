@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow"))
+# Scripts find the package of this checkout in any interpreter.
+os.environ["PYTHONPATH"] = str(ROOT / "workflow")
 
 
 @pytest.fixture(scope="session")

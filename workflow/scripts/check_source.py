@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from pretraining.labels.check.run import FAILED, NOT_INSTALLED, check_source, un
 from pretraining.runtime.cli import run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml, write_atomically
-from pretraining.study.sources import Source, load_source
+from pretraining.study.sources import PACKAGE_FOLDER, Source, load_source
 
 
 def arguments() -> argparse.Namespace:
@@ -36,9 +37,11 @@ def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
     partial.unlink(missing_ok=True)
     python = source.python or sys.executable
     command = [python, __file__, "--config", args.config, "--source", source.name]
+    packages = [PACKAGE_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
             [*map(str, command), "--inside", "--out", str(partial)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(packages)},
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",

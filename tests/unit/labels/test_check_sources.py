@@ -82,7 +82,8 @@ def check(folder: Path, settings=FEW, alone=(), **sources) -> dict[str, dict]:
     for name in alone:
         command = [sys.executable, SCRIPTS / "check_source.py", "--config", config]
         command += ["--source", name, "--out", folder / f"{name}.json", "--attempt", "first"]
-        environment = {"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+        environment = {"PYTHONPATH": f"{folder}:{SCRIPTS.parent}", "PATH": "/usr/bin:/bin"}
+        environment["OMP_NUM_THREADS"] = "1"
         jobs.append(subprocess.Popen(list(map(str, command)), env=environment))
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)

@@ -178,7 +178,8 @@ def test_another_interpreter_is_named(tmp_path):
     )
     done = run(config, "emt", "--structures", "in", "--out", "out")
     assert done.returncode == 1
-    line = f"{other} {SCRIPT} --config {config} --source emt --structures in --out out"
+    line = f"PYTHONPATH={SCRIPT.parents[1]} {other} {SCRIPT} --config {config} --source emt"
+    line += " --structures in --out out"
     assert done.stderr.strip() == f"error: source 'emt' has its own interpreter: run `{line}`"
 
 

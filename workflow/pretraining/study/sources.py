@@ -25,6 +25,8 @@ from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256, read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
+# On PYTHONPATH, any interpreter finds the package.
+PACKAGE_FOLDER = str(ROOT / "workflow")
 PLACEHOLDER = re.compile(r"\{(prefix|root|package:[A-Za-z0-9_.]+)\}")
 # ${name} is a variable of LAMMPS.
 IN_BRACES = re.compile(r"(?<!\$)\{[A-Za-z_][\w.:-]*\}")
@@ -137,7 +139,7 @@ def check_interpreter(source: Source) -> None:
     except OSError:
         raise UserError(f"source '{source.name}': no interpreter '{source.python}' here") from None
     if done.stdout.strip() != str([sys.prefix, sys.version]):
-        line = shlex.join([source.python, *sys.argv])
+        line = f"PYTHONPATH={PACKAGE_FOLDER} {shlex.join([source.python, *sys.argv])}"
         raise UserError(f"source '{source.name}' has its own interpreter: run `{line}`")
 
 
