@@ -30,7 +30,7 @@ def read_table(path: str | Path, required: Sequence[str], what: str) -> pd.DataF
     Raises
     ------
     UserError
-        If the file is absent, empty, not a table, or lacks a column.
+        If the file is missing, empty, not a table, or lacks a column.
     """
     path = Path(path)
     try:
@@ -57,17 +57,17 @@ def read_table(path: str | Path, required: Sequence[str], what: str) -> pd.DataF
     repeated = table.columns[table.columns.duplicated()]
     if len(repeated):
         raise UserError(f"{path}: the column {repeated[0]} appears twice")
-    # A short row is filled with NaN in spite of keep_default_na.
+    # Short rows are filled with NaN despite keep_default_na.
     return table.fillna("").apply(lambda column: column.str.strip())
 
 
 def read_csv(path: str | Path, required: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file that the workflow wrote, its numbers as numbers.
+    """Read a CSV file of the workflow, with numbers as numbers.
 
     Raises
     ------
     UserError
-        If it is no such table.
+        If it is not a table, or lacks a column.
     """
     try:
         table = pd.read_csv(path)
@@ -85,14 +85,14 @@ def numbers(column: pd.Series, path: str | Path, *, whole: bool = False) -> pd.S
     Raises
     ------
     UserError
-        Naming file, column and line of the first cell that is not such a number.
+        Naming file, column and line of the first wrong cell.
     """
     text = column.astype(str).str.strip()
     empty = text.str.lower().isin(NO_VALUE)
     values = pd.to_numeric(text.mask(empty), errors="coerce")
     wrong = values.isna() & ~empty
     if whole:
-        # 25.0 is what other programs make of a column that once held an empty cell.
+        # Other programs write 25.0 if the column once had an empty cell.
         wrong = wrong | empty | (values < 0) | values.isin([math.inf]) | (values % 1 != 0)
     if wrong.any():
         line = int(wrong.to_numpy().argmax())
@@ -118,7 +118,7 @@ def truths(column: pd.Series, path: str | Path) -> pd.Series:
 
 
 def write_csv(path: str | Path, table: pd.DataFrame, floats: str = "%.10g") -> None:
-    """Write a table as CSV, atomically; booleans in lower case, numbers free of binary noise."""
+    """Write a table as CSV, atomically, with booleans in lower case and 10 digits by default."""
     table = table.copy()
     for column in table.columns:
         if table[column].dtype == bool:

@@ -1,8 +1,8 @@
-"""The grid: one table, one row a training run, and the path of each run.
+"""The grid: a table with one row per training run, and the path of each run.
 
-A run is a row and a path. The path carries the identity in the paper's words, so that adding a
-size, a seed or a source adds only its own runs, and a run that two experiments want is one job.
-Nothing heavier than pandas is imported: Snakemake executes this in every job.
+The path contains the run's identity: adding a size, a seed or a source adds only its own runs, and
+a run of two experiments is one job.
+Imported in every job of Snakemake: nothing heavier than pandas.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Run:
     target
         Dataset with the DFT labels; empty for a pre-training.
     structures, transform, source
-        Pre-training structures, what was done to them and who labelled them; for direct training
-        empty, ``none`` and ``none``.
+        Pre-training structures, their transform and their label source; for direct training empty,
+        ``none`` and ``none``.
     npre, preseed
         Number of pre-training structures and the seed of the pre-training; 0 for direct training.
     n, seed
@@ -62,21 +62,12 @@ class Run:
 
     def finetune(self, target: str, n: int, seed: int) -> Run:
         """A training on DFT labels from the best weights of this pre-training."""
-        return Run(
-            "finetune",
-            target,
-            self.structures,
-            self.transform,
-            self.source,
-            self.npre,
-            self.seed,
-            n,
-            seed,
-        )
+        origin = (self.structures, self.transform, self.source, self.npre, self.seed)
+        return Run("finetune", target, *origin, n, seed)
 
     @property
     def parent(self) -> Run | None:
-        """The pre-training whose weights this run starts from; None but for fine-tuning."""
+        """The pre-training whose weights a fine-tuning starts from; None for other runs."""
         if self.kind != "finetune":
             return None
         return Run.pretrain(self.structures, self.transform, self.source, self.npre, self.preseed)
@@ -86,35 +77,29 @@ class Run:
         """Folder of the run, relative to the results folder."""
         pretraining = (
             f"structures~{self.structures}/transform~{self.transform}/source~{self.source}"
+            f"/npre~{self.npre}"
         )
         match self.kind:
             case "pretrain":
-                return f"runs/pretrain/{pretraining}/npre~{self.npre}/seed~{self.seed}"
+                return f"runs/pretrain/{pretraining}/seed~{self.seed}"
             case "direct":
                 return f"runs/direct/target~{self.target}/source~none/n~{self.n}/seed~{self.seed}"
             case _:
                 return (
                     f"runs/finetune/target~{self.target}/{pretraining}"
-                    f"/npre~{self.npre}/preseed~{self.preseed}/n~{self.n}/seed~{self.seed}"
+                    f"/preseed~{self.preseed}/n~{self.n}/seed~{self.seed}"
                 )
 
 
 def experiment_runs(experiment: dict[str, Any]) -> Iterator[Run]:
-    """Yield the runs that one experiment needs, parents before children.
-
-    Parameters
-    ----------
-    experiment
-        One entry of the configuration's ``experiments``, with defaults.
-    """
+    """Yield the runs of one experiment of the configuration, parents before children."""
     target = experiment["target"]
     for transform in experiment["transforms"]:
         for source in experiment["sources"]:
             for npre in experiment["pretrain_sizes"]:
                 for preseed in experiment["pretrain_seeds"]:
-                    parent = Run.pretrain(
-                        experiment["structures"], transform, source, npre, preseed
-                    )
+                    structures = experiment["structures"]
+                    parent = Run.pretrain(structures, transform, source, npre, preseed)
                     yield parent
                     for n in experiment["sizes"]:
                         for seed in experiment["finetune_seeds"]:
@@ -125,19 +110,14 @@ def experiment_runs(experiment: dict[str, Any]) -> Iterator[Run]:
 
 
 def grid_table(config: dict[str, Any]) -> pd.DataFrame:
-    """Return the table of all runs, each once.
-
-    Parameters
-    ----------
-    config
-        A validated configuration.
+    """Return the table of all runs of a validated configuration, each once.
 
     Returns
     -------
     pandas.DataFrame
-        One row a run, sorted by identity: the fields of :class:`Run`, ``experiments`` (names
-        joined by a comma), ``path``, ``parent`` (path, empty without one) and ``imported``
-        (True where published weights stand in for the training).
+        Sorted by identity: the fields of :class:`Run`, ``experiments`` (names joined by a comma),
+        ``path``, ``parent`` (path, or empty) and ``imported`` (True if published weights replace
+        the training).
     """
     wanted: dict[Run, list[str]] = {}
     for name, experiment in config["experiments"].items():
@@ -145,14 +125,14 @@ def grid_table(config: dict[str, Any]) -> pd.DataFrame:
             names = wanted.setdefault(run, [])
             if name not in names:
                 names.append(name)
-    stand_ins = imported_runs(config)
+    imported = imported_runs(config)
     rows = [
         vars(run)
         | {
             "experiments": ",".join(names),
-            "path": run_path(run, stand_ins),
-            "parent": run_path(run.parent, stand_ins) if run.parent else "",
-            "imported": run in stand_ins,
+            "path": run_path(run, imported),
+            "parent": run_path(run.parent, imported) if run.parent else "",
+            "imported": run in imported,
         }
         for run, names in sorted(wanted.items(), key=lambda item: _order(item[0]))
     ]
@@ -164,22 +144,22 @@ def _order(run: Run) -> tuple:
 
 
 def imported_runs(config: dict[str, Any]) -> dict[Run, dict[str, Any]]:
-    """Return the pre-trainings that published weights stand in for, and those weights."""
+    """Return the pre-trainings that published weights replace, and those weights."""
     return {
         Run.pretrain(w["structures"], w["transform"], w["source"], w["npre"], w["seed"]): w
         for w in config["pretrained_weights"]
     }
 
 
-def run_path(run: Run, stand_ins: Container[Run]) -> str:
-    """Return the folder of a run; published weights that stand in for it have their own."""
-    if run in stand_ins:
+def run_path(run: Run, imported: Container[Run]) -> str:
+    """Return the folder of a run; published weights that replace one have their own."""
+    if run in imported:
         return run.path.replace("runs/pretrain/", "runs/imported/", 1)
     return run.path
 
 
 def select(grid: pd.DataFrame, experiment: str | None = None, **fields: Any) -> pd.DataFrame:
-    """Return the rows of one experiment (default all) whose columns equal the given values."""
+    """Return the rows of one experiment (default: all) with the given values in their columns."""
     chosen = grid
     if experiment is not None:
         chosen = chosen[[experiment in names.split(",") for names in chosen["experiments"]]]
@@ -189,21 +169,19 @@ def select(grid: pd.DataFrame, experiment: str | None = None, **fields: Any) -> 
 
 
 def largest_size(grid: pd.DataFrame, dataset: str) -> int:
-    """Return how many training structures of a dataset the largest run needs; 0 if none."""
+    """Return the number of training structures of a dataset in its largest run; 0 without runs."""
     pretraining = select(grid, kind="pretrain", structures=dataset, imported=False)["npre"]
     training = select(grid, target=dataset)["n"]
     return int(max([0, *pretraining, *training]))
 
 
 def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
-    """Compare the grid's sizes with the sets that have been prepared already.
-
-    A set whose settings or files have changed since is left to its next preparation.
+    """Compare the grid's sizes with the prepared sets that are up to date.
 
     Raises
     ------
     UserError
-        If a run needs more training structures than filters and split have left.
+        If a run needs more training structures than filters and split leave.
     """
     for dataset in config["datasets"]:
         entry = dataset_view(config, dataset)
@@ -233,21 +211,19 @@ def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
 def results_table(
     config: dict[str, Any], grid: pd.DataFrame, experiments: Iterable[str]
 ) -> pd.DataFrame:
-    """Return one row a result that the given experiments compare.
+    """Return one row per result that the given experiments compare.
 
-    Beside the direct and fine-tuned runs these are every pre-trained model untuned on the
-    target's test set, and every label source's own error there. A source knows nothing of a
-    transformed element, and need not be installed where published weights stand in for what it
-    labelled or the labels came with the structures: then it has no such row. On the further test
-    sets of an experiment all of its models are tested, the trained ones as the kind ``transfer``.
+    These are direct and fine-tuned runs, pre-trained models without fine-tuning, and label sources,
+    each on the target's test set. A source has no row for transformed elements, and none where it
+    need not be installed: with published weights or own labels of the structures. On the further
+    test sets of an experiment all its models are tested, the trained ones as the kind ``transfer``.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``kind, target, source, npre, n, seed, structures, transform, preseed, trained_on,
-        metrics``. `target` is the dataset whose test set the errors are of; `trained_on` is the
-        target of the training, for the kind ``transfer`` alone, where it is another one; `metrics`
-        is the path of the JSON file.
+        metrics``. `target` is the dataset of the test set; `trained_on` the target of the training
+        if it differs (kind ``transfer``); `metrics` the path of the JSON file.
     """
     rows: dict[tuple, None] = {}
     for name in experiments:
@@ -279,5 +255,5 @@ def results_table(
 
 
 def evaluation_folder(tested: str, path: str) -> str:
-    """Return where the errors of a run's model on the test set of `tested` go."""
+    """Return the folder of the errors of a run's model on the test set of `tested`."""
     return f"evaluations/target~{tested}/{path.removeprefix('runs/')}"
