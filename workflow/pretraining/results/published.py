@@ -11,7 +11,7 @@ import pandas as pd
 from pretraining.results.runs_table import RMSE
 from pretraining.results.seed_statistics import POINT_COLUMNS
 from pretraining.results.table1 import read_table1
-from pretraining.runtime.tables import numbers, read_table
+from pretraining.runtime.tables import numbers, read_csv, read_table
 
 # Size of the pre-training set behind every fine-tuned value of the published Table 1.
 TABLE1_NPRE = 10_000
@@ -51,13 +51,10 @@ def published_points(
         points["npre"] = np.where(points["source"] == "none", 0, TABLE1_NPRE)
         parts.append(points)
     if curves:
-        columns = ("source", "npre", "n", "energy_rmse", "force_rmse")
-        table = read_table(curves, columns, "published learning curves")
-        for column in ("npre", "n"):
-            table[column] = numbers(table[column], curves, whole=True)
+        table = read_csv(curves, ("source", "npre", "n", "energy_rmse", "force_rmse"))
+        table = table.assign(std=np.nan, count=1, flagged=False)
         for metric in RMSE:
-            values = numbers(table[f"{metric}_rmse"], curves)
-            points = table.assign(metric=metric, value=values, std=np.nan, count=1, flagged=False)
+            points = table.assign(metric=metric, value=table[f"{metric}_rmse"])
             parts.append(points.dropna(subset="value"))
     return pd.concat(parts, ignore_index=True)[list(POINT_COLUMNS)] if parts else None
 

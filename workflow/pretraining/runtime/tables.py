@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -54,9 +54,6 @@ def read_table(path: str | Path, required: Sequence[str], what: str) -> pd.DataF
         raise UserError(
             f"{path}: no column {', '.join(missing)}; {what} has the columns {', '.join(required)}"
         )
-    repeated = table.columns[table.columns.duplicated()]
-    if len(repeated):
-        raise UserError(f"{path}: the column {repeated[0]} appears twice")
     # Short rows are filled with NaN despite keep_default_na.
     return table.fillna("").apply(lambda column: column.str.strip())
 
@@ -166,10 +163,3 @@ def markdown(
         index=False, colalign=sides, disable_numparse=True
     )
     return text + "\n"
-
-
-def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table with every column right-aligned."""
-    header = list(header)
-    lines = [header, ["---:"] * len(header), *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
