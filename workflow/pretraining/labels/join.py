@@ -1,4 +1,4 @@
-"""From labelled chunks to a labelled set."""
+"""Join labelled chunks into a labelled set."""
 
 from __future__ import annotations
 
@@ -16,22 +16,14 @@ from pretraining.data.store import Store, StoreWriter
 from pretraining.labels.chunks import read_labelled
 from pretraining.runtime.errors import UserError, whole
 
-# Entries of a chunk's provenance that must be those of the others.
+# Entries of the provenance that all chunks must share.
 DECISIVE = ("calculator", "args", "kwargs", "parameter_files_sha256", "isolated_atoms_ev")
 
 
 def fit_zero(
     store: Store, source: str, files: Sequence[Path], fit: str, n: int | None = None
 ) -> Reference:
-    """Fit the zero of a source's energies to its labels of the first `n` training structures.
-
-    Parameters
-    ----------
-    fit
-        ``least_squares`` or ``median_shift``.
-    store, source, files, n
-        As in :func:`join`.
-    """
+    """Fit the zero of a source's energies to its first `n` training labels, as :func:`join`."""
     n_eval = store.n_val + store.n_test
     pool = (
         (store.arrays(label.row)["numbers"], label.energy)
@@ -63,21 +55,20 @@ def join(
     files
         Labelled chunks, ``eval`` first, then the training pool's in order.
     out
-        Labelled set to write: as the prepared one, its training pool cut off.
+        Labelled set to write: the prepared one with the first part of its training pool.
     n
-        Number of training structures: the first `n` that could be labelled. By default, all.
+        Number of training structures: the first `n` with a label. By default all.
     fit
         Zero of the energies: ``least_squares`` or ``median_shift`` of these training structures.
-        By default they stay relative to the source's isolated atoms.
+        By default energies stay relative to the source's isolated atoms.
     provenance
-        JSON of how each chunk was labelled.
+        JSON files on how each chunk was labelled.
 
     Returns
     -------
     dict
         ``val``, ``test``, ``train``: numbers of labelled structures; ``failed``: raw index and
-        reason of each that the source could not label; ``made``: how, as :func:`read_provenance`
-        tells it.
+        reason of each structure without a label; ``made``: result of :func:`read_provenance`.
 
     Raises
     ------
@@ -129,18 +120,18 @@ def join(
 def read_provenance(files: Sequence[Path]) -> list[dict[str, Any]]:
     """How chunks were labelled: each way once, with the names of its ``chunks``.
 
-    Two versions of a code may agree, so they are both told; other parameters cannot.
+    Versions of a code may differ between chunks; parameters may not.
 
     Raises
     ------
     UserError
-        If something that decides the labels is not the same for all.
+        If an entry that decides the labels differs between chunks.
     """
     ways: list[dict[str, Any]] = []
     for path in files:
         with whole(path):
             how = json.loads(path.read_text(encoding="utf-8"))
-        if "code" not in how:  # all its structures are in earlier chunks, too
+        if "code" not in how:  # an empty chunk: earlier chunks have its structures
             continue
         chunk = path.name.split(".")[0]
         for key in DECISIVE:

@@ -1,4 +1,4 @@
-"""How far a label source is from the target's own labels, on the target's test set."""
+"""Error of a label source against the target's labels, on the target's test set."""
 
 from __future__ import annotations
 
@@ -18,30 +18,27 @@ def source_error(
 ) -> dict[str, Any]:
     """Compare a source's labels with the target's.
 
-    Both energies are relative to the isolated atoms of their own method. Two methods can differ by
-    a constant an atom all the same, so the error is also given after the median difference an atom
-    *of these very test structures* has been subtracted: a lower bound for the source, not what an
-    untrained user of it would find. Where the target's zero is fitted, the two share none, and the
-    median difference of the validation structures takes its place.
+    Both energies are relative to isolated atoms of their own method. They may still differ by a
+    constant per atom. The second energy error therefore subtracts the median difference per atom
+    *of these test structures*: a lower bound, which a user of the source does not reach. If the
+    target's zero is fitted, the median difference of the validation structures is subtracted first.
 
     Parameters
     ----------
     store
         Prepared target.
     labelled
-        The target with its labels, if a source has labelled it; it may lack structures that could
-        not be labelled. By default the prepared target has labels of its own.
-    source
-        Name of the label source.
+        The target as a source has labelled it; structures without a label may be missing. By
+        default the prepared target's own labels are used.
     chunk
-        The target's ``eval`` chunk, labelled by the source.
+        The target's ``eval`` chunk, labelled by `source`.
 
     Returns
     -------
     dict
         Under ``test``: ``energy_rmse_mev_per_atom``, ``force_rmse_ev_per_angstrom``,
         ``energy_rmse_after_median_shift_mev_per_atom``, ``median_shift_ev_per_atom`` and
-        ``n_structures``. Under ``failed``: what the source could not label.
+        ``n_structures``. Under ``failed``: index and reason of structures without a label.
 
     Raises
     ------

@@ -1,7 +1,6 @@
-"""Which program made a label: its name and version, and those of what it runs on.
+"""Name and version of the code that made a label, and of its libraries.
 
-Like :mod:`.evaluate`, this runs in the interpreter of the source and imports only the
-standard library, numpy and ASE.
+This runs in the source's interpreter and imports only the standard library, numpy and ASE.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def versions(path: str, calculator: Any = None) -> dict[str, Any]:
     path
         Import path of the calculator, or of the function that made it.
     calculator
-        The calculator, after it has been used: only then does every code know its version.
+        The calculator after its first use; some codes know their version only then.
     """
     module = path if calculator is None else type(calculator).__module__
     return {
@@ -43,7 +42,7 @@ def versions(path: str, calculator: Any = None) -> dict[str, Any]:
 
 
 def _code(module: str, calculator: Any) -> dict[str, Any]:
-    """Name and version of a code, and the KIM model that it runs, if it does."""
+    """Name and version of a code, and of its KIM model if there is one."""
     package, parts = module.split(".")[0], module.split(".")
     parameters = getattr(calculator, "parameters", {})
     if package != "ase":
@@ -65,7 +64,7 @@ def _code(module: str, calculator: Any) -> dict[str, Any]:
 
 
 def version_of(package: str) -> str | None:
-    """Version of an imported package, as far as it tells."""
+    """Version of an imported package; None if unknown."""
     version = getattr(sys.modules.get(package), "__version__", None)
     if version is None:
         version = next(
@@ -75,13 +74,13 @@ def version_of(package: str) -> str | None:
 
 
 def _brings(distribution: importlib.metadata.Distribution, package: str) -> bool:
-    """Whether an installed distribution brings a package (quippy comes with quippy-ase)."""
+    """Whether an installed distribution contains a package (quippy is in quippy-ase)."""
     names = (distribution.read_text("top_level.txt") or "").split()
     return package in names or any(file.parts[0] == package for file in distribution.files or [])
 
 
 def lammps_version(command: str | None) -> str | None:
-    """Version that a LAMMPS command gives of itself; None if it gives none."""
+    """Version that a LAMMPS command prints; None if it prints none."""
     try:
         text = subprocess.run(
             [*shlex.split(command or "lammps"), "-h"], capture_output=True, text=True, timeout=60
@@ -95,15 +94,15 @@ def lammps_version(command: str | None) -> str | None:
 def provenance(
     source: Source, reference: dict[str, float], made_with: Sequence[dict[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """Who made the labels: calculator, arguments, files, versions, isolated atoms.
+    """How labels were made: calculator, arguments, files, versions, isolated atoms.
 
     Parameters
     ----------
     reference
         Isolated-atom energies, eV.
     made_with
-        Versions that the workers told, each once, the latest last; by default those of this
-        process. The earlier ones are those of a job that went on with another code.
+        Versions that the workers reported, the latest last; by default those of this process.
+        There are earlier ones if a job resumed with another version.
     """
     latest = [versions(source.calculator)] if made_with is None else list(made_with)
     earlier = {"earlier": latest[:-1]} if latest[1:] else {}

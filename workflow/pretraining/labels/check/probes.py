@@ -1,8 +1,7 @@
-"""The few structures that a label source is checked on.
+"""Structures that a label source is checked on.
 
-They are made in the interpreter of the source: only the standard library, numpy and ASE (3.22 or
-later). All are small, so that a DFT code can be checked too; for such a one there are fewer of
-them, in the order of what they tell.
+This runs in the source's interpreter: only the standard library, numpy and ASE (3.22 or later). All
+structures are small enough for DFT; a DFT source gets fewer of them, the most telling ones first.
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ SEED = 42
 CUBIC = ("fcc", "bcc", "sc", "diamond")
 CARBON = {
     "diamond": {"prototype": "diamond", "a": 3.57},
-    # Many potentials know nothing of the layers' distance: it is kept, and only `a` varies.
+    # Many potentials do not describe the layers' distance: `c` is fixed and only `a` varies.
     "graphite": {"prototype": "graphite", "a": 2.46, "c": 6.71, "fixed": "c"},
 }
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is computed.
+    """Number and size of the structures.
 
     Attributes
     ----------
     dimer, crystal
         Number of distances and of volumes.
     distances
-        Shortest and longest distance of the dimer in units of twice the covalent radius.
+        Shortest and longest distance of the dimer, in units of twice the covalent radius.
     scales
-        Smallest and largest lattice parameter in units of the prototype's.
+        Smallest and largest lattice parameter, in units of the prototype's.
     atoms
-        Atoms in the cells on which forces are held against finite differences.
+        Atoms in the cells for finite differences.
     step
         Displacement of the finite differences, Å.
     stretched, speed
-        Whether there is a second such cell, and a large cell for the time.
+        Whether there is a second such cell, and a large cell for timing.
     """
 
     dimer: int
@@ -60,8 +59,7 @@ class Effort:
 def effort_of(kind: str, points: Mapping[str, Mapping[str, int]]) -> Effort:
     """Effort for an ``empirical``, ``ml`` or ``dft`` source.
 
-    Self-consistent energies have some noise, which a longer step of the finite differences
-    drowns.
+    Self-consistent energies are noisy, so DFT has a longer step of the finite differences.
     """
     if kind == "dft":
         return Effort(
@@ -78,15 +76,15 @@ def effort_of(kind: str, points: Mapping[str, Mapping[str, int]]) -> Effort:
 
 @dataclass(frozen=True)
 class Probe:
-    """A structure and what it is evaluated for.
+    """A structure and its purpose.
 
     Attributes
     ----------
     kind
-        ``crystal``, ``dimer``, ``forces``, ``moved`` (a cell of ``forces``, translated and its
-        atoms in reverse order) or ``speed``.
+        ``crystal``, ``dimer``, ``forces``, ``moved`` (a cell of ``forces``, translated, its atoms
+        in reverse order) or ``speed``.
     name
-        Of the curve or the cell that it belongs to.
+        Name of its curve or cell.
     x
         Lattice parameter or distance, Å; for ``forces`` the displacement, 0 in the cell itself.
     component
@@ -108,8 +106,7 @@ class Probe:
 def crystals_of(element: str, configured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Prototypes of an element by name: the configured ones, or ASE's reference state.
 
-    An element whose reference state is none of the simple lattices is tried as fcc, with atoms
-    that touch.
+    An element with another reference state is tried as fcc with touching atoms.
     """
     if element in configured:
         return configured[element]
@@ -126,12 +123,12 @@ def crystals_of(element: str, configured: Mapping[str, Any]) -> dict[str, dict[s
 
 
 def primitive_cell(element: str, crystal: Mapping[str, Any], scale: float = 1.0) -> Atoms:
-    """Primitive cell of a prototype, its lattice parameter (and c, if that is not fixed) scaled.
+    """Primitive cell of a prototype with scaled lattice parameters (`c` unless it is fixed).
 
     Raises
     ------
     UserError
-        If the prototype needs a lattice parameter `c` and has none.
+        If the prototype needs `c` and has none.
     """
     prototype, a, c = crystal["prototype"], crystal["a"], crystal.get("c")
     if prototype in CUBIC:
@@ -150,7 +147,7 @@ def primitive_cell(element: str, crystal: Mapping[str, Any], scale: float = 1.0)
 
 
 def repeated(atoms: Atoms, n: int) -> Atoms:
-    """The smallest repetition, along the shortest edges first, with at least `n` atoms."""
+    """Smallest supercell of at least `n` atoms, repeated along the shortest edges first."""
     while len(atoms) < n:
         factors = [1, 1, 1]
         factors[int(np.argmin(atoms.cell.lengths().round(6)))] = 2
@@ -176,7 +173,7 @@ def plan(
     effort
         How many structures.
     dimer_box
-        Vacuum on every side of the dimer, Å, in a periodic box; None for open boundaries.
+        Vacuum on every side of the dimer in a periodic box, Å; None for open boundaries.
     """
     crystals = crystals_of(element, configured)
     first = next(iter(crystals.values()))
@@ -188,7 +185,7 @@ def plan(
             yield from _displaced(element, "rattled", first, effort, 1.0, 0.05)
     yield from _dimers(element, effort, dimer_box)
     if effort.stretched:
-        # Distances beyond those of any crystal: where potentials cut their bonds off.
+        # Distances beyond those of any crystal, near the cut-off of bonds.
         yield from _displaced(element, "stretched", first, effort, 1.2, 0.1)
     if effort.speed:
         for seed in range(3):
@@ -203,7 +200,7 @@ def _dimers(element: str, effort: Effort, vacuum: float | None) -> Iterator[Prob
     for distance in distances:
         atoms = Atoms([element] * 2, positions=[[0, 0, 0], [0, 0, distance]])
         if vacuum is not None:
-            # The same box for all distances, as the basis set of a plane-wave code depends on it.
+            # The same box for all distances: a plane-wave basis depends on it.
             atoms.set_cell([2 * vacuum, 2 * vacuum, 2 * vacuum + distances[-1]])
             atoms.center()
             atoms.pbc = True
@@ -213,9 +210,9 @@ def _dimers(element: str, effort: Effort, vacuum: float | None) -> Iterator[Prob
 def _displaced(
     element: str, name: str, crystal: Mapping[str, Any], effort: Effort, scale: float, sigma: float
 ) -> Iterator[Probe]:
-    """A rattled cell, the same translated, and with each coordinate moved forth and back.
+    """A rattled cell, the same translated, and with each coordinate displaced both ways.
 
-    The forces of two atoms add up to zero, so that one of them suffices there.
+    In a cell of two atoms the forces add up to zero: one atom suffices.
     """
     atoms = repeated(primitive_cell(element, crystal, scale), effort.atoms)
     atoms.rattle(sigma * scale * nearest_distance(element, crystal), seed=SEED)

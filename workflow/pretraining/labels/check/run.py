@@ -1,7 +1,7 @@
-"""Evaluate a label source on a few structures: dimer, crystals, finite differences, a lone atom.
+"""Evaluate a label source on a few structures: dimer, crystals, finite differences, lone atom.
 
-This runs in the interpreter of the source: only the standard library, numpy, ASE and PyYAML. What
-the numbers mean is worked out later, in :mod:`pretraining.labels.check.summary`.
+This runs in the source's interpreter: only the standard library, numpy, ASE and PyYAML.
+:mod:`pretraining.labels.check.summary` interprets the numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FAILED = "failed"
 
 
 def unavailable(source: Source, status: str, reason: str) -> dict[str, Any]:
-    """Result for a source of which nothing was evaluated."""
+    """Result for a source that was not evaluated."""
     return {
         "source": source.name,
         "status": status,
@@ -37,7 +37,7 @@ def unavailable(source: Source, status: str, reason: str) -> dict[str, Any]:
 
 
 def how_to_get(source: Source) -> str:
-    """Where the code of a source, and files that are not there, come from."""
+    """How to get a source's code and its missing files."""
     texts = [source.install.strip()] if source.install else []
     for file in source.files:
         if os.path.exists(expand(file["path"])):
@@ -49,9 +49,9 @@ def how_to_get(source: Source) -> str:
 
 
 def is_missing(error: UserError) -> bool:
-    """Whether a calculator could not be made because something is not there.
+    """Whether a calculator could not be made because its code, a file or a model is missing.
 
-    A calculator that refuses its arguments is there; models that it looks up may not be.
+    A calculator that refuses its arguments is installed.
     """
     cause = error.__cause__
     return (
@@ -67,18 +67,18 @@ def check_source(source: Source, kind: str, elements: Sequence[str], settings: M
     Parameters
     ----------
     kind
-        ``empirical``, ``ml`` or ``dft``, which has fewer structures.
+        ``empirical``, ``ml`` or ``dft`` (fewer structures).
     settings
-        The configuration's section ``check_sources``.
+        Section ``check_sources`` of the configuration.
 
     Returns
     -------
     dict
-        ``status``; for an installed source ``reference_ev`` (isolated atoms), ``curves`` (each with
-        points of ``x`` in Å, ``energy`` in eV relative to the isolated atoms, of the cell, and the
-        ``force`` that stretches a dimer, eV/Å), ``forces`` (analytic and numerical, eV/Å),
-        ``speed``, ``errors`` (what could not be evaluated, and why) and ``left_out`` (number of
-        structures for which no time was left).
+        ``status``; for an installed source ``reference_ev`` (isolated atoms), ``curves`` (points
+        of ``x`` in Å, ``energy`` of the cell in eV relative to isolated atoms, and the ``force``
+        that stretches a dimer, eV/Å), ``forces`` (analytic and numerical, eV/Å), ``speed``,
+        ``errors`` (structures that failed, with reason) and ``left_out`` (number of structures
+        that the time limit left out).
     """
     started = time.monotonic()
     source = replace(source, time_limit=min(source.time_limit, settings["time_limit"]))
@@ -125,7 +125,7 @@ def check_source(source: Source, kind: str, elements: Sequence[str], settings: M
 
 
 def isolated(source: Source, elements: Sequence[str]) -> tuple[dict[str, float], list[dict]]:
-    """Energies (eV) of lone atoms, given or computed, and what went wrong with the others."""
+    """Energies (eV) of lone atoms, given or computed, and the errors of the others."""
     reference: dict[str, float] = {}
     errors = []
     for element in elements:
@@ -139,7 +139,7 @@ def isolated(source: Source, elements: Sequence[str]) -> tuple[dict[str, float],
 def curves_of(good: Sequence[tuple[Probe, Outcome]], reference: Mapping) -> list[dict[str, Any]]:
     """Energies of the dimer and of each crystal against distance and lattice parameter.
 
-    Without an isolated atom the energies are those of the code.
+    Without an isolated atom these are the code's own energies.
     """
     curves: dict[tuple[str, str], dict] = {}
     for probe, outcome in good:
@@ -164,8 +164,8 @@ def curves_of(good: Sequence[tuple[Probe, Outcome]], reference: Mapping) -> list
 def forces_of(good: Sequence[tuple[Probe, Outcome]], step: float) -> list[dict[str, Any]]:
     """Force components of each rattled cell beside ``-dE/dx`` by central differences.
 
-    ``moved`` says by how much energy (eV/atom) and forces (eV/Å) change where the same structure is
-    written otherwise: translated, and its atoms in reverse order.
+    ``moved`` is the change of energy (eV/atom) and forces (eV/Å) if the same structure is
+    translated and its atoms are in reverse order.
     """
     cells: dict[tuple[str, str], dict] = {}
     again: dict[tuple[str, str], Outcome] = {}
@@ -205,12 +205,12 @@ def forces_of(good: Sequence[tuple[Probe, Outcome]], step: float) -> list[dict[s
 
 
 def speed_of(good: Sequence[tuple[Probe, Outcome]]) -> dict[str, float] | None:
-    """Seconds of an evaluation: of the large cell, or of the largest crystal of a slow code."""
+    """Seconds per evaluation of the large cell, or of the largest crystal without one."""
     kinds = ("speed", "crystal") if any(p.kind == "speed" for p, _ in good) else ("crystal",)
     timed = [(len(p.atoms), o.seconds) for p, o in good if p.kind == kinds[0]]
     if not timed:
         return None
     atoms = max(n for n, _ in timed)
-    # The first one of a process may include what is made only once.
+    # The median: a first evaluation may include setup.
     seconds = float(np.median([s for n, s in timed if n == atoms]))
     return {"atoms": atoms, "seconds": seconds, "atoms_per_second": atoms / seconds}
