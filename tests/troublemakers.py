@@ -72,6 +72,7 @@ class Troublemaker(Calculator):
         if self.once and Path(self.once).exists():
             return
         if self.once:
+            time.sleep(0.5)
             Path(self.once).touch()
         # Left behind, with every file that this process lets it have.
         os.system("sleep 300 &")

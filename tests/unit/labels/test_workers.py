@@ -109,10 +109,11 @@ def test_trouble_costs_one_structure_its_label(tmp_path, processes, capfd):
     assert not is_running(child)
 
 
-def test_a_crash_that_was_not_the_structures_fault(tmp_path):
-    """A structure that crashed once has its label from another process."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_crash_that_was_not_the_structures_fault(tmp_path, processes):
+    """A structure that crashed once has its label from another process, new or idle by then."""
     bad = source(once=str(tmp_path / "once"), log=str(tmp_path / "log"))
-    outcomes = dict(evaluate_all(bad, structures("Ar He Ar")))
+    outcomes = dict(evaluate_all(bad, structures("Ar He Ar"), processes))
     assert [outcomes[i].error for i in range(3)] == [None, None, None]
     assert (tmp_path / "once").exists()
     assert (tmp_path / "log").read_text().count("start") == 2

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 from typing import Any
 
+from pretraining.labels.versions import lammps_help
 from pretraining.runtime.errors import UserError
 
 # Names of the executable: Debian, conda-forge (serial, MPI), LAMMPS' own make.
@@ -86,11 +86,5 @@ def lammps_with_kim() -> str:
 
 def installed_packages(executable: str) -> list[str]:
     """Packages of a LAMMPS executable; none if it does not start."""
-    try:
-        text = subprocess.run(
-            [executable, "-h"], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    _, _, rest = text.partition("Installed packages:")
+    _, _, rest = lammps_help(shlex.quote(executable)).partition("Installed packages:")
     return rest.partition("List of")[0].split()

@@ -61,6 +61,9 @@ class Labels:
     forces: list[np.ndarray | None]
     errors: dict[int, str]
 
+    def __len__(self) -> int:
+        return len(self.energy)
+
 
 def own_labels(store: Store) -> Labels:
     """Labels that came with the validation and test structures of a prepared set."""

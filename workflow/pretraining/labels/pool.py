@@ -11,7 +11,6 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,10 +28,6 @@ from pretraining.study.sources import Source
 
 # Longest time to make a calculator, s: imports from a slow file system, a large potential.
 START_LIMIT = 1800.0
-# Structures are sent ahead for this time, s, and up to this number: the worker need not wait.
-AHEAD, MOST_AHEAD = 0.1, 16
-# Atoms that fit into a connection's buffer, and its size in bytes.
-BUFFERED_ATOMS, BUFFER = 1000, 1 << 17
 # The worker imports from the parent's path.
 BOOT = """\
 import sys
@@ -90,15 +85,12 @@ class Worker:
 
     def __init__(self, source: Source, environment: dict[str, str]) -> None:
         self.source = source
-        self.tasks: deque[int] = deque()
+        self.task: int | None = None
         self.alive = True
-        self._depth = 1
         self._has_started = False
         self._is_making = True
         self.deadline = time.monotonic() + START_LIMIT
         self.connection, theirs = Pipe()
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", BOOT, str(theirs.fileno())],
@@ -113,22 +105,14 @@ class Worker:
     @property
     def idle(self) -> bool:
         """Whether the worker waits for a structure."""
-        return self.alive and not self._is_making and not self.tasks
+        return self.alive and not self._is_making and self.task is None
 
-    def fill(self, waiting: deque[int], frames: Sequence[Atoms]) -> None:
-        """Send structures, known by their index: one, and more if they are quick.
-
-        These must fit into the connection's buffer; else both sides might wait for the other.
-        """
-        while self.alive and not self._is_making and waiting:
-            atoms = frames[waiting[0]]
-            if self.tasks:
-                buffered = len(atoms) + sum(len(frames[task]) for task in self.tasks)
-                if len(self.tasks) >= self._depth or buffered > BUFFERED_ATOMS:
-                    return
-            else:
-                self.deadline = time.monotonic() + self.source.time_limit
-            self.tasks.append(waiting.popleft())
+    def take(self, waiting: deque[int], frames: Sequence[Atoms]) -> None:
+        """Send the next waiting structure, known by its index, to an idle worker."""
+        if self.idle and waiting:
+            self.task = waiting.popleft()
+            self.deadline = time.monotonic() + self.source.time_limit
+            atoms = frames[self.task]
             self._send((atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc))
 
     def receive(self) -> Outcome | None:
@@ -148,12 +132,11 @@ class Worker:
         if kind == "refused":
             raise UserError(content)
         if kind == "outcome":
-            self.tasks.popleft()
-            self._depth = min(MOST_AHEAD, int(AHEAD / max(content.seconds, 1e-6)))
+            self.task = None
         self._is_making = kind == "making"
         self._has_started = self._has_started or not self._is_making
         limit = START_LIMIT if self._is_making else self.source.time_limit
-        self.deadline = time.monotonic() + limit if self.tasks or self._is_making else np.inf
+        self.deadline = np.inf if self.idle else time.monotonic() + limit
         return content
 
     def _overdue(self) -> Outcome | None:
@@ -179,7 +162,7 @@ class Worker:
             )
         if -self._process.returncode in ASKED_TO_END:
             raise UserError(f"source '{self.source.name}': a worker was terminated ({how})")
-        return Outcome(error=f"killed its process ({how})") if self.tasks else None
+        return None if self.task is None else Outcome(error=f"killed its process ({how})")
 
     def _send(self, content: Any) -> None:
         # `receive` notices if the worker has ended.
@@ -248,28 +231,25 @@ def evaluate_all(
     if processes > 1:
         environment.update(dict.fromkeys(THREADS, "1"))
     try:
-        while waiting or any(worker.tasks for worker in workers):
+        while waiting or any(worker.task is not None for worker in workers):
             workers = [worker for worker in workers if worker.alive]
-            busy = sum(bool(worker.tasks) for worker in workers)
+            busy = sum(worker.task is not None for worker in workers)
             missing = min(processes, busy + len(waiting)) - len(workers)
             workers += [Worker(source, environment) for _ in range(missing)]
             for worker in workers:
-                worker.fill(waiting, frames)
+                worker.take(waiting, frames)
             for worker in ready(workers):
-                tasks = list(worker.tasks)
-                outcome = worker.receive()
-                if not worker.alive:
-                    worker.tasks.clear()
-                    # The worker was evaluating the first; the others had not begun.
-                    again = tasks[1:]
-                    if outcome is not None and not outcome.timed_out and tasks[0] not in tried:
-                        tried.add(tasks[0])
-                        again, outcome = tasks, None
-                    waiting.extendleft(reversed(again))
+                task, outcome = worker.task, worker.receive()
+                if outcome is not None and not worker.alive:
+                    worker.task = None
+                    if not outcome.timed_out and task not in tried:
+                        tried.add(task)
+                        waiting.appendleft(task)
+                        outcome = None
                 # The worker continues while the caller handles the outcome.
-                worker.fill(waiting, frames)
+                worker.take(waiting, frames)
                 if outcome is not None:
-                    yield tasks[0], outcome
+                    yield task, outcome
     finally:
         for worker in workers:
             worker.shutdown()

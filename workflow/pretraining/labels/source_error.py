@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pretraining.data.store import Store
-from pretraining.labels.chunks import read_labelled
+from pretraining.labels.compare import own_labels, source_labels
 from pretraining.runtime.errors import UserError
 from pretraining.study.queries import FITTED
 
@@ -48,30 +48,17 @@ def source_error(
     labelled = labelled or store
     if not labelled.has_labels:
         raise UserError(f"{labelled.path} has no labels to compare '{source}' with")
-    n_eval = labelled.n_val + labelled.n_test
-    rows = {int(labelled.arrays(row)["index"]): row for row in range(n_eval)}
-    differences, validation, force_differences, failed, seen = [], [], [], [], 0
-    test = store.indices("test")
-    for label in read_labelled(store, source, [chunk]):
-        seen += 1
-        row = store.arrays(label.row)
-        if label.error is not None:
-            failed.append({"index": int(row["index"]), "reason": label.error})
-            continue
-        if int(row["index"]) not in rows:
-            continue
-        own = labelled.arrays(rows[int(row["index"])])
-        difference = (label.energy - float(own["energy"])) / len(own["numbers"])
-        if label.row not in test:
-            validation.append(difference)
-            continue
-        differences.append(difference)
-        force_differences.append((label.forces - own["forces"]).ravel())
-    if seen < test.stop:
-        raise UserError(f"{chunk} has {seen} of {test.stop} validation and test structures")
-    if not differences:
+    theirs, own = source_labels(store, source, chunk), own_labels(labelled)
+    place = {int(index): row for row, index in enumerate(labelled.column("index")[: len(own)])}
+    indices = store.column("index")[: len(theirs)]
+    known = np.flatnonzero(np.isfinite(theirs.energy))
+    pairs = [(i, place[indices[i]]) for i in known if indices[i] in place]
+    differences = np.array([theirs.energy[i] - own.energy[j] for i, j in pairs])
+    forces = [(theirs.forces[i] - own.forces[j]).ravel() for i, j in pairs if i >= store.n_val]
+    is_test = np.array([i >= store.n_val for i, _ in pairs], dtype=bool)
+    energy, validation = differences[is_test], differences[~is_test]
+    if not len(energy):
         raise UserError(f"{chunk}: the source '{source}' labelled no test structure")
-    energy = np.array(differences)
     zeros = [labelled.provenance.get(key, {}) for key in ("energy_reference", "energy_zero")]
     if any(zero.get("kind") in FITTED for zero in zeros):
         energy -= np.median(validation)
@@ -82,11 +69,11 @@ def source_error(
         "test": {
             "n_structures": len(energy),
             "energy_rmse_mev_per_atom": 1000 * _rms(energy),
-            "force_rmse_ev_per_angstrom": _rms(np.concatenate(force_differences)),
+            "force_rmse_ev_per_angstrom": _rms(np.concatenate(forces)),
             "energy_rmse_after_median_shift_mev_per_atom": 1000 * _rms(energy - shift),
             "median_shift_ev_per_atom": shift,
         },
-        "failed": failed,
+        "failed": [{"index": index, "reason": why} for index, why in theirs.errors.items()],
     }
 
 

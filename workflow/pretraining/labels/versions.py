@@ -67,32 +67,29 @@ def version_of(package: str) -> str | None:
     """Version of an imported package; None if unknown."""
     version = getattr(sys.modules.get(package), "__version__", None)
     if version is None:
-        version = next(
-            (d.version for d in importlib.metadata.distributions() if _brings(d, package)), None
-        )
+        # The distribution may have another name: quippy is in quippy-ase.
+        names = importlib.metadata.packages_distributions().get(package)
+        version = importlib.metadata.version(names[0]) if names else None
     return None if version is None else str(version)
-
-
-def _brings(distribution: importlib.metadata.Distribution, package: str) -> bool:
-    """Whether an installed distribution contains a package (quippy is in quippy-ase)."""
-    names = (distribution.read_text("top_level.txt") or "").split()
-    return package in names or any(file.parts[0] == package for file in distribution.files or [])
 
 
 def lammps_version(command: str | None) -> str | None:
     """Version that a LAMMPS command prints; None if it prints none."""
-    try:
-        text = subprocess.run(
-            [*shlex.split(command or "lammps"), "-h"], capture_output=True, text=True, timeout=60
-        ).stdout
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    found = re.search(r"Massively Parallel Simulator - (.+)", text)
+    found = re.search(r"Massively Parallel Simulator - (.+)", lammps_help(command or "lammps"))
     return found[1].strip() if found else None
 
 
+def lammps_help(command: str) -> str:
+    """Help text of a LAMMPS command; empty if it does not start."""
+    try:
+        command_line = [*shlex.split(command), "-h"]
+        return subprocess.run(command_line, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ""
+
+
 def provenance(
-    source: Source, reference: dict[str, float], made_with: Sequence[dict[str, Any]] | None = None
+    source: Source, reference: dict[str, float], made_with: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """How labels were made: calculator, arguments, files, versions, isolated atoms.
 
@@ -101,11 +98,11 @@ def provenance(
     reference
         Isolated-atom energies, eV.
     made_with
-        Versions that the workers reported, the latest last; by default those of this process.
-        There are earlier ones if a job resumed with another version.
+        Versions that the workers reported, the latest last: several if a job resumed with another
+        version, none if no structure was evaluated.
     """
-    latest = [versions(source.calculator)] if made_with is None else list(made_with)
-    earlier = {"earlier": latest[:-1]} if latest[1:] else {}
+    latest = made_with[-1] if made_with else {}
+    earlier = {"earlier": list(made_with[:-1])} if made_with[1:] else {}
     return {
         "source": source.name,
         "calculator": source.calculator,
@@ -113,6 +110,6 @@ def provenance(
         "kwargs": source.kwargs,
         "parameter_files_sha256": parameter_files(source),
         "isolated_atoms_ev": reference,
-        **(latest[-1] if latest else {}),
+        **latest,
         **earlier,
     }

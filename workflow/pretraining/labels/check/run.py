@@ -112,7 +112,7 @@ def check_source(source: Source, kind: str, elements: Sequence[str], settings: M
         "status": INSTALLED if good else FAILED,
         "reason": reason,
         "install": how_to_get(source),
-        "provenance": provenance(source, reference, [made_with] if made_with else None),
+        "provenance": provenance(source, reference, [made_with] if made_with else []),
         "reference_ev": reference,
         "curves": curves_of(good, reference),
         "forces": forces_of(good, effort.step),
