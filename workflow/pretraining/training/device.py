@@ -73,6 +73,8 @@ class GpuUse:
     def records(self) -> list[dict[str, Any]]:
         """Return a record for each process of the run, until now.
 
+        That of a killed process ends with its last checkpoint, as its wall time does.
+
         Returns
         -------
         list of dict
