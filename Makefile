@@ -1,27 +1,28 @@
 # Two commands do everything, set-up included: `make demo` and `make test`.
 # They work from any folder (make -C FOLDER demo), any number of times, and offline once set up.
 
-# The whole of the list, not its last word: the path may have spaces.
+# The whole list, not its last word: the path may have spaces.
 ROOT := $(shell dirname "$(strip $(MAKEFILE_LIST))")
 PYTHON ?= python3
 VENV ?= .venv
-# nproc counts no more than OMP_NUM_THREADS, which says nothing of how many jobs may run.
+# nproc obeys OMP_NUM_THREADS, which does not limit the number of jobs.
 CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-# One thread a process: the parallelism is between jobs.
+# One thread a process: jobs run in parallel.
 RUN := cd "$(ROOT)" && export OMP_NUM_THREADS=1 PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH" &&
 PIP := "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check
+PYTEST := python -m pytest -n auto --maxprocesses 8 --dist loadfile --ignore tests/cluster
 DEMO := snakemake --configfile config/demo.yaml --cores $(CORES)
-# What a job prints and the count of finished jobs are shown; what Snakemake says of each job is not.
+# Show what jobs print and how many have finished; hide what Snakemake prints about each job.
 QUIET := --quiet rules host reason
 
-.PHONY: help setup demo test test-faults lint clean-demo
+.PHONY: help setup demo test test-all lint clean-demo
 
 help:
-	@echo "make demo   run the whole study in miniature on the CPU; results in results/demo"
-	@echo "make test   run the tests"
-	@echo "make test-faults  run the tests of nodes that fail, on a Slurm that they start (as root)"
-	@echo "make setup  only set up the environment in $(VENV)"
-	@echo "make lint   check the format of Python and Snakemake files"
+	@echo "make demo      run the whole study in miniature on the CPU; results in results/demo"
+	@echo "make test      run the tests of every part: a few minutes"
+	@echo "make test-all  add the slow tests, and those of a Slurm cluster that they start (as root)"
+	@echo "make setup     only set up the environment in $(VENV)"
+	@echo "make lint      check the format of files and the order of imports"
 
 setup:
 	@cd "$(ROOT)"; set -e; \
@@ -44,16 +45,16 @@ demo: setup
 	@echo "         results/demo/report.html   (all of it, in a browser)"
 
 test: setup
-	@$(RUN) python -m pytest -n auto --maxprocesses 8 --dist loadfile --ignore tests/cluster
-# There is one cluster, whose time limits want idle cores.
-	@if [ "$$PRETRAINING_TEST_CLUSTER" = 1 ]; then $(RUN) python -m pytest -n0 tests/cluster; \
-	else echo "Without PRETRAINING_TEST_CLUSTER=1: nothing was tested on a Slurm cluster"; fi
+	@$(RUN) $(PYTEST) -m "not slow and not faults"
 
-test-faults: setup
-	@$(RUN) PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 -m faults tests/cluster
+# Tests on the cluster have time limits that need idle cores: they run last, one after the other.
+test-all: setup
+	@$(RUN) $(PYTEST) -m "not faults"
+	@$(RUN) PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 -m "faults or not faults" tests/cluster
 
 lint: setup
-	@$(RUN) ruff check . && ruff format --check . && snakefmt --check Snakefile workflow && snakemake --lint
+	@$(RUN) ruff check . && ruff format --check . && snakefmt --check Snakefile workflow && \
+	lint-imports --no-logo --no-cache && snakemake --lint
 
 clean-demo:
 	rm -rf "$(ROOT)/results/demo"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -529,29 +528,6 @@ def test_journal_of_another_job_is_not_used(tmp_path, capsys):
 
 
 # ---------------------------------------------------------------- interpreters
-
-
-# These run in a source's interpreter, with everything that they import.
-IN_SOURCE_INTERPRETERS = ["scripts/label.py", "scripts/generate.py", "scripts/check_source.py"]
-IN_SOURCE_INTERPRETERS += ["pretraining/labels/worker.py"]
-# Imported only to prepare a dataset.
-ONLY_FOR_DATASETS = "pretraining.data.load_atoms"
-
-
-def test_imports_only_what_every_interpreter_has():
-    allowed = set(sys.stdlib_module_names) | {"numpy", "ase", "yaml", "pretraining"}
-    todo = [ROOT / "workflow" / name for name in IN_SOURCE_INTERPRETERS]
-    for path in todo:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module]
-            assert {name.split(".")[0] for name in names} <= allowed, path
-            for name in names:
-                module = ROOT / "workflow" / (name.replace(".", "/") + ".py")
-                if module.is_file() and module not in todo and name != ONLY_FOR_DATASETS:
-                    todo.append(module)
-    assert len(todo) > 10
 
 
 def test_runs_with_debian_python(tmp_path):
