@@ -1,3 +1,74 @@
 """Draw learning curves by pre-training size (as in Fig. 2) or by label source (as in Fig. 3)."""
 
 from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pretraining.figures.learning_curves import learning_curves, panel_table
+from pretraining.figures.panels import Options
+from pretraining.figures.style import save
+from pretraining.results.published import TARGET, published_points
+from pretraining.results.runs_table import RMSE, read_runs
+from pretraining.results.selection import Selection, select_each
+from pretraining.runtime import cli
+from pretraining.runtime.tables import write_csv
+from pretraining.study.titles import read_styles
+
+FIGURES = {"fig2": "npre", "fig3": "source"}
+COMPARE = {"npre": "npre", "pretrain_size": "npre", "source": "source"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, help="runs table; without it only --published")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--figure", choices=sorted(FIGURES), help="as in the paper")
+    what.add_argument("--compare", choices=sorted(COMPARE), help="a curve for each of these")
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    parser.add_argument("--table", type=Path, help="the numbers of all panels, CSV")
+    parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
+    parser.add_argument("--metrics", nargs="+", choices=sorted(RMSE), default=sorted(RMSE))
+    parser.add_argument("--target")
+    parser.add_argument("--source", help="label source (by pre-training size)")
+    parser.add_argument("--npre", type=int, help="pre-training size (by label source)")
+    parser.add_argument("--structures")
+    parser.add_argument("--transform")
+    parser.add_argument("--preseed", help="seed of the pre-training")
+    parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
+    parser.add_argument("--published", type=Path, help="published Table 1")
+    parser.add_argument("--published-points", type=Path, help="published single values")
+    parser.add_argument("--published-target", default=TARGET, help="test set of --published")
+    parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
+    parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
+    args = parser.parse_args()
+    compare = FIGURES[args.figure] if args.figure else COMPARE[args.compare]
+    selections = []
+    if args.runs:
+        names = ("target", "source", "npre", "structures", "transform", "preseed")
+        wanted = Selection(**{name: getattr(args, name) for name in names})
+        runs = read_runs(args.runs)
+        selections = select_each(runs, wanted, compare=compare, what=str(args.runs))
+        for note in dict.fromkeys(note for selected in selections for note in selected.notes):
+            print(f"note: {note}", file=sys.stderr)
+    options = Options(
+        compare=compare,
+        aggregate=args.aggregate,
+        metrics=args.metrics,
+        untuned=args.untuned,
+        sources=args.source_errors,
+    )
+    published = published_points(args.published, args.published_points)
+    if selections and published is not None:
+        target = selections[0].chosen.target
+        if target != args.published_target:
+            print(f"note: nothing is published for {target}", file=sys.stderr)
+            published = None
+    save(learning_curves(selections, options, read_styles(args.styles), published), *args.out)
+    if args.table:
+        write_csv(args.table, panel_table(selections, options, published=published))
+
+
+if __name__ == "__main__":
+    cli.run(main)
