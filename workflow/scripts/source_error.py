@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pretraining.data.store import Store
-from pretraining.labels.source_error import source_error
+from pretraining.labels.compare import source_error
 from pretraining.runtime.cli import run
 from pretraining.runtime.files import write_json
 

@@ -18,8 +18,8 @@ from ase.io import read, write
 
 from pretraining.data.store import Store
 from pretraining.labels.chunks import chunk_rows, read_labelled, write_chunk
+from pretraining.labels.compare import source_error
 from pretraining.labels.join import join
-from pretraining.labels.source_error import source_error
 from pretraining.runtime.errors import UserError
 
 SCRIPTS = Path(__file__).parents[3] / "workflow" / "scripts"

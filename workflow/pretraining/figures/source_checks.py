@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pretraining.figures.style import TEXT_WIDTH, house_style, source_looks
+from pretraining.labels.check.summary import columns_of
 from pretraining.study.titles import SourceStyle, order_sources, title_of
 
 COLUMNS = 2
@@ -84,11 +85,6 @@ def _staggered(looks: Mapping[str, dict]) -> dict[str, dict]:
     return shifted
 
 
-def _columns(curve: Mapping[str, Any], *names: str) -> list[np.ndarray]:
-    points = sorted(curve["points"], key=lambda point: point["x"])
-    return [np.array([point[name] for point in points]) for name in names]
-
-
 def _plot(axes: Axes, x: np.ndarray, y: np.ndarray, look: Mapping[str, Any]) -> None:
     """A line; where there are few points (of a DFT code), these too."""
     few = len(x) < 15
@@ -100,7 +96,7 @@ def _dimers(axes: Axes, curves: Mapping[str, Mapping], looks: Mapping) -> None:
     lowest, ends = 0.0, []
     axes.axhline(0, color="0.85", linewidth=0.7, zorder=0)
     for source, curve in curves.items():
-        x, energy = _columns(curve, "x", "energy")
+        x, energy = columns_of(curve, "x", "energy")
         _plot(axes, x, energy, looks[source])
         lowest = min(lowest, energy.min())
         ends.append(x)
@@ -114,7 +110,9 @@ def _dimers(axes: Axes, curves: Mapping[str, Mapping], looks: Mapping) -> None:
 def _crystals(axes: Axes, curves: Mapping[str, Mapping], looks: Mapping) -> None:
     minima = []
     for source, curve in curves.items():
-        volume, energy = (values / curve["atoms"] for values in _columns(curve, "volume", "energy"))
+        volume, energy = (
+            values / curve["atoms"] for values in columns_of(curve, "volume", "energy")
+        )
         _plot(axes, volume, energy, looks[source])
         minima.append(energy.min())
     span = max(minima) - min(minima)

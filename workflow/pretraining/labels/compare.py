@@ -1,4 +1,4 @@
-"""Compare label sources on one dataset: errors of each pair, and the page that shows them.
+"""Compare label sources on one dataset: errors of each pair, their page, a source's own error.
 
 Energies are compared per atom after a shift: the median over the structures of their difference.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from pretraining.data.store import Store
 from pretraining.labels.chunks import read_labelled
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown
+from pretraining.study.queries import FITTED
 from pretraining.study.titles import SourceStyle, title_of
 
 # Name of the labels that came with a dataset, beside the names of sources.
@@ -155,11 +157,79 @@ def _errors(first: Labels, second: Labels, shift: float, rows: np.ndarray) -> di
         energy = 1000 * (second.energy[rows] - first.energy[rows] - shift)
         forces = np.concatenate([(second.forces[i] - first.forces[i]).ravel() for i in rows])
     return {
-        ENERGY: float(np.sqrt(np.mean(energy**2))),
+        ENERGY: _rms(energy),
         "energy_mae_mev_per_atom": float(np.mean(np.abs(energy))),
-        FORCE: float(np.sqrt(np.mean(forces**2))),
+        FORCE: _rms(forces),
         "force_mae_ev_per_angstrom": float(np.mean(np.abs(forces))),
     }
+
+
+def source_error(
+    store: Store, source: str, chunk: Path, labelled: Store | None = None
+) -> dict[str, Any]:
+    """Compare a source's labels with the target's.
+
+    Both energies are relative to isolated atoms of their own method. They may still differ by a
+    constant per atom. The second energy error therefore subtracts the median difference per atom
+    *of these test structures*: a lower bound, which a user of the source does not reach. If the
+    target's zero is fitted, the median difference of the validation structures is subtracted first.
+
+    Parameters
+    ----------
+    store
+        Prepared target.
+    labelled
+        The target as a source has labelled it; structures without a label may be missing. By
+        default the prepared target's own labels are used.
+    chunk
+        The target's ``eval`` chunk, labelled by `source`.
+
+    Returns
+    -------
+    dict
+        Under ``test``: ``energy_rmse_mev_per_atom``, ``force_rmse_ev_per_angstrom``,
+        ``energy_rmse_after_median_shift_mev_per_atom``, ``median_shift_ev_per_atom`` and
+        ``n_structures``. Under ``failed``: index and reason of structures without a label.
+
+    Raises
+    ------
+    UserError
+        If the target has no labels, the chunk is not its ``eval`` chunk, or nothing is labelled.
+    """
+    labelled = labelled or store
+    if not labelled.has_labels:
+        raise UserError(f"{labelled.path} has no labels to compare '{source}' with")
+    theirs, own = source_labels(store, source, chunk), own_labels(labelled)
+    place = {int(index): row for row, index in enumerate(labelled.column("index")[: len(own)])}
+    indices = store.column("index")[: len(theirs)]
+    known = np.flatnonzero(np.isfinite(theirs.energy))
+    pairs = [(i, place[indices[i]]) for i in known if indices[i] in place]
+    differences = np.array([theirs.energy[i] - own.energy[j] for i, j in pairs])
+    forces = [(theirs.forces[i] - own.forces[j]).ravel() for i, j in pairs if i >= store.n_val]
+    is_test = np.array([i >= store.n_val for i, _ in pairs], dtype=bool)
+    energy, validation = differences[is_test], differences[~is_test]
+    if not len(energy):
+        raise UserError(f"{chunk}: the source '{source}' labelled no test structure")
+    zeros = [labelled.provenance.get(key, {}) for key in ("energy_reference", "energy_zero")]
+    if any(zero.get("kind") in FITTED for zero in zeros):
+        energy -= np.median(validation)
+    shift = float(np.median(energy))
+    return {
+        "kind": "source",
+        "source": source,
+        "test": {
+            "n_structures": len(energy),
+            ENERGY: 1000 * _rms(energy),
+            FORCE: _rms(np.concatenate(forces)),
+            "energy_rmse_after_median_shift_mev_per_atom": 1000 * _rms(energy - shift),
+            "median_shift_ev_per_atom": shift,
+        },
+        "failed": [{"index": index, "reason": why} for index, why in theirs.errors.items()],
+    }
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 # ------------------------------------------------------------------------------ the page
@@ -218,7 +288,7 @@ def page(
 
 def _spread(labels: Labels) -> str:
     known = [forces.ravel() for forces in labels.forces if forces is not None]
-    force = np.sqrt(np.mean(np.concatenate(known) ** 2)) if known else np.nan
+    force = _rms(np.concatenate(known)) if known else np.nan
     return (
         f"Spread of these labels: energies have a standard deviation of "
         f"{1000 * np.nanstd(labels.energy):.0f} meV/atom, force components a root mean square of "

@@ -139,11 +139,12 @@ def read_provenance(files: Sequence[Path]) -> list[dict[str, Any]]:
                 raise UserError(
                     f"{path}: {key} is not that of chunk {ways[0]['chunks'][0]}: label both again"
                 )
-        same = next((way for way in ways if way == {**how, "chunks": way["chunks"]}), None)
-        if same is None:
-            ways.append({**how, "chunks": [chunk]})
+        for way in ways:
+            if way == {**how, "chunks": way["chunks"]}:
+                way["chunks"].append(chunk)
+                break
         else:
-            same["chunks"].append(chunk)
+            ways.append({**how, "chunks": [chunk]})
     return ways
 
 

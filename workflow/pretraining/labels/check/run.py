@@ -130,10 +130,10 @@ def isolated(source: Source, elements: Sequence[str]) -> tuple[dict[str, float],
     errors = []
     for element in elements:
         try:
-            reference |= isolated_energies(source, [element])
+            reference[element] = isolated_energies(source, [element])[element]
         except UserError as error:
             errors.append({"structure": f"isolated {element} atom", "reason": str(error)})
-    return {element: reference[element] for element in elements if element in reference}, errors
+    return reference, errors
 
 
 def curves_of(good: Sequence[tuple[Probe, Outcome]], reference: Mapping) -> list[dict[str, Any]]:
@@ -167,35 +167,36 @@ def forces_of(good: Sequence[tuple[Probe, Outcome]], step: float) -> list[dict[s
     ``moved`` is the change of energy (eV/atom) and forces (eV/Å) if the same structure is
     translated and its atoms are in reverse order.
     """
-    cells: dict[tuple[str, str], dict] = {}
-    again: dict[tuple[str, str], Outcome] = {}
-    energies: dict[tuple[str, str, int], dict[float, float]] = {}
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
     for probe, outcome in good:
-        key = (probe.element, probe.name)
-        if probe.kind == "moved":
-            again[key] = outcome
-        elif probe.kind == "forces" and probe.component < 0:
-            cells[key] = {"atoms": len(probe.atoms), "outcome": outcome}
-        elif probe.kind == "forces":
-            energies.setdefault((*key, probe.component), {})[probe.x] = outcome.energy
+        if probe.kind not in ("forces", "moved"):
+            continue
+        cell = cells.setdefault((probe.element, probe.name), {"displaced": {}})
+        if probe.component >= 0:
+            cell["displaced"].setdefault(probe.component, {})[probe.x] = outcome.energy
+        else:
+            cell[probe.kind] = outcome
     found = []
     for (element, name), cell in cells.items():
-        components, moved, own = [], None, cell["outcome"]
-        if (element, name) in again:
-            other = again[element, name]
+        if "forces" not in cell:
+            continue
+        own, moved = cell["forces"], None
+        if "moved" in cell:
+            other = cell["moved"]
             moved = {
-                "energy": abs(other.energy - own.energy) / cell["atoms"],
+                "energy": abs(other.energy - own.energy) / len(own.forces),
                 "force": float(np.abs(other.forces[::-1] - own.forces).max()),
             }
-        for (*key, component), pair in energies.items():
-            if tuple(key) == (element, name) and len(pair) == 2:
-                numerical = (pair[-step] - pair[step]) / (2 * step)
-                components.append([float(own.forces.ravel()[component]), numerical])
+        components = [
+            [float(own.forces.ravel()[component]), (pair[-step] - pair[step]) / (2 * step)]
+            for component, pair in cell["displaced"].items()
+            if len(pair) == 2
+        ]
         found.append(
             {
                 "element": element,
                 "name": name,
-                "atoms": cell["atoms"],
+                "atoms": len(own.forces),
                 "largest_force": float(np.linalg.norm(own.forces, axis=1).max()),
                 "components": components,
                 "moved": moved,

@@ -66,6 +66,12 @@ def read_checks(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return results
 
 
+def columns_of(curve: Mapping[str, Any], *names: str) -> list[np.ndarray]:
+    """Columns of a curve's points, in the order of `x`."""
+    points = sorted(curve["points"], key=lambda point: point["x"])
+    return [np.array([point[name] for point in points]) for name in names]
+
+
 def equation_of_state(curve: Mapping[str, Any]) -> dict[str, float]:
     """Lattice parameter, energy and bulk modulus at the minimum of a crystal's curve.
 
@@ -80,8 +86,7 @@ def equation_of_state(curve: Mapping[str, Any]) -> dict[str, float]:
         within its range.
     """
     nothing = {"a": NAN, "energy": NAN, "bulk_modulus": NAN}
-    points = sorted(curve["points"], key=lambda point: point["x"])
-    x, volume, energy = (np.array([p[key] for p in points]) for key in ("x", "volume", "energy"))
+    x, volume, energy = columns_of(curve, "x", "volume", "energy")
     lowest = int(np.argmin(energy)) if len(x) else 0
     if not 0 < lowest < len(x) - 1:
         return nothing
@@ -112,8 +117,7 @@ def dimer_minimum(curve: Mapping[str, Any]) -> dict[str, float]:
 
     NaN if the lowest energy is at an end of the curve.
     """
-    points = sorted(curve["points"], key=lambda point: point["x"])
-    x, energy = (np.array([point[key] for point in points]) for key in ("x", "energy"))
+    x, energy = columns_of(curve, "x", "energy")
     lowest = int(np.argmin(energy)) if len(x) else 0
     if len(x) < 5 or not 0 < lowest < len(x) - 1:
         return {"distance": NAN, "energy": NAN}
@@ -137,8 +141,7 @@ def largest_jump(curve: Mapping[str, Any]) -> dict[str, float] | None:
     dict or None
         ``distance`` (Å) and ``energy`` (eV); None if every jump is negligible.
     """
-    points = sorted(curve["points"], key=lambda point: point["x"])
-    x, energy, force = (np.array([p[key] for p in points]) for key in ("x", "energy", "force"))
+    x, energy, force = columns_of(curve, "x", "energy", "force")
     jumps = []
     for i in range(len(x) - 1):
         forces = force[max(i - 1, 0) : i + 3]
@@ -219,13 +222,16 @@ def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> di
         if name not in ("dimer", base):
             difference = values["energy"] - row[f"{base}_energy"]
             row[f"{name}_minus_{base}"] = 1000 * difference
+    deviations, wrong = [], []
     for cell in result["forces"]:
         if cell["element"] != element:
             continue
         deviation, scale = force_deviation(cell)
+        deviations.append(deviation)
         row[f"{cell['name']}_force_deviation"] = deviation
         row[f"{cell['name']}_largest_force"] = scale
         if deviation > tolerance * scale:
+            wrong.append(cell["name"])
             remarks.append(
                 f"forces are not −dE/dx in the {cell['name']} {element} cell: off by up to "
                 f"{deviation:.2g} eV/Å, {100 * deviation / scale:.2g} % of its largest force"
@@ -237,17 +243,10 @@ def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> di
                 f"differs in energy by {1000 * moved['energy']:.2f} meV/atom and in a force by up "
                 f"to {moved['force']:.2g} eV/Å"
             )
-    return row | {"remarks": remarks, "consistent": _verdict(result, element, tolerance)}
-
-
-def _verdict(result: Mapping[str, Any], element: str, tolerance: float) -> str:
-    """Whether forces are the energy's gradient: ``yes``, ``unknown`` or the cells with errors."""
-    cells = [cell for cell in result["forces"] if cell["element"] == element]
-    pairs = {cell["name"]: force_deviation(cell) for cell in cells}
-    wrong = [name for name, (deviation, scale) in pairs.items() if deviation > tolerance * scale]
-    if not any(np.isfinite(deviation) for deviation, _ in pairs.values()):
-        return "unknown"
-    return f"not when {' and '.join(wrong)}" if wrong else "yes"
+    consistent = f"not when {' and '.join(wrong)}" if wrong else "yes"
+    if not np.isfinite(deviations).any():
+        consistent = "unknown"
+    return row | {"remarks": remarks, "consistent": consistent}
 
 
 def _of_errors(result: Mapping[str, Any]) -> list[str]:
