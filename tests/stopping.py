@@ -1,4 +1,4 @@
-"""Trainings that are stopped on the way."""
+"""Trainings and dynamics that are stopped on the way."""
 
 from __future__ import annotations
 
@@ -37,3 +37,19 @@ def interrupt(request: Request, when: str = "epoch 3:", number: int = signal.SIG
     status = train(request)
     thread.join()
     return status
+
+
+class StopAt:
+    """A stop request of dynamics that comes after so many looks."""
+
+    signal, deferred = "SIGTERM", False
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+    def listen(self) -> None:
+        pass

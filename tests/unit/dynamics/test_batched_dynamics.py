@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from ase.io import read, write
+from ase.io import read
 
 pytest.importorskip("torch_sim", reason="torch-sim is not installed")
 
@@ -37,7 +36,8 @@ from pretraining.training.compiled.compile_cache import FOLDER_VARIABLE
 from pretraining.training.predict import load_calculator
 from pretraining.training.run import Request as Training
 from pretraining.training.run import train
-from toy import rattled_cells, write_settings, write_store
+from stopping import StopAt
+from toy import MD_TEST, rattled_cells, write_settings, write_store
 
 FILES = (TRAJECTORY, THERMODYNAMICS, COORDINATION)
 NO_LIMITS = {
@@ -47,38 +47,11 @@ NO_LIMITS = {
     "zero_fold": 1.0,
     "eight_fold": 1.0,
 }
-PROTOCOL = {
-    "seed": 42,
+PROTOCOL = MD_TEST | {
     "stages": [{"from": 100, "to": 300, "ps": 0.02}, {"temperature": 300, "ps": 0.02}],
-    "timestep_fs": 0.5,
-    "thermostat": "nose-hoover",
-    "damping_fs": 50.0,
     "engine": "torch-sim",
-    "frame_every_ps": 0.01,
-    "log_every_ps": 0.005,
-    "radius": 1.85,
     "limits": NO_LIMITS,
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("batched")
-
-
-@pytest.fixture(scope="module")
-def model(folder) -> Path:
-    """Model of a short run."""
-    data = write_store(folder / "data.h5")
-    settings = write_settings(folder / "settings.yaml", max_epochs=12)
-    train(Training("direct", data, 30, 1, settings, folder / "run"))
-    return folder / "run" / "model.ckpt"
-
-
-@pytest.fixture(scope="module")
-def start(folder) -> Path:
-    write(folder / "start.extxyz", structure())
-    return folder / "start.extxyz"
 
 
 def structure(seed: int = 9, n: int = 2):
@@ -146,20 +119,6 @@ def test_trajectories_are_those_of_ase(tmp_path, model, start, thermostat):
     assert len(set(kinetic)) == 3
 
 
-def test_constant_energy(tmp_path, model, start):
-    """Without a thermostat the error falls with the square of the time step."""
-    spread = []
-    for timestep in (1.0, 0.5):
-        out = tmp_path / f"{timestep:g}"
-        stages = [{"temperature": 300, "ps": 0.1}]
-        run(request(model, start, out, stages=stages, thermostat="none", timestep_fs=timestep))
-        found = logs(out)
-        assert min(log["kinetic_ev"].std() for log in found) > 0.05
-        spread.append(np.mean([log["total_ev"].std() / log["kinetic_ev"].std() for log in found]))
-    assert spread[1] < 0.02
-    assert spread[0] / spread[1] > 2.5
-
-
 def test_the_temperature_of_each_is_its_own(model):
     """A thermostat for each system: they are heated to different temperatures at once."""
     batch = Batch(
@@ -191,6 +150,7 @@ def test_a_batch_of_one_is_a_batch_of_three(tmp_path, model, start):
     np.testing.assert_allclose(*ends, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_same_trajectories(tmp_path, start, monkeypatch, capfd):
     """It is compiled once, for any number of replicas, one included."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "cache"))
@@ -226,22 +186,6 @@ def test_a_compiled_model_gives_the_same_trajectories(tmp_path, start, monkeypat
 
 
 # ---------------------------------------------------------------- ends
-
-
-class StopAt:
-    """A stop request that comes after so many looks."""
-
-    signal, deferred = signal.SIGTERM.name, False
-
-    def __init__(self, looks: int) -> None:
-        self.left = looks
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
-
-    def listen(self) -> None:
-        pass
 
 
 def test_resumed_trajectories_are_the_uninterrupted_ones(tmp_path, model, start):

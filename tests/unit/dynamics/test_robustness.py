@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, graphene
-from ase.io import read, write
+from ase.io import read
 
 from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
 from pretraining.dynamics.engines import Frame, Settings
@@ -22,10 +21,8 @@ from pretraining.runtime.stop import Interrupted
 from pretraining.study.generation import Stage
 from pretraining.training.network.checkpoint import load_model
 from pretraining.training.predict import load_calculator, predict
-from pretraining.training.run import Request as Training
-from pretraining.training.run import train
+from stopping import StopAt
 from toy import MD_TEST as PROTOCOL
-from toy import rattled_cells, write_settings, write_store
 
 # ---------------------------------------------------------------- coordination and layers
 
@@ -172,28 +169,6 @@ def test_between_frames_heat_and_forces_are_watched():
 # ---------------------------------------------------------------- a network's dynamics
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("robustness")
-
-
-@pytest.fixture(scope="module")
-def model(folder) -> Path:
-    """Model of a short run."""
-    data = write_store(folder / "data.h5")
-    settings = write_settings(folder / "settings.yaml", max_epochs=12)
-    train(Training("direct", data, 30, 1, settings, folder / "run"))
-    return folder / "run" / "model.ckpt"
-
-
-@pytest.fixture(scope="module")
-def start(folder) -> Path:
-    atoms = next(rattled_cells(1, seed=9)).repeat((2, 1, 1))
-    atoms.calc = None
-    write(folder / "start.extxyz", atoms)
-    return folder / "start.extxyz"
-
-
 def request(model, start, out, replicas=(1,), **protocol) -> Request:
     return Request(model, start, PROTOCOL | protocol, replicas, out, device="cpu")
 
@@ -264,22 +239,6 @@ def test_torch_sim_where_it_is_not_installed(tmp_path, model, start, monkeypatch
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(UserError, match="pip install torch-sim-atomistic==.*set engine: ase"):
         run(request(model, start, tmp_path, engine="torch-sim"))
-
-
-class StopAt:
-    """A stop request that comes after so many looks."""
-
-    signal, deferred = "SIGTERM", False
-
-    def __init__(self, looks: int) -> None:
-        self.left = looks
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
-
-    def listen(self) -> None:
-        pass
 
 
 def test_a_resumed_trajectory_is_the_uninterrupted_one(tmp_path, model, start):

@@ -18,6 +18,7 @@ from pretraining.study import estimate
 from pretraining.study.config import validate_study
 from pretraining.study.grid import grid_table
 from pretraining.training.progress import log_of
+from pretraining.training.run import Request, train
 from toy import write_settings, write_store
 
 STATES = {3: "finished", 4: "diverged", 5: "stopped", 6: "running", 7: "failed", 8: "left"}
@@ -37,7 +38,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def processes(root, config, tmp_path_factory):
-    """Train, and return the processes by size: one of them goes on for as long as the tests."""
+    """Train, and return the processes by size: one of them runs as long as the tests."""
     folder = tmp_path_factory.mktemp("data")
     data = write_store(folder / "data.h5")
     broken = folder / "broken.h5"
@@ -69,15 +70,16 @@ def processes(root, config, tmp_path_factory):
             time.sleep(0.2)
 
     try:
-        for n in (3, 4, 7):
+        for n in (5, 6, 7):
             start(n)
-            started[n].wait(600)
-        start(5)
-        wait_for_an_epoch(5)
+        for n in (3, 4):
+            settings = write_settings(folder / f"{n}.yaml", **options[n])
+            train(Request("direct", data, n, 1, settings, Path(config["results"], path_of(n))))
+        started[7].wait(600)
+        for n in (5, 6):
+            wait_for_an_epoch(n)
         started[5].kill()
         started[5].wait()
-        start(6)
-        wait_for_an_epoch(6)
         yield started
     finally:
         for process in started.values():

@@ -70,7 +70,7 @@ def examine(config: dict[str, Any], grid: pd.DataFrame) -> list[Refusal]:
             f"{results}: no settings/ there; copy the whole folder of results, which say by them "
             "how they were made"
         )
-    return [*_runs(config, grid), *_tests(config, grid), *_dynamics(config), *_settings(config)]
+    return [*_runs(config, grid), *_tests_and_dynamics(config), *_settings(config)]
 
 
 def accept(
@@ -194,35 +194,24 @@ def _model_fault(file: Path) -> str | None:
         return "its model.ckpt is missing or not whole"
 
 
-def _tests(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[Refusal]:
+def _tests_and_dynamics(config: dict[str, Any]) -> Iterator[Refusal]:
     results = Path(config["results"])
-    for path in set(grid["path"]):
-        for file in results.glob(f"evaluations/target~*/{path.removeprefix('runs/')}/metrics.json"):
-            record, (_, folder) = _read(file), file.relative_to(results).parts[:2]
-            target = folder.removeprefix("target~")
-            data = results / "data" / target / "prepared.h5"
-            if not _is_of(record, results / path):
-                yield Refusal(str(file.parent), "it is of another model", [file])
-            elif label_source(config["datasets"].get(target, {})) or not data.is_file():
-                continue
-            elif record.get("data_checksum") != _store_checksum(data):
-                yield Refusal(str(file.parent), f"it is on other data than {data}", [file])
-
-
-def _dynamics(config: dict[str, Any]) -> Iterator[Refusal]:
-    results = Path(config["results"])
-    for name in config["dynamics"]:
-        folder = results / "dynamics" / name
-        for file in folder.glob("**/outcome.json"):
-            if not _is_of(_read(file), results / "runs" / file.relative_to(folder).parents[1]):
-                files = [made for made in file.parent.iterdir() if made.is_file()]
-                yield Refusal(str(file.parent), "it is of another model", files)
-
-
-def _is_of(record: dict[str, Any], run: Path) -> bool:
-    """Whether a record is of the model of a run; without the model nothing can be said."""
-    model = run / "model.ckpt"
-    return not model.is_file() or record.get("model_sha256") == _sha256(model)
+    tests = results.glob("evaluations/target~*/**/metrics.json")
+    for file in [*tests, *results.glob("dynamics/*/**/outcome.json")]:
+        kind, name, *run = file.relative_to(results).parts[:-1]
+        record, files = _read(file), [path for path in file.parent.iterdir() if path.is_file()]
+        if kind == "dynamics":
+            run.pop()  # the replica
+        model, target = results.joinpath("runs", *run, "model.ckpt"), name.removeprefix("target~")
+        data = results / "data" / target / "prepared.h5"
+        if model.is_file() and record.get("model_sha256") != _sha256(model):
+            yield Refusal(str(file.parent), "it is of another model", files)
+        elif kind == "dynamics" or not data.is_file():
+            continue
+        elif label_source(config["datasets"].get(target, {})):
+            continue  # tested on the source's own labels
+        elif record.get("data_checksum") != _store_checksum(data):
+            yield Refusal(str(file.parent), f"it is on other data than {data}", files)
 
 
 def _settings(config: dict[str, Any]) -> Iterator[Refusal]:

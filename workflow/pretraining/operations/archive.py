@@ -1,6 +1,6 @@
-"""One file to attach to a paper: what a study found, how, and how to verify it.
+"""Archive of a study to attach to a paper: its results, their records, and how to verify them.
 
-The same results give the same bytes: no times are kept, and files are in the order of their names.
+The same results give the same bytes: the archive has no times, and its files are sorted by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import yaml
 
 from pretraining.runtime.files import file_sha256, write_atomically
 
-# Below the results folder: what goes into every archive, and where.
+# Files of every archive, below the results folder.
 RESULTS = (
     "report.html",
     "grid.tsv",
@@ -42,60 +42,64 @@ RECORDS = (
 )
 MODELS = ("runs/**/model.ckpt",)
 WITH_MODELS = (*MODELS, "runs/**/curve.csv", "runs/**/train.log")
+# Records with versions, and their keys if not ``versions``.
+VERSIONS = {
+    "runs": ("runs/**/metrics.json", ()),
+    "dynamics": ("dynamics/**/outcome.json", ()),
+    "labels": (
+        "labels/*/*/chunks/*.provenance.json",
+        ("source", "code", "ase", "numpy", "python"),
+    ),
+}
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 README = Path(__file__).resolve().parents[2] / "report" / "archive.md"
 
 
 def write_archive(
-    out: Path,
-    config: dict[str, Any],
-    written: Iterable[Path],
-    root: Path,
-    models: bool,
+    out: Path, config: dict[str, Any], written: Iterable[Path], root: Path, models: bool
 ) -> int:
-    """Write the archive of a study; return the number of files in it.
+    """Write the archive of a study; return the number of its files.
 
     Parameters
     ----------
     out
         Archive (ZIP).
     config
-        The study's configuration, defaults included.
+        Configuration of the study, defaults included.
     written
-        Files that it was written in.
+        Files of the configuration as written.
     root
-        The repository's root.
+        Root folder of the repository.
     models
-        Whether it holds the models and their learning curves, too.
+        Whether the archive holds models and learning curves.
     """
     results = Path(config["results"])
-    chosen = RECORDS + (WITH_MODELS if models else ())
+    records = RECORDS + (WITH_MODELS if models else ())
     members: dict[str, Path | bytes] = {
         f"{folder}/{file.relative_to(results)}": file
-        for folder, patterns in (("results", RESULTS), ("records", chosen))
-        for file in found(results, patterns)
+        for folder, patterns in (("results", RESULTS), ("records", records))
+        for file in _files(results, patterns)
     }
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     members["config/configuration.yaml"] = text.encode()
     members |= {f"config/as-written/{file.name}": file for file in written}
     members["requirements.lock"] = root / "requirements.lock"
-    members["models.sha256"] = "".join(
-        f"{file_sha256(file)}  {file.relative_to(results)}\n" for file in found(results, MODELS)
-    ).encode()
+    sums = (
+        f"{file_sha256(file)}  {file.relative_to(results)}\n" for file in _files(results, MODELS)
+    )
+    members["models.sha256"] = "".join(sums).encode()
     commit, clean = commit_of(root)
     versions = {"workflow": {"commit": commit, "clean": clean}, **versions_of(results)}
     members["versions.json"] = (json.dumps(versions, indent=1) + "\n").encode()
     members["README.md"] = readme(config, results, models, commit, clean).encode()
-    sums = "".join(f"{_sha256(members[name])}  {name}\n" for name in sorted(members))
-    members["SHA256SUMS"] = sums.encode()
-    name = f"{results.name}-archive"
-    write_atomically(out, lambda tmp: _pack(tmp, name, members))
+    sums = (f"{_sha256(members[name])}  {name}\n" for name in sorted(members))
+    members["SHA256SUMS"] = "".join(sums).encode()
+    write_atomically(out, lambda tmp: _pack(tmp, f"{results.name}-archive", members))
     return len(members)
 
 
-def found(results: Path, patterns: Iterable[str]) -> Iterator[Path]:
-    """Yield the files below the results folder that match, each once, in order."""
+def _files(results: Path, patterns: Iterable[str]) -> Iterator[Path]:
     for pattern in patterns:
         yield from (file for file in sorted(results.glob(pattern)) if file.is_file())
 
@@ -111,34 +115,27 @@ def _pack(path: Path, folder: str, members: dict[str, Path | bytes]) -> None:
 
 
 def _sha256(content: Path | bytes) -> str:
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    return file_sha256(content)
+    return (
+        hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_sha256(content)
+    )
 
 
 def versions_of(results: Path) -> dict[str, Any]:
-    """Count which versions the records of runs, tests and labels name.
+    """Return the versions of software in the records.
 
     Returns
     -------
     dict
-        ``runs``, ``dynamics`` and ``labels``: sets of versions, each with the ``number`` of records
-        that name it.
+        ``runs``, ``dynamics`` and ``labels``: lists of sets of versions, each with the ``number``
+        of its records.
     """
-    sources = {
-        "runs": ("runs/**/metrics.json", lambda record: record.get("versions")),
-        "dynamics": ("dynamics/**/outcome.json", lambda record: record.get("versions")),
-        "labels": (
-            "labels/*/*/chunks/*.provenance.json",
-            lambda record: {k: record.get(k) for k in ("source", "code", "ase", "numpy", "python")},
-        ),
-    }
     counted = {}
-    for name, (pattern, pick) in sources.items():
-        counts = Counter(
-            json.dumps(pick(json.loads(file.read_text(encoding="utf-8"))), sort_keys=True)
-            for file in found(results, [pattern])
-        )
+    for name, (pattern, keys) in VERSIONS.items():
+        counts: Counter[str] = Counter()
+        for file in _files(results, [pattern]):
+            record = json.loads(file.read_text(encoding="utf-8"))
+            versions = {key: record.get(key) for key in keys} if keys else record.get("versions")
+            counts[json.dumps(versions, sort_keys=True)] += 1
         counted[name] = [
             {"versions": json.loads(text), "number": number}
             for text, number in sorted(counts.items())
@@ -147,7 +144,7 @@ def versions_of(results: Path) -> dict[str, Any]:
 
 
 def commit_of(root: Path) -> tuple[str | None, bool | None]:
-    """Return the workflow's commit, and whether its files are as committed; None if not known."""
+    """Return the workflow's commit, and whether its files are as committed; None if unknown."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -165,7 +162,7 @@ def commit_of(root: Path) -> tuple[str | None, bool | None]:
 def readme(
     config: dict[str, Any], results: Path, models: bool, commit: str | None, clean: bool | None
 ) -> str:
-    """Return what is what in an archive."""
+    """Return the text that explains the archive and how to verify it."""
     grid = pd.read_csv(results / "grid.tsv", sep="\t", keep_default_na=False)
     done = sum((results / path / "metrics.json").is_file() for path in grid["path"])
     count = f"{done:,} of the {len(grid):,} training runs of the grid have finished."
