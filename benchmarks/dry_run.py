@@ -1,10 +1,8 @@
 """Time dry runs of the paper's grid and of a larger one, and the start of a single job.
 
-Example
--------
     python benchmarks/dry_run.py --runs 703 10000
 
-It needs no data: the configurations are made here. Times are of the processor, and of the clock.
+It needs no data. Times are processor times and wall times.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ PARTS = ("Snakefile", "workflow", "envs", "profiles", "resources", "config", "re
 
 
 def grid_config(runs: int) -> tuple[dict, int]:
-    """Return the paper's configuration with as many seeds as make `runs` trainings at least."""
+    """Return the paper's configuration with enough seeds for `runs` trainings, and their number."""
     from pretraining.runtime.files import read_yaml
     from pretraining.study.config import validate_study
     from pretraining.study.grid import grid_table
@@ -46,7 +44,7 @@ def grid_config(runs: int) -> tuple[dict, int]:
 
 
 def timed(folder: Path, *command: str) -> tuple[float, float, str]:
-    """Run a command; return its time by the clock and the processor, and its output."""
+    """Run a command; return its wall time and processor time (s), and its output."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     process = subprocess.run(
@@ -80,7 +78,7 @@ def main() -> None:
 
 
 def row(folder: Path, runs: int) -> str:
-    """Measure one grid in a folder of its own."""
+    """Measure one grid in its own folder; return a row of the table."""
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
@@ -94,7 +92,7 @@ def row(folder: Path, runs: int) -> str:
     jobs = jobs_of(output)
     program = ("workflow/scripts/status.py", "--config", "config/large.yaml")
     status, *_ = timed(folder, sys.executable, *program)
-    # What a job's own Snakemake does before the job: it reads the Snakefile for one output.
+    # A job's own Snakemake reads the Snakefile for one output before the job starts.
     target = "results/settings/direct.yaml"
     start, *_ = timed(folder, *snakemake, "--dry-run", "--quiet", "all", "--", target)
     finish(folder, timed(folder, *snakemake, "--dry-run")[2])
@@ -104,12 +102,12 @@ def row(folder: Path, runs: int) -> str:
 
 
 def finish(folder: Path, output: str) -> None:
-    """Make an empty file of each output that a dry run announces, all of one time."""
+    """Make an empty file for each output that a dry run announces, all with the same time."""
     now = time.time()
     for line in output.splitlines():
         if line.startswith("    output: "):
             for name in line.removeprefix("    output: ").split(", "):
-                # It is read before anything else, if it is there.
+                # Read at the start, if it exists: an empty one is an error.
                 if not name.endswith("summary.json"):
                     file = folder / name
                     file.parent.mkdir(parents=True, exist_ok=True)

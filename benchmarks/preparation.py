@@ -1,20 +1,17 @@
-"""Measure what preparing and subsetting a set as large as C-SYNTH-23M costs in time and memory.
+"""Measure time and memory of preparing a set as large as C-SYNTH-23M, and of its chunks.
 
     python benchmarks/preparation.py --folder /big/disk/bench --trajectories 546
 
 A stand-in of the same size and format (546 files of 211 frames of 200 atoms in one archive) is
-made in the folder, which needs 6 GB and keeps the archive. It is prepared from the archive and,
-with --cache, from an LMDB cache that load-atoms makes of it; chunks are cut and labels joined. Each
-step is a process of its own. Memory is the highest resident size that the system reports for it
-(VmHWM); how much of it was anonymous (its own) and how much file-backed (mapped, such as libraries
-and LMDB pages) is of the largest sample, taken every 50 ms.
+made in the folder, which needs 6 GB and keeps the archive. The set is prepared from the archive,
+chunks are cut and labels joined, each step in its own process. Memory is the peak resident size of
+the process (VmHWM); its anonymous (own) and file-backed (mapped) parts are those of the largest
+sample, taken every 50 ms.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -31,11 +28,11 @@ DATASET = {
     "filters": [{"key": "time", "min": 10}],
     "keep": ["density", "time", "run_id"],
 }
-STEPS = ("prepare", "import", "chunk", "join", "list")
+STEPS = ("prepare", "chunk", "join", "list")
 
 
 def trajectory_text(run_id: int, rng: np.random.Generator) -> str:
-    """Write one trajectory as the published files are: a jittered lattice, energies and forces."""
+    """Return one trajectory in the published format: a jittered lattice, energies and forces."""
     density = 1.0 + 0.1 * (run_id % 26)
     edge = (ATOMS * 12.011 / 0.602214 / density) ** (1 / 3)
     sites = np.stack(np.meshgrid(*[np.arange(6)] * 3), axis=-1).reshape(-1, 3) * edge / 6
@@ -84,7 +81,6 @@ def paths(folder: Path) -> dict[str, Path]:
     return {
         "archive": root / "raw-downloads" / "C-SYNTH-23M" / "carbon-data-v1.0.zip",
         "entry": root / "database-entries" / "C-SYNTH-23M.yaml",
-        "cache": root / "C-SYNTH-23M.lmdb",
         "prepared": folder / "prepared.h5",
         "labelled": folder / "npre.h5",
     }
@@ -93,22 +89,17 @@ def paths(folder: Path) -> dict[str, Path]:
 def step(name: str, folder: Path, n: int) -> None:
     """Carry out one step, in the process that is measured."""
     files = paths(folder)
-    if name in ("prepare", "import", "list"):
+    if name in ("prepare", "list"):
         accept_stand_in(files["archive"])
     if name == "prepare":
         from pretraining.data.prepare import prepare
 
         config = {"datasets": {"C-SYNTH-23M": DATASET}}
         prepare(config, "C-SYNTH-23M", folder, files["prepared"], folder / "summary.json")
-    elif name == "import":
-        from load_atoms import load_dataset
-
-        os.environ |= {"LOAD_ATOMS_DEBUG": "1", "LOAD_ATOMS_VERBOSE": "0"}
-        load_dataset("C-SYNTH-23M", root=files["cache"].parent)
     elif name == "list":
         from pretraining.data.readers import open_raw
 
-        # What a script without a store does: all structures as ASE objects.
+        # For comparison, without a store: all structures as ASE objects.
         frames = list(open_raw(DATASET, folder).frames)
         print(f"{len(frames)} structures in a list")
     else:
@@ -167,7 +158,7 @@ def row(what: str, found: dict[str, float]) -> str:
 
 
 def label_with_zero(folder: Path, n: int) -> None:
-    """Give the cut chunks labels of zero, as a source called `zero` would have."""
+    """Give the chunks labels of zero, of a source called `zero`."""
     for chunk in ["eval", *(f"{number:05d}" for number in range(n // 1000))]:
         path = folder / f"{chunk}.extxyz"
         with open(path) as source, open(path.with_suffix(".tmp"), "w") as target:
@@ -187,7 +178,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="folder for the stand-in")
     parser.add_argument("--trajectories", type=int, default=546)
     parser.add_argument("--n", type=int, default=10_000, help="structures to cut and to join")
-    parser.add_argument("--cache", action="store_true", help="also by load-atoms' LMDB cache")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     folder = args.folder.resolve()
@@ -203,9 +193,8 @@ def main() -> None:
     files["entry"].parent.mkdir(parents=True, exist_ok=True)
     files["entry"].write_text(
         "name: C-SYNTH-23M\nyear: 2022\ndescription: stand-in\ncategory: Synthetic Data\n"
-        "license: MIT\nformat: lmdb\n"
+        "license: MIT\n"
     )
-    shutil.rmtree(files["cache"], ignore_errors=True)
     print("| step | s | memory, MB | own, MB | mapped, MB | read, MB | written, MB |")
     print("|---|---|---|---|---|---|---|")
 
@@ -217,10 +206,6 @@ def main() -> None:
     report(f"cut the evaluation and {args.n:,} structures", "chunk")
     label_with_zero(folder, args.n)
     report(f"join the labels of {args.n:,}", "join")
-    if args.cache:
-        report("load-atoms makes its cache", "import")
-        report("prepare, from the cache", "prepare")
-        shutil.rmtree(files["cache"])
     report("a list of all structures, for comparison", "list")
 
 
