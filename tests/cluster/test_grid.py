@@ -39,8 +39,8 @@ def finished(cluster, new_checkout, root):
     alone = new_checkout(reduced_demo(root), fresh=True)
     without_slurm = alone.start("--cores", "1", "--", "table1")
     plan = checkout.snakemake("-n", "--profile", "slurm", "--", "table1", "fig3").stdout
-    log = checkout.head("--set-resources", *gpus, "--", "table1", "fig3").finish(540)
-    without_slurm.finish(540)
+    log = checkout.head("--set-resources", *gpus, "--", "table1", "fig3").finish(900)
+    without_slurm.finish(900)
     return checkout, alone, plan, log
 
 
