@@ -73,7 +73,7 @@ def embedding_panel(args: argparse.Namespace):
     table, samples, colour_by = read_map(args.embedding), style["samples"], style["colour_by"][0]
 
     def draw(axes) -> None:
-        draw_embedding(axes, table, samples, colour_by, legend=False)
+        draw_embedding(axes, table, samples, colour_by)
         # In one column: a panel is narrower than a figure of its own.
         axes.legend(
             handles=legend_handles(samples, colour_by),

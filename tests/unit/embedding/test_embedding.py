@@ -12,7 +12,14 @@ import yaml
 from pretraining.embedding.coverage import as_markdown, coverage_table, nearest_distances
 from pretraining.embedding.soap import Environments
 from pretraining.embedding.umap import embed
-from pretraining.figures.maps import GREY, colours_of, draw_embedding, embedding_figure, read_map
+from pretraining.figures.maps import (
+    GREY,
+    colours_of,
+    draw_embedding,
+    embedding_figure,
+    legend_handles,
+    read_map,
+)
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv
 from pretraining.study import embeddings as samples
@@ -124,7 +131,7 @@ def test_a_panel_draws_what_it_is_told(table):
     axes = plt.figure().subplots()
     draw_embedding(axes, table, STYLE["samples"])
     assert points(axes) == [190, 20, 20]
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == [*STYLE["samples"]]
+    assert [h.get_label() for h in legend_handles(STYLE["samples"])] == [*STYLE["samples"]]
     assert all(c.get_rasterized() for c in axes.collections)
     plt.close("all")
 

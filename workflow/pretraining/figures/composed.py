@@ -80,7 +80,7 @@ def specialised(
         # Beside three panels there is no room for a legend.
         beside = embedding is None
         size = (TEXT_WIDTH, HEIGHT + (0.35 if beside else 0.6))
-        figure = plt.figure(figsize=size, layout="constrained")
+        figure = plt.figure(figsize=size)
         panels = figure.subplot_mosaic([order])
         for letter, selected in zip(letters, selections, strict=True):
             extent = Extent()
@@ -130,7 +130,7 @@ def alchemical(
     below = [place] * columns + [bars] * columns if embedding else [bars] * (2 * columns)
     with house_style():
         size = (TEXT_WIDTH, 2 * HEIGHT + 0.35)
-        figure = plt.figure(figsize=size, layout="constrained")
+        figure = plt.figure(figsize=size)
         panels = figure.subplot_mosaic([[letter for letter in letters for _ in "ab"], below])
         extent = Extent()
         for letter, selected, look in zip(letters, selections, looks, strict=True):

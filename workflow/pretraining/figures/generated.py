@@ -19,9 +19,7 @@ NAMED = 6
 def structures_figure(table: pd.DataFrame) -> Figure:
     """Draw energy and coordination against density."""
     with house_style():
-        figure, (left, right) = plt.subplots(
-            1, 2, figsize=(TEXT_WIDTH, 0.75 * COLUMN_WIDTH), layout="constrained"
-        )
+        figure, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 0.75 * COLUMN_WIDTH))
         _energies(figure, left, table)
         _coordination(right, table)
         for axes in (left, right):

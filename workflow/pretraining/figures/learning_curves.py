@@ -102,7 +102,7 @@ def _panels(transforms: int, metrics: int) -> tuple[Figure, np.ndarray]:
     shape = (1, transforms) if flat else (transforms, metrics)
     width = TEXT_WIDTH if max(shape) > 1 else 1.35 * COLUMN_WIDTH
     figure, panels = plt.subplots(
-        *shape, figsize=(width, PANEL_HEIGHT * shape[0] + 0.35), layout="constrained", squeeze=False
+        *shape, figsize=(width, PANEL_HEIGHT * shape[0] + 0.35), squeeze=False
     )
     return figure, panels.T if flat else panels
 

@@ -61,10 +61,8 @@ def draw_embedding(
     table: pd.DataFrame,
     samples: Mapping[str, Mapping[str, Any]],
     colour_by: str = "set",
-    *,
-    legend: bool = True,
 ) -> None:
-    """Draw a map.
+    """Draw a map without a legend (:func:`legend_handles` has its entries).
 
     Parameters
     ----------
@@ -77,8 +75,6 @@ def draw_embedding(
         ``shown``, the number of points drawn.
     colour_by
         Colour of the base: ``set``, ``density``, ``coordination`` or ``energy``.
-    legend
-        Whether to add a legend.
     """
     colours = colours_of(samples)
     shown = pd.concat([_shown(table, name, sample) for name, sample in samples.items()])
@@ -97,22 +93,10 @@ def draw_embedding(
         )
         _colour_bar(axes, scale, colour_by)
     for name, points in shown[shown["role"] == "project"].groupby("sample", sort=False):
-        axes.scatter(
-            points["x"],
-            points["y"],
-            s=2 * size,
-            color=colours[name],
-            edgecolors="white",
-            linewidths=0.15,
-            rasterized=True,
-        )
+        look |= {"s": 2 * size, "edgecolors": "white", "linewidths": 0.15}
+        axes.scatter(points["x"], points["y"], color=colours[name], **look)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_axis_off()
-    if legend:
-        # Above if the colour bar is below.
-        place = ("upper center", (0.5, 0)) if colour_by == "set" else ("lower center", (0.5, 1))
-        handles = legend_handles(samples, colour_by)
-        axes.legend(handles=handles, loc=place[0], bbox_to_anchor=place[1], **LEGEND)
 
 
 def legend_handles(
@@ -147,14 +131,10 @@ def embedding_figure(table: pd.DataFrame, style: Mapping[str, Any]) -> Figure:
     height = shape * width / columns + (0.4 if set(panels) - {"set"} else 0)
     with house_style():
         figure, grid = plt.subplots(
-            rows,
-            columns,
-            figsize=(width, rows * height + 0.25),
-            layout="constrained",
-            squeeze=False,
+            rows, columns, figsize=(width, rows * height + 0.25), squeeze=False
         )
         for axes, colour_by in zip(grid.flat, panels, strict=False):
-            draw_embedding(axes, table, samples, colour_by, legend=False)
+            draw_embedding(axes, table, samples, colour_by)
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         handles = legend_handles(samples, "set" if "set" in panels else panels[0])

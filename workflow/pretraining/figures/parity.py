@@ -40,7 +40,7 @@ def parity_figure(
     largest = 1.02 * np.abs(predictions.forces).max()
     with house_style():
         size = (TEXT_WIDTH, 0.5 * TEXT_WIDTH + 0.35)
-        figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=size)
         energy_panel(left, labels, energies, (low - margin, high + margin), colour)
         forces = (predictions.forces.ravel(), predictions.predicted_forces.ravel())
         force_panel(right, *forces, largest, colour, gridsize=80)

@@ -52,11 +52,7 @@ def figure_of_sources(
     rows = -(-(len(keys) + 1) // COLUMNS)
     with house_style():
         figure, grid = plt.subplots(
-            rows,
-            COLUMNS,
-            figsize=(TEXT_WIDTH, PANEL_HEIGHT * rows + 0.35),
-            layout="constrained",
-            squeeze=False,
+            rows, COLUMNS, figsize=(TEXT_WIDTH, PANEL_HEIGHT * rows + 0.35), squeeze=False
         )
         places = list(grid.flat)
         for letter, axes in zip("abcdefghijklmnopqrstuvwxyz", places, strict=False):
@@ -69,8 +65,6 @@ def figure_of_sources(
         for axes in places[len(keys) + 1 :]:
             axes.remove()
         _legend(figure, order, looks, styles)
-        # Laid out once, here, so that a later save does not move anything.
-        figure.draw_without_rendering()
     return figure
 
 

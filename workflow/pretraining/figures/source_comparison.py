@@ -54,11 +54,7 @@ def parity(
     who = "labels" if reference == OWN else name_of(reference, styles)
     with house_style():
         figure, grid = plt.subplots(
-            2 * blocks,
-            columns,
-            figsize=(side * columns, 2 * side * blocks),
-            layout="constrained",
-            squeeze=False,
+            2 * blocks, columns, figsize=(side * columns, 2 * side * blocks), squeeze=False
         )
         for number in range(blocks * columns):
             block, column = divmod(number, columns)
@@ -80,8 +76,6 @@ def parity(
             for axes, label in ((above, "energy, shifted (eV/atom)"), (below, "force (eV/Å)")):
                 axes.tick_params(labelleft=column == 0)
                 axes.set_ylabel(label if column == 0 else "")
-        # Laid out once, here, so that a later save does not move anything.
-        figure.draw_without_rendering()
     return figure
 
 
@@ -97,9 +91,7 @@ def matrix(labels: Mapping[str, Labels], styles: Mapping[str, SourceStyle] | Non
     largest = _typical_force(labels)
     k = len(names)
     with house_style():
-        figure, grid = plt.subplots(
-            k, k, figsize=(TEXT_WIDTH, TEXT_WIDTH), layout="constrained", squeeze=False
-        )
+        figure, grid = plt.subplots(k, k, figsize=(TEXT_WIDTH, TEXT_WIDTH), squeeze=False)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
         for i, j in np.ndindex(k, k):
             axes, x, y = grid[i, j], labels[names[j]], labels[names[i]]
@@ -119,7 +111,6 @@ def matrix(labels: Mapping[str, Labels], styles: Mapping[str, SourceStyle] | Non
         figure.supxlabel("force component (eV/Å)", fontsize=8)
         figure.supylabel("force component (eV/Å)", fontsize=8)
         figure.suptitle("energy from the median (eV/atom)", fontsize=8)
-        figure.draw_without_rendering()
     return figure
 
 

@@ -45,9 +45,7 @@ def source_vs_model_figure(
     targets = list(dict.fromkeys(table["target"]))
     with house_style():
         size = (TEXT_WIDTH, 2.7 * len(targets) + 0.35)
-        figure, grid = plt.subplots(
-            len(targets), 2, figsize=size, layout="constrained", squeeze=False
-        )
+        figure, grid = plt.subplots(len(targets), 2, figsize=size, squeeze=False)
         for row, target in zip(grid, targets, strict=True):
             for axes, metric in zip(row, RMSE, strict=True):
                 part = table[(table["target"] == target) & (table["metric"] == metric)]

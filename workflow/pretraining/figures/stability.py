@@ -166,7 +166,7 @@ def stability_figure(
     with house_style():
         side = min(1.5, TEXT_WIDTH / max(len(times), 1) - 0.1)
         heights = [n * (side + 0.12)] * bool(times) + [1.75, 1.65]
-        figure = plt.figure(figsize=(TEXT_WIDTH, sum(heights) + 0.25), layout="constrained")
+        figure = plt.figure(figsize=(TEXT_WIDTH, sum(heights) + 0.25))
         figure.suptitle(title, fontsize=8, fontweight="bold", x=0.01, ha="left")
         boxes = list(figure.subfigures(len(heights), 1, height_ratios=heights))
         if times:

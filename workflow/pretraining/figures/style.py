@@ -63,6 +63,7 @@ RC = {
     "lines.linewidth": 1.3,
     "lines.markersize": 4,
     "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
     "savefig.dpi": 300,
     "pdf.fonttype": 42,
     "svg.hashsalt": "pretraining",
