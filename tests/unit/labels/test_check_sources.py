@@ -29,6 +29,7 @@ from pretraining.labels.check.summary import (
 from pretraining.runtime.errors import UserError
 from pretraining.study.schema import validate_config
 from pretraining.study.sources import load_source
+from scripts import run_script
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -194,11 +195,10 @@ def test_what_hangs_is_left(copper):
 
 def test_the_page_names_every_source(copper):
     folder, results = copper
-    command = [sys.executable, SCRIPTS / "report_sources.py", "--checks"]
-    command += [folder / f"{name}.json" for name in results]
-    command += ["--styles", folder / "sources.yaml", "--markdown", folder / "out/sources.md"]
-    command += ["--out", folder / "out/sources.csv", "--figure", folder / "out/sources.png"]
-    subprocess.run(list(map(str, command)), check=True)
+    words = ["--checks", *(folder / f"{name}.json" for name in results)]
+    words += ["--styles", folder / "sources.yaml", "--markdown", folder / "out/sources.md"]
+    words += ["--out", folder / "out/sources.csv", "--figure", folder / "out/sources.png"]
+    assert run_script("report_sources", *words).returncode == 0
     page = (folder / "out/sources.md").read_text()
     assert re.search(r"\| EMT +\| +3\.510 \| +3\.590 \| +-3\.51", page)
     assert "`absent` is not installed" in page and "apt install no-such-code" in page

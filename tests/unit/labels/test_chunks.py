@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,8 @@ from pretraining.labels.chunks import chunk_rows, read_labelled, write_chunk
 from pretraining.labels.compare import source_error
 from pretraining.labels.join import join
 from pretraining.runtime.errors import UserError
+from scripts import run_script
 
-SCRIPTS = Path(__file__).parents[3] / "workflow" / "scripts"
 N_VAL, N_TEST, N_TRAIN = 3, 4, 13
 
 
@@ -391,7 +389,7 @@ def test_chunks_of_different_making(store: Store, tmp_path: Path) -> None:
     made = join(store, "lj", files, out, provenance=provenance)["made"]
     assert [way["chunks"] for way in made] == [["eval", "00000"], ["00001"]]
     options = ("--data", store.path, "--source", "lj", "--chunks", *files, "--out", out)
-    ran = command(SCRIPTS / "join_labels.py", *options, "--provenance", *provenance)
+    ran = run_script("join_labels", *options, "--provenance", *provenance)
     assert ran.returncode == 0, ran.stderr
     assert "warning: ase 3.30.0 labelled 00001" in ran.stdout
     out.unlink()
@@ -399,12 +397,6 @@ def test_chunks_of_different_making(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="00001.provenance.json: kwargs is not that of chunk eval"):
         join(store, "lj", files, out, provenance=provenance)
     assert not out.exists()
-
-
-def command(*args: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, args)], capture_output=True, text=True, check=False
-    )
 
 
 def test_command_lines_with_a_real_source(store: Store, tmp_path: Path) -> None:
@@ -421,15 +413,15 @@ def test_command_lines_with_a_real_source(store: Store, tmp_path: Path) -> None:
     for name in ("eval", "00000"):
         raw, done = tmp_path / f"{name}.extxyz", tmp_path / "done" / f"{name}.extxyz"
         cut = ("--data", store.path, "--chunk", name, "--size", "6", "--out", raw)
-        ran = command(SCRIPTS / "cut_chunk.py", *cut)
+        ran = run_script("cut_chunk", *cut)
         assert ran.returncode == 0, ran.stderr
         label = ("--config", config, "--source", "lj", "--reference", reference)
-        ran = command(SCRIPTS / "label.py", *label, "--structures", raw, "--out", done)
+        ran = run_script("label", *label, "--structures", raw, "--out", done)
         assert ran.returncode == 0, ran.stderr
         files.append(done)
     out = tmp_path / "labelled.h5"
     options = ("--data", store.path, "--source", "lj", "--chunks", *files, "--out", out)
-    ran = command(SCRIPTS / "join_labels.py", *options, "--n", "6")
+    ran = run_script("join_labels", *options, "--n", "6")
     assert ran.returncode == 0, ran.stderr
     assert "3 validation, 4 test, 6 training structures; 0 without a label" in ran.stdout
     with Store(out) as joined:
@@ -439,11 +431,11 @@ def test_command_lines_with_a_real_source(store: Store, tmp_path: Path) -> None:
             expected = bare.get_potential_energy() - len(atoms)
             assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-6)
             np.testing.assert_allclose(atoms.get_forces(), bare.get_forces(), atol=1e-6)
-    ran = command(SCRIPTS / "join_labels.py", *options, "--n", "7")
+    ran = run_script("join_labels", *options, "--n", "7")
     assert ran.returncode == 1
     assert ran.stderr.startswith("error: the source 'lj' labelled 6 training structures where 7")
     metrics = tmp_path / "metrics.json"
     base = ("--data", store.path, "--source", "lj", "--chunk", files[0])
-    ran = command(SCRIPTS / "source_error.py", *base, "--out", metrics)
+    ran = run_script("source_error", *base, "--out", metrics)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(metrics.read_text())["test"]["n_structures"] == N_TEST

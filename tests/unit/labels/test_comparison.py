@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,8 @@ from pretraining.labels.compare import (
     types_of,
 )
 from pretraining.runtime.errors import UserError
+from scripts import run_script
 
-SCRIPT = Path(__file__).resolve().parents[3] / "workflow" / "scripts" / "compare_sources.py"
 # Energies (eV) and, the same for all atoms of a structure, forces along x (eV/Å); three structures
 # of one, two and four atoms for validation and testing, and one for training.
 ATOMS = (1, 2, 4, 1)
@@ -137,10 +136,9 @@ def test_an_unfinished_chunk_is_refused(tmp_path):
 def run(folder: Path, store: Path, *options: str) -> subprocess.CompletedProcess:
     chunks = [chunk(folder / f"{source}.extxyz", source, store) for source in ENERGIES]
     outputs = {"out": "t.csv", "markdown": "t.md", "parity": "p.png", "matrix": "m.png"}
-    command = [sys.executable, SCRIPT, "--data", store, "--sources", *ENERGIES, *options]
-    command += ["--chunks", *chunks, "--title", "three structures"]
-    command += [word for key, name in outputs.items() for word in (f"--{key}", folder / name)]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    words = [word for key, name in outputs.items() for word in (f"--{key}", folder / name)]
+    words += ["--data", store, "--sources", *ENERGIES, "--chunks", *chunks, *options]
+    return run_script("compare_sources", "--title", "three structures", *words)
 
 
 def test_program_with_the_labels_of_the_set(tmp_path):

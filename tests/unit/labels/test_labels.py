@@ -28,6 +28,7 @@ from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
 from pretraining.study.sources import Source, expand, load_source
+from scripts import run_script
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "workflow" / "scripts" / "label.py"
@@ -71,9 +72,12 @@ def command(config: Path, source: str, *arguments, python: str = sys.executable)
     return [python, str(SCRIPT), "--config", str(config), "--source", source, *map(str, arguments)]
 
 
-def run(*args, **kwargs) -> subprocess.CompletedProcess:
-    """Run label.py to its end."""
-    return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=300)
+def run(*args, python: str = sys.executable) -> subprocess.CompletedProcess:
+    """Run label.py to its end, in a process of its own only for another interpreter."""
+    line = command(*args, python=python)
+    if python == sys.executable:
+        return run_script("label", *line[2:])
+    return subprocess.run(line, capture_output=True, text=True, timeout=300)
 
 
 def numerical_force(evaluate: Evaluator, atoms: Atoms, atom: int, axis: int, step: float) -> float:
