@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pretraining.data import remote
-from pretraining.data.remote import RemoteFile, listing, size_text, total
+from pretraining.data.remote import RemoteFile, overview, size_text
 from pretraining.data.retrieve import remote_files, retrieve, study_items
 from pretraining.runtime.errors import UserError
 
@@ -354,14 +354,15 @@ def test_what_is_shown_before(tmp_path) -> None:
         RemoteFile("p", "http://h/p", bytes=2_000_000),
         RemoteFile("q", origin="https://doi.org/1"),
     ]
-    assert listing(files).splitlines() == [
+    assert overview({"dataset~a": files, "source~b": files[:1]}, tmp_path).splitlines() == [
+        "dataset a:",
         "  p  2.0 MB  from http://h/p",
         "  q  size unknown  by hand, from https://doi.org/1",
+        "source b:",
+        "  p  2.0 MB  from http://h/p",
+        "total: 2 files, 2.0 MB, and 1 of unknown size, 1 of them are in place, "
+        "1 can only be fetched by hand",
     ]
-    assert total([*files, files[0]], tmp_path) == (
-        "2 files, 2.0 MB, and 1 of unknown size, 1 of them are in place, "
-        "1 can only be fetched by hand"
-    )
     assert [size_text(n) for n in (7, 2000, 31e6, 1.7e9)] == [
         "7 bytes",
         "2.0 kB",
