@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
 from snakemake.settings.types import DeploymentMethod
 
 STARTED = time.time()
@@ -23,8 +22,8 @@ os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys(filter(None, PACKAGES
 
 from pretraining.operations import status
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.slurm import stop_after_leftovers
 from pretraining.runtime.files import read_yaml
+from pretraining.runtime.slurm import stop_after_leftovers
 from pretraining.study import embeddings as samples
 from pretraining.study import estimate
 from pretraining.study import generation as protocol
@@ -49,9 +48,9 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 COSTS = estimate.published_costs("resources/published/training-cost.csv")
-# The rows of the grid by path, each with its expected wall time.
-RUNS = GRID.assign(seconds=estimate.estimated_seconds(GRID, COSTS)).set_index("path")
-RUNS = RUNS.to_dict("index")
+EXPECTED_SECONDS = estimate.estimated_seconds(GRID, COSTS)
+# The rows of the grid by path.
+RUNS = GRID.assign(seconds=EXPECTED_SECONDS).set_index("path").to_dict("index")
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     # The environment brings the interpreter.
     for source in config["sources"].values():

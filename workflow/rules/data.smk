@@ -40,7 +40,7 @@ rule prepare:
         script="workflow/scripts/prepare.py",
         settings="<results>/settings/dataset~{dataset}.yaml",
         files=dataset_files,
-        retrieved=dataset_stamp,
+        retrieved=lambda wildcards: stamp(f"dataset~{wildcards.dataset}"),
         reference_from=energy_reference,
     output:
         data="<results>/data/{dataset}/prepared.h5",
@@ -54,7 +54,7 @@ rule prepare:
         mem_mb=megabytes(2000),
         runtime=minutes(240),
         # Not a parameter: a larger grid prepares nothing again.
-        largest=largest_size,
+        largest=lambda wildcards: grids.largest_size(GRID, wildcards.dataset),
     params:
         given=given("reference_from"),
     shell:

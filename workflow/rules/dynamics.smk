@@ -36,8 +36,8 @@ rule trajectories_table:
     input:
         script="workflow/scripts/trajectories_table.py",
         settings="<results>/settings/dataset~{generated}.yaml",
-        trajectories=generated_trajectories,
-        logs=generated_logs,
+        trajectories=generated_files(".extxyz"),
+        logs=generated_files(".csv"),
     output:
         csv="<results>/data/{generated}/trajectories.csv",
         md=reported(
@@ -121,7 +121,7 @@ for name, environment, test, replicas in DYNAMICS_RULES:
 rule md_table:
     input:
         script="workflow/scripts/md_table.py",
-        outcomes=test_outcomes,
+        outcomes=beside_outcomes("outcome.json"),
         coordination=beside_outcomes("coordination.csv"),
     output:
         csv="<results>/tables/md-{test}.csv",

@@ -10,12 +10,7 @@ rule learning_curves:
         published=figure_published("table1"),
         published_points=figure_published("points"),
     output:
-        figure=figure(
-            "<results>/figures/{experiment}",
-            "learning_curves",
-            "Figures",
-            {"figure": "{experiment}"},
-        ),
+        figure=experiment_figure("learning_curves"),
         table="<results>/tables/{experiment}-panels.csv",
     log:
         "<logs>/learning_curves/{experiment}.log",
@@ -41,12 +36,7 @@ rule specialised_figure:
         embedding=embedding_panel("<results>/embeddings/{}/map.csv"),
         embedding_style=embedding_panel("<results>/settings/umap~{}.yaml"),
     output:
-        figure=figure(
-            "<results>/figures/{experiment}",
-            "specialised",
-            "Figures",
-            {"figure": "{experiment}"},
-        ),
+        figure=experiment_figure("specialised"),
         table="<results>/tables/{experiment}-panels.csv",
     log:
         "<logs>/specialised_figure/{experiment}.log",
@@ -67,12 +57,7 @@ rule specialised_figure:
 # Learning curves by transform and bars at one size, as in Figure 5.
 use rule specialised_figure as alchemical_figure with:
     output:
-        figure=figure(
-            "<results>/figures/{experiment}",
-            "alchemical",
-            "Figures",
-            {"figure": "{experiment}"},
-        ),
+        figure=experiment_figure("alchemical"),
         table="<results>/tables/{experiment}-panels.csv",
     log:
         "<logs>/alchemical_figure/{experiment}.log",

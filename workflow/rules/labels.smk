@@ -23,7 +23,7 @@ rule isolated_atoms:
         python=source_python,
         options=source_options,
     params:
-        elements=source_elements,
+        elements=lambda wildcards: config["sources"][wildcards.source]["elements"],
         # Not in the command: labels are made again when a file of the arguments changes.
         contents=source_contents,
     shell:
@@ -71,7 +71,7 @@ rule label:
     threads: 1
     resources:
         mem_mb=label_memory,
-        runtime=label_minutes,
+        runtime=minutes(240),
         # Not parameters: another interpreter or time limit labels nothing again.
         python=source_python,
         options=source_options,
@@ -156,7 +156,8 @@ rule check_source:
         source_environment
     resources:
         mem_mb=megabytes(4000),
-        runtime=check_minutes,
+        # The time limit of the check, and ten minutes.
+        runtime=minutes(math.ceil(10 + 2 * config["check_sources"]["time_limit"] / 60)),
     params:
         attempt=check_attempt,
         contents=source_contents,

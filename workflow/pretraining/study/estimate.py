@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pretraining.study.settings import COMPILE_ABOVE_S, KINDS
+
 
 def published_costs(path: str | Path) -> pd.DataFrame:
     """Read the published medians: columns of the table of runs, and ``gpu_seconds_median``."""
@@ -127,3 +129,24 @@ def summarise(
 
 def _count(runs: pd.DataFrame) -> str:
     return f"{len(runs):>4} runs {runs['hours'].sum():>8.1f} h"
+
+
+def compile_choice(training: dict[str, Any], grid: pd.DataFrame, seconds: pd.Series) -> str:
+    """Return whether trainings compile: ``always`` or ``never``; ``auto`` is decided here.
+
+    All trainings share the compiled functions, so their sum is compared with `COMPILE_ABOVE_S`.
+
+    Parameters
+    ----------
+    training
+        The configuration's ``training``.
+    grid
+        Table of runs.
+    seconds
+        Expected wall time of each, s: that of a published training, which had 300 epochs.
+    """
+    if training["compile"] != "auto":
+        return training["compile"]
+    epochs = {kind: training[kind].get("max_epochs", training["max_epochs"]) for kind in KINDS}
+    expected = (seconds * grid["kind"].map(epochs).clip(upper=300) / 300)[~grid["imported"]]
+    return "always" if expected.sum() > COMPILE_ABOVE_S else "never"

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import SafeLoader
 from pretraining.study import generation as protocol
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
@@ -56,7 +57,7 @@ def validate_sections(content: dict[str, Any], sections: Sequence[str]) -> dict[
 
 @functools.cache
 def _schema() -> dict[str, Any]:
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    return yaml.load(SCHEMA.read_text(encoding="utf-8"), Loader=SafeLoader)
 
 
 def _validated(config: dict[str, Any], schema: dict[str, Any], file: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import importlib.util
 import itertools
+import json
 import os
 import re
 import shlex
@@ -221,6 +222,33 @@ def parameter_files(source: Source, installed: bool = True) -> dict[str, str]:
             elif os.path.isdir(word) and (word == text or os.path.dirname(word) not in ("", "/")):
                 _add(found, word, _folder_digest(source, word))
     return found
+
+
+def changed_files(name: str, entry: Mapping[str, Any], stamp: Path) -> dict[str, str]:
+    """Return the files and folders that a source's arguments name, with their sha256.
+
+    A package's files belong to the interpreter. A retrieved file counts only if its content differs
+    from that in its stamp, which the workflow follows by itself.
+
+    Parameters
+    ----------
+    name, entry
+        The source and its entry in the configuration's ``sources``.
+    stamp
+        JSON that ``retrieve.py`` has written for this source, if it exists.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read.
+    """
+    files = json.loads(stamp.read_text(encoding="utf-8"))["files"] if stamp.is_file() else []
+    stamped = {Path(file["path"]).name: file["sha256"] for file in files}
+    # Files beside a GAP's extend its name.
+    retrieved = tuple(Path(file["path"]).name for file in entry["files"])
+    here = parameter_files(Source.from_entry(name, entry), installed=False)
+    kept = {f for f in here if f.startswith(retrieved) and stamped.get(f, here[f]) == here[f]}
+    return {file: here[file] for file in sorted(here.keys() - kept)}
 
 
 def _add(found: dict[str, str], path: str, digest: str) -> None:

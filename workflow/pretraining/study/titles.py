@@ -116,3 +116,22 @@ def order_sources(
         return (source != "none", KINDS.index(kind), position.get(source, len(styles)), source)
 
     return sorted(set(sources), key=rank)
+
+
+def run_title(config: Mapping, run: Mapping, tested: str) -> str:
+    """Return the title of a plot of one run's model on the test set of the dataset `tested`.
+
+    `config` is the configuration, `run` a row of its grid.
+    """
+    titles = {name: dataset.get("title", name) for name, dataset in config["datasets"].items()}
+    seed = f"seed {run['seed']}"
+    if run["kind"] == "direct":
+        made = f"direct, {run['n']:,} structures of {titles[run['target']]}, {seed}"
+    else:
+        source = config["sources"][run["source"]]["title"]
+        made = f"pre-trained on {run['npre']:,} structures with labels of {source}"
+        if run["transform"] != "none":
+            made += f" ({run['transform']})"
+        if run["kind"] == "finetune":
+            made += f", fine-tuned on {run['n']:,} of {titles[run['target']]}, {seed}"
+    return f"{made}; tested on {titles[tested]}"

@@ -9,11 +9,6 @@ def stamp(item):
     return [f"<results>/retrieved/{item}.json"] if retrieval.is_retrieved(config, item) else []
 
 
-def dataset_stamp(wildcards):
-    """Return the stamp of a dataset that is retrieved."""
-    return stamp(f"dataset~{wildcards.dataset}")
-
-
 def retrieved_stamps(wildcards):
     """Return the stamps of all that the study reads."""
     return [path for item in retrieval.study_items(config) for path in stamp(item)]
@@ -51,8 +46,3 @@ def energy_reference(wildcards):
     """Return the isolated-atom energies of the label source of a dataset's energy reference."""
     source = config["datasets"][wildcards.dataset]["energy_reference"].get("source")
     return [f"<results>/labels/references/{source}.json"] if source else []
-
-
-def largest_size(wildcards):
-    """Return the number of structures that the grid's largest run needs of a dataset."""
-    return grids.largest_size(GRID, wildcards.dataset)

@@ -20,14 +20,12 @@ def trajectory_minutes(wildcards, attempt):
     return limited(math.ceil(10 + generate["atoms"] * steps / pace / 60) * attempt)
 
 
-def generated_trajectories(wildcards):
-    """Return the trajectories of a generated dataset."""
-    return protocol.trajectory_files(config, wildcards.generated)
-
-
-def generated_logs(wildcards):
-    """Return the logs of the trajectories of a generated dataset."""
-    return [str(Path(file).with_suffix(".csv")) for file in generated_trajectories(wildcards)]
+def generated_files(suffix):
+    """Return an input function with the trajectories (or logs) of a generated dataset."""
+    return lambda wildcards: [
+        str(Path(file).with_suffix(suffix))
+        for file in protocol.trajectory_files(config, wildcards.generated)
+    ]
 
 
 # -------------------------------------------------------------------------------- MD stability
@@ -88,13 +86,8 @@ def outcomes_of(test):
     return [file for file in files if Path(file).exists()] if config["allow_missing"] else files
 
 
-def test_outcomes(wildcards):
-    """Return the outcomes that a test's table is made of."""
-    return outcomes_of(wildcards.test)
-
-
 def beside_outcomes(name):
-    """Return an input function with another file of each trajectory that has an outcome."""
+    """Return an input function with a file of each trajectory that has an outcome."""
     return lambda wildcards: [
         str(Path(file).with_name(name)) for file in outcomes_of(wildcards.test)
     ]

@@ -1,4 +1,5 @@
 # What the rules of figures look up.
+from pretraining.study.titles import run_title
 
 
 def figure_kind(name):
@@ -7,6 +8,11 @@ def figure_kind(name):
     if set(experiment["transforms"]) != {"none"}:
         return "alchemical"
     return "specialised" if experiment["also_test"] else "curves"
+
+
+def experiment_figure(caption):
+    """Return the files of an experiment's figure."""
+    return figure("<results>/figures/{experiment}", caption, "Figures", {"figure": "{experiment}"})
 
 
 def experiments_of(kind):
@@ -72,21 +78,10 @@ def composed_options(wildcards):
 def parity_options(wildcards):
     """Return the options that describe the model of a parity plot."""
     run = run_at(f"runs/{wildcards.model}")
-    titles = {name: dataset.get("title", name) for name, dataset in config["datasets"].items()}
-    seed = f"seed {run['seed']}"
-    if run["kind"] == "direct":
-        made = f"direct, {run['n']:,} structures of {titles[run['target']]}, {seed}"
-    else:
-        source = config["sources"][run["source"]]["title"]
-        made = f"pre-trained on {run['npre']:,} structures with labels of {source}"
-        if run["transform"] != "none":
-            made += f" ({run['transform']})"
-        if run["kind"] == "finetune":
-            made += f", fine-tuned on {run['n']:,} of {titles[run['target']]}, {seed}"
-    title = f"{made}; tested on {titles[wildcards.target]}"
-    # The model does not know this dataset's zero of energy.
+    title = shlex.quote(run_title(config, run, wildcards.target))
+    # The model does not know another dataset's zero of energy.
     shifted = "" if run["target"] == wildcards.target else "--shifted"
-    return f"--title {shlex.quote(title)} --source {run['source']} {shifted}"
+    return f"--title {title} --source {run['source']} {shifted}"
 
 
 def md_options(wildcards):

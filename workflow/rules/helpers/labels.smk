@@ -1,6 +1,6 @@
 # What the rules of labels and label sources look up.
 from pretraining.study.queries import fitted_zero
-from pretraining.study.sources import Source, parameter_files
+from pretraining.study.sources import changed_files
 from pretraining.study.views import SOURCE_OPTIONS
 
 # --------------------------------------------------------------------------------------- labels
@@ -11,11 +11,6 @@ def source_of(wildcards):
     if "source" in wildcards.keys():
         return wildcards.source
     return config["datasets"][wildcards.generated]["generate"]["source"]
-
-
-def source_elements(wildcards):
-    """Return the elements that a label source knows."""
-    return config["sources"][wildcards.source]["elements"]
 
 
 def source_reference(wildcards):
@@ -59,33 +54,17 @@ def source_contents(wildcards):
 
 @functools.cache
 def contents_of(name):
-    """Return these digests for a source, each file read once.
-
-    A package's files belong to the interpreter. A retrieved file counts only if its content differs
-    from that in its stamp: the stamp is an input of the rules.
-    """
-    source = config["sources"][name]
+    """Return these digests for a source; the stamp of its retrieved files is an input of rules."""
     stamp = Path(config["results"]) / f"retrieved/source~{name}.json"
-    files = json.loads(stamp.read_text(encoding="utf-8"))["files"] if stamp.is_file() else []
-    stamped = {Path(file["path"]).name: file["sha256"] for file in files}
-    # Files beside a GAP's extend its name.
-    retrieved = tuple(Path(file["path"]).name for file in source["files"])
     try:
-        here = parameter_files(Source.from_entry(name, source), installed=False)
+        return json.dumps(changed_files(name, config["sources"][name], stamp))
     except UserError as error:
         sys.exit(f"error: {error}")
-    kept = {f for f in here if f.startswith(retrieved) and stamped.get(f, here[f]) == here[f]}
-    return json.dumps({file: here[file] for file in sorted(here.keys() - kept)})
 
 
 def label_memory(wildcards, threads, attempt):
     """Return the memory of a labelling job in MB: every process loads its own potential."""
     return 2000 * (1 + threads) * attempt
-
-
-def label_minutes(wildcards, attempt):
-    """Return the wall-time limit of a labelling job, by attempt."""
-    return limited(240 * attempt)
 
 
 def chunk_files(dataset, source, count):
@@ -134,11 +113,6 @@ def zero_option(wildcards):
 
 
 # --------------------------------------------------------------------------------- label sources
-
-
-def check_minutes(wildcards, attempt):
-    """Return the wall-time limit of a source's check: that of the program, and ten minutes."""
-    return limited(math.ceil(10 + 2 * config["check_sources"]["time_limit"] / 60) * attempt)
 
 
 def check_attempt(wildcards):

@@ -40,21 +40,17 @@ def structure_files(names):
 
 def all_of(names, files, error):
     """Return an input function with the files of all names; without any it ends with the error."""
-    return lambda wildcards: files(names) if names else sys.exit(f"error: {error}")
+    return lambda wildcards: files(list(names)) if names else sys.exit(f"error: {error}")
 
 
 TARGETS = {
     **{name: figure_of(name) for name in ("fig2", "fig3", "fig4", "fig5")},
     "umap": all_of(
-        list(config["embeddings"]),
-        map_files,
-        "target 'umap': the configuration has no 'embeddings'",
+        config["embeddings"], map_files, "target 'umap': the configuration has no 'embeddings'"
     ),
-    "md": all_of(
-        list(config["dynamics"]), md_files, "target 'md': the configuration has no 'dynamics'"
-    ),
+    "md": all_of(config["dynamics"], md_files, "target 'md': the configuration has no 'dynamics'"),
     "structures": all_of(
-        list(GENERATED),
+        GENERATED,
         structure_files,
         "target 'structures': no dataset of the configuration has 'generate'",
     ),

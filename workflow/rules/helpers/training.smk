@@ -1,26 +1,9 @@
 # What the rules of training look up.
-from pretraining.study.settings import COMPILE_ABOVE_S, RUNTIME_OPTIONS
+from pretraining.study.settings import RUNTIME_OPTIONS
 
 GPUS = int(config["training"]["device"] == "cuda")
 # The threads of a training on the CPU, and the processes that load data.
 TRAINING_THREADS = (1 if GPUS else config["training"]["threads"]) + config["training"]["workers"]
-
-
-def compiling():
-    """Return whether jobs compile. All trainings share the compiled functions, so they decide."""
-    training = config["training"]
-    if training["compile"] != "auto":
-        return training["compile"]
-    # The published trainings were allowed 300 epochs.
-    epochs = {
-        kind: training[kind].get("max_epochs", training["max_epochs"]) for kind in grids.KINDS
-    }
-    seconds = [
-        run["seconds"] * min(1, epochs[run["kind"]] / 300)
-        for run in RUNS.values()
-        if not run["imported"]
-    ]
-    return "always" if sum(seconds) > COMPILE_ABOVE_S else "never"
 
 
 def runtime_options(*keys, **others):
@@ -28,7 +11,7 @@ def runtime_options(*keys, **others):
     return json.dumps({key: config["training"][key] for key in keys} | others)
 
 
-COMPILING = compiling()
+COMPILING = estimate.compile_choice(config["training"], GRID, EXPECTED_SECONDS)
 TRAINING_MACHINE = runtime_options(*RUNTIME_OPTIONS, compile=COMPILING)
 DEVICE = runtime_options("device", "allow_cpu")
 # A long test compiles even where the trainings do not.
