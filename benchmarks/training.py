@@ -8,7 +8,7 @@ CPU it is the processor's, one thread, which other work on the machine disturbs 
     python benchmarks/training.py [--device cuda] [--parts step run ...] [--data FILE.extxyz]
 
 Programs that are not in the user's cache are compiled first, and the time of that is told; with an
-empty folder in PRETRAINING_PROGRAMS all of them are.
+empty folder in PRETRAINING_COMPILE_CACHE all of them are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from training_steps import (  # noqa: E402
     profile_gpu,
 )
 
-from pretraining.training.compiled.compile_cache import FOLDER_VARIABLE  # noqa: E402
+from pretraining.training.compiled.compile_cache import CACHE_VARIABLE  # noqa: E402
 from pretraining.training.device import device_name, resolve_device  # noqa: E402
 
 PARTS = ("step", "run", "large", "small", "start", "grid")
@@ -86,7 +86,7 @@ class Parts:
             print(f"{name:27} {1e3 * seconds:9.2f} ms {1e3 * ours:9.2f} ms {seconds / ours:6.2f}")
         if self.traced is None and self.arguments.trace:
             with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ):
-                os.environ[FOLDER_VARIABLE] = empty
+                os.environ[CACHE_VARIABLE] = empty
                 self.traced = count_program(Work(self.network, self.frames(20), self.device))
         counts = {"modules": count_eager(plain.forward_and_gradients)}
         if self.traced is not None:

@@ -21,8 +21,7 @@ from torch.utils._pytree import tree_leaves
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.study.settings import settings_of
-from pretraining.training.compiled.loss_and_gradient import FUNCTIONS, GRADIENTS, Functions
-from pretraining.training.metrics import errors_of
+from pretraining.training.compiled.loss_and_gradient import FUNCTIONS, GRADIENTS, Evaluator
 from pretraining.training.network.builders import network_config
 from pretraining.training.network.checkpoint import make_module, network_of
 from pretraining.training.network.graphs import (
@@ -68,7 +67,7 @@ class Work:
         self.module = make_module(self.config, training, about={}).to(device)
         self.structures.to(device)
         self.model = network_of(self.module)
-        self.functions = Functions(self.model, training.loss)
+        self.evaluator = Evaluator(self.model, training.loss)
         self.weights = list(self.model.parameters())
         self.optimizer = self.module.configure_optimizers()
         self.batch = self.next_batch()
@@ -80,8 +79,8 @@ class Work:
     def compile(self, names: Sequence[str] = FUNCTIONS) -> None:
         """Use programs from now on, compiled as for a run."""
         example = collate([self.structures[i] for i in range(EXAMPLES)])
-        self.functions.compile(self.config, to_device(example, self.device), print, names)
-        if not self.functions.compiled:
+        self.evaluator.compile(self.config, to_device(example, self.device), print, names)
+        if not self.evaluator.compiled:
             raise SystemExit("no programs, no measurement")
 
     def next_batch(self) -> Key.Type:
@@ -90,7 +89,7 @@ class Work:
 
     def forward_and_gradients(self) -> None:
         """Compute what the optimiser needs."""
-        _, gradients = self.functions.gradients(self.batch, self.weights)
+        _, gradients = self.evaluator.gradients(self.batch, self.weights)
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
 
@@ -101,7 +100,7 @@ class Work:
     def validate(self) -> None:
         """Compute the errors of all structures."""
         weights = self.module.ema.ema_weights
-        errors_of(self.functions, weights, self.validation, self.device)
+        self.evaluator.errors(self.validation, weights)
 
     def step(self) -> None:
         """Do all of a step."""

@@ -15,7 +15,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from pretraining.data.store import Store
 
-NETWORK = {"num_layers": 2, "num_features": 4, "num_bessels": 4}
+# Compiled in seconds. Tests that compile use the same network, so that it is compiled once.
+NETWORK = {"num_layers": 1, "num_features": 2, "num_bessels": 4}
 # Few steps, so large ones; a state after each.
 TRAINING = {
     "device": "cpu",

@@ -37,9 +37,9 @@ def main() -> None:
     from pretraining.runtime.errors import UserError
     from pretraining.runtime.files import file_sha256, write_atomically, write_json
     from pretraining.training.device import resolve_device
-    from pretraining.training.metrics import describe
     from pretraining.training.network.checkpoint import load_model
-    from pretraining.training.predict import errors_on, parse_elements_as, predict_part
+    from pretraining.training.predict import parse_elements_as, predict_part
+    from pretraining.training.predictions import describe
 
     outputs = [path for path in (arguments.out, arguments.predictions) if path]
     if not outputs:
@@ -56,7 +56,7 @@ def main() -> None:
             elements_as=parse_elements_as(arguments.elements_as),
         )
         about = {"model_sha256": file_sha256(arguments.model), "data_checksum": store.checksum}
-    metrics = errors_on(predictions, arguments.part)
+    metrics = predictions.errors(arguments.part)
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
     if arguments.predictions:

@@ -19,14 +19,14 @@ from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
 from pretraining.study.settings import load_settings
-from pretraining.training.imported import import_weights
+from pretraining.training.imported_weights import import_weights
 from pretraining.training.network.checkpoint import load_model
 from pretraining.training.predict import (
-    evaluate,
     load_calculator,
     parse_elements_as,
     predict,
     predict_file,
+    predict_part,
 )
 from pretraining.training.predictions import Predictions
 from pretraining.training.run import Request, train
@@ -129,14 +129,15 @@ def test_an_element_is_taken_for_another_only_when_told_so(model_file, frames, d
     assert silicon.get_potential_energy() == pytest.approx(carbon.get_potential_energy(), abs=1e-5)
     with Store(write_store(tmp_path / "si.h5", symbol="Si")) as store, Store(data) as same:
         with pytest.raises(UserError, match="has atoms of Si"):
-            evaluate(model, store)
-        assert evaluate(model, store, elements_as={"Si": "C"}) == evaluate(model, same)
+            predict_part(model, store)
+        taken = predict_part(model, store, elements_as={"Si": "C"})
+        assert taken.errors() == predict_part(model, same).errors()
 
 
 def test_evaluation_of_an_empty_part_is_refused(tmp_path, model_file):
     data = write_store(tmp_path / "data.h5", n=6, n_val=2, n_test=0)
     with Store(data) as store, pytest.raises(UserError, match="has no test structures"):
-        evaluate(load_model(model_file), store)
+        predict_part(load_model(model_file), store)
 
 
 @pytest.mark.parametrize("pair", ["Si", "Si:", ":C"])

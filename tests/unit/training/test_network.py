@@ -10,11 +10,16 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 
 from pretraining.runtime.errors import UserError
-from pretraining.training.network.builders import build_network, count_parameters, network_config
-from pretraining.training.network.paper import BesselInRadians, RadialNonlinearity
-from pretraining.training.network.published_weights import (
-    convert_published_weights,
+from pretraining.training.network.builders import (
+    build_network,
     copy_parameters,
+    count_parameters,
+    network_config,
+)
+from pretraining.training.network.paper import (
+    BesselInRadians,
+    RadialNonlinearity,
+    convert_published_weights,
 )
 from pretraining.training.predict import load_calculator, predict
 from toy import rattled_cells

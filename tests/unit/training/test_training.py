@@ -25,7 +25,7 @@ from pretraining.runtime.errors import UserError
 from pretraining.runtime.stop import INTERRUPTED, Interrupted, StopRequest
 from pretraining.training.network.checkpoint import load_model
 from pretraining.training.network.graphs import EpochSampler, StructureDataset, make_loader
-from pretraining.training.predict import evaluate
+from pretraining.training.predict import predict, predict_part
 from pretraining.training.run import Request, train
 from stopping import interrupt, wait_for
 from toy import labelled, rattled_cells, write_settings, write_store
@@ -124,14 +124,12 @@ def test_the_metrics_are_those_of_the_stored_model(finished, data):
     model = load_model(finished / "model.ckpt")
     with Store(data) as store:
         for part in ("val", "test"):
-            errors = evaluate(model, store, part)[part]
+            errors = predict_part(model, store, part).errors(part)[part]
             same = {key: errors[key] for key in metrics[part]}
             assert same == pytest.approx(metrics[part], rel=1e-5)
 
 
 def test_the_test_errors_are_the_plain_root_mean_squares(finished, data):
-    from pretraining.training.predict import predict
-
     model = load_model(finished / "model.ckpt")
     with Store(data) as store:
         frames = store.subset("test")

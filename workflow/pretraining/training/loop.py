@@ -1,7 +1,8 @@
-"""The steps of a training: the paper's procedure, the best model, divergence and the saved state.
+"""The training loop: steps, validation, best model, early stopping, divergence and checkpoints.
 
 Optimiser, moving average and loss are those of NequIP's Lightning module, and so are the results.
-The loop is no Lightning trainer's: that spends 3 ms on a step, longer than a small network's steps.
+The loop itself is not Lightning's trainer, which adds 3 ms to each step: more than a step of a
+small network.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from nequip.train import EMALightningModule
 
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.settings import Training
-from pretraining.training.compiled.loss_and_gradient import Functions
+from pretraining.training.compiled.loss_and_gradient import Evaluator
 from pretraining.training.device import GpuUse
-from pretraining.training.metrics import errors_of, named_errors
 from pretraining.training.network.graphs import (
     RESIDENT_BYTES,
     EpochSampler,
@@ -31,6 +31,7 @@ from pretraining.training.network.graphs import (
     make_loader,
     to_device,
 )
+from pretraining.training.predictions import named_errors
 from pretraining.training.state import RunState
 
 CURVE = (
@@ -41,12 +42,14 @@ CURVE = (
     "learning_rate",
     "elapsed_s",
 )
-# Steps between two looks at the losses on a GPU: each look waits for it.
-LOOK_EVERY = 100
+# Steps between two readings of the losses on a GPU, each of which waits for the GPU.
+STEPS_PER_READING = 100
+# Attributes of a fit that a checkpoint holds, without underscore.
+SAVED = ("rows", "best", "steps", "_patience", "_lowest_loss", "_loss_sum", "_loss_weight")
 
 
 class Diverged(Exception):
-    """The loss is beyond recovery."""
+    """The training has diverged."""
 
 
 class Fit:
@@ -56,18 +59,18 @@ class Fit:
     ----------
     module
         NequIP's training module, on the device.
-    functions
+    evaluator
         Gradients and predictions of its network.
     training
         Training procedure.
     train_set, val_set
-        Structures to train on, and to choose the model by.
+        Structures for the steps, and for choosing the best model.
     seed
         Of the order of batches.
     device
         Where it runs.
     state
-        Where the state goes.
+        Keeps checkpoints, log and progress.
     stop
         Whether the run has been asked to stop.
     started
@@ -78,7 +81,7 @@ class Fit:
     Attributes
     ----------
     rows
-        The learning curve, a row an epoch.
+        The learning curve, a row per epoch.
     best
         Epoch, errors and weights of the best model; None if there is none.
     steps
@@ -88,7 +91,7 @@ class Fit:
     def __init__(
         self,
         module: EMALightningModule,
-        functions: Functions,
+        evaluator: Evaluator,
         training: Training,
         train_set: StructureDataset,
         val_set: StructureDataset,
@@ -104,7 +107,7 @@ class Fit:
         self.best: dict[str, Any] | None = None
         self.steps = 0
         self._module = module
-        self._functions = functions
+        self._evaluator = evaluator
         self._training = training
         self._device = device
         self._state = state
@@ -120,31 +123,29 @@ class Fit:
             sampler=self._sampler,
             pin_memory=train_set.device != device,
         )
-        at_once = evaluation_batch(val_set, training.val_batch_size, device)
-        self._val_loader = make_loader(val_set, at_once)
-        if 40 * val_set.n_pairs <= RESIDENT_BYTES:  # indices and shifts of a pair
+        batch_size = evaluation_batch(val_set, training.val_batch_size, device)
+        self._val_loader = make_loader(val_set, batch_size)
+        if 40 * val_set.n_pairs <= RESIDENT_BYTES:  # indices and shifts take 40 bytes per pair
             self._val_loader = [to_device(batch, device) for batch in self._val_loader]
-        # Validation error that an epoch is compared with, and epochs since it was reached.
+        # Validation error to improve on, and epochs since it was reached.
         self._patience = (math.inf, 0)
         self._lowest_loss = math.inf
-        self._loss_sum = 0.0
-        self._loss_weight = 0
-        # Losses of the last steps, not yet fetched from the device.
-        self._pending: list[tuple[torch.Tensor, int]] = []
-        # Seconds of training and of the whole program: those of the runs that this one resumes, and
-        # when the clocks of this process began.
+        self._loss_sum, self._loss_weight = 0.0, 0
+        # Losses and sizes of the last batches, not yet read from the device.
+        self._unread: list[tuple[torch.Tensor, int]] = []
+        # Seconds of training and of the whole program before the resumption; start of both clocks.
         self._earlier = (0.0, 0.0)
         self._began = (time.monotonic(), started)
         self._saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, those before a resumption included."""
+        """Time of training, s, including that before a resumption."""
         return self._earlier[0] + time.monotonic() - self._began[0]
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds since the program began, and of the runs that this one resumes."""
+        """Time of the whole program, s, including that before a resumption."""
         return self._earlier[1] + time.monotonic() - self._began[1]
 
     def execute(self) -> str:
@@ -153,21 +154,25 @@ class Fit:
         Raises
         ------
         Diverged
-            With what has happened.
+            With the reason.
         Interrupted
             If the run was asked to stop; its state has been saved.
         """
-        training = self._training
         if not self.rows:
-            # The validation before the first step: its model may be the best.
+            # Validate before the first step: this model may be the best.
             self._record(math.nan)
-        while self._patience[1] < training.patience and self._epoch < training.max_epochs:
+        while not self._finished:
             self._train_epoch()
-        return "patience" if self._patience[1] >= training.patience else "max_epochs"
+        return "patience" if self._patience[1] >= self._training.patience else "max_epochs"
 
     @property
     def _epoch(self) -> int:
         return int(self.rows[-1]["epoch"])
+
+    @property
+    def _finished(self) -> bool:
+        training = self._training
+        return self._patience[1] >= training.patience or self._epoch >= training.max_epochs
 
     # -- one epoch --------------------------------------------------------------------------------
 
@@ -177,43 +182,41 @@ class Fit:
         for batch in self._train_loader:
             self._step(to_device(batch, self._device))
             left -= 1
-            # A state between the last step of an epoch and its validation is left out: the epoch's
-            # end is near, and saves there.
+            # No checkpoint between the last step and the validation: one follows the epoch.
             if left:
                 self._save_if_due()
-        self._look()
+        self._read_losses()
         loss = self._loss_sum / self._loss_weight
         self._loss_sum, self._loss_weight = 0.0, 0
         row = self._record(loss)
         if loss > self._training.divergence_factor * self._lowest_loss:
             raise Diverged(
-                f"the training loss of epoch {row['epoch']} is {loss:.3g}, that before was as low "
-                f"as {self._lowest_loss:.3g}"
+                f"the training loss of epoch {row['epoch']} is {loss:.3g}, after a lowest loss of "
+                f"{self._lowest_loss:.3g}"
             )
         if not math.isfinite(row["val_force_rmse_ev_per_angstrom"]):
             raise Diverged(f"the validation of epoch {row['epoch']} is not finite")
         self._lowest_loss = min(self._lowest_loss, loss)
-        # A run that is about to finish has no use for a state, which would not know that it is.
-        if self._patience[1] < self._training.patience and self._epoch < self._training.max_epochs:
+        # Skip the checkpoint if the run ends here.
+        if not self._finished:
             self._save_if_due()
 
     def _step(self, batch: Key.Type) -> None:
-        loss, gradients = self._functions.gradients(batch, self._weights)
+        loss, gradients = self._evaluator.gradients(batch, self._weights)
         set_gradients(self._weights, gradients)
         self._optimizer.step()
         self._module.ema.update_parameters(self._module.model)
-        self._pending.append((loss, len(batch[Key.NUM_NODES_KEY])))
-        if self._device.type == "cpu" or len(self._pending) == LOOK_EVERY:
-            self._look()
+        self._unread.append((loss, len(batch[Key.NUM_NODES_KEY])))
+        if self._device.type == "cpu" or len(self._unread) == STEPS_PER_READING:
+            self._read_losses()
 
-    def _look(self) -> None:
-        """Fetch the losses of the last steps."""
-        if not self._pending:
+    def _read_losses(self) -> None:
+        """Read the losses of the last steps from the device."""
+        if not self._unread:
             return
-        losses = torch.stack([loss for loss, _ in self._pending]).tolist()
-        sizes = [size for _, size in self._pending]
-        self._pending = []
-        for loss, size in zip(losses, sizes, strict=True):
+        losses, sizes = zip(*self._unread, strict=True)
+        self._unread = []
+        for loss, size in zip(torch.stack(losses).tolist(), sizes, strict=True):
             self.steps += 1
             if not math.isfinite(loss):
                 raise Diverged(f"the training loss was {loss} in step {self.steps}")
@@ -223,9 +226,9 @@ class Fit:
             self._loss_weight += size
 
     def _record(self, loss: float) -> dict[str, float]:
-        """Validate the moving average of the weights and take the epoch down."""
+        """Validate the moving average of the weights and add a row to the learning curve."""
         weights = self._module.ema.ema_weights
-        energy, forces = errors_of(self._functions, weights, self._val_loader, self._device)
+        energy, forces = self._evaluator.errors(self._val_loader, weights)
         epoch = self._epoch + 1 if self.rows else 0
         numbers = (epoch, loss, 1000 * energy, forces, self._training.learning_rate, self.seconds)
         row = dict(zip(CURVE, numbers, strict=True))
@@ -251,27 +254,24 @@ class Fit:
             routine=True,
         )
         best = {"epoch": self.best["epoch"], **self.best["errors"]} if self.best else None
-        self._state.report(
-            routine=True,
-            phase="training",
-            epoch=epoch,
-            best=best,
-            train_time_s=round(self.seconds, 3),
-        )
+        self._report(phase="training", epoch=epoch, best=best)
         return row
 
-    # -- the saved state --------------------------------------------------------------------------
+    def _report(self, **facts: Any) -> None:
+        self._state.report(routine=True, train_time_s=round(self.seconds, 3), **facts)
+
+    # -- checkpoints ------------------------------------------------------------------------------
 
     def _save_if_due(self) -> None:
         due = time.monotonic() - self._saved >= self._training.checkpoint_seconds
         if due or self._stop:
-            self._look()
-            # By way of memory: of a full disk PyTorch's own writer tells nothing.
+            self._read_losses()
+            # Through memory: PyTorch's own writer does not report a full disk.
             content = io.BytesIO()
             torch.save(self.state_dict(), content)
             self._state.save(lambda path: path.write_bytes(content.getbuffer()))
             self._saved = time.monotonic()
-            self._state.report(routine=True, train_time_s=round(self.seconds, 3))
+            self._report()
         if self._stop:
             raise Interrupted(
                 f"stopped by {self._stop.signal} in epoch {self._epoch + 1} after {self.steps} "
@@ -279,39 +279,27 @@ class Fit:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must outlive an interruption."""
-        return {
+        """Return the content of a checkpoint."""
+        return {name.removeprefix("_"): getattr(self, name) for name in SAVED} | {
             "module": self._module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "compiled": self._functions.compiled,
-            "rows": self.rows,
-            "best": self.best,
-            "steps": self.steps,
-            "patience": self._patience,
-            "lowest_loss": self._lowest_loss,
-            "loss_sum": self._loss_sum,
-            "loss_weight": self._loss_weight,
+            "compiled": self._evaluator.compiled,
             "seconds": (self.seconds, self.wall_seconds),
             "gpu_use": self._gpu_use.records(),
-            # The procedure draws no random numbers, but a network of the user's may.
+            # For networks of users that draw random numbers; the procedure draws none.
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self._device.type == "cuda" else [],
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Go on with what :meth:`state_dict` returned."""
+        """Resume from what :meth:`state_dict` returned."""
+        for name in SAVED:
+            setattr(self, name, content[name.removeprefix("_")])
         self._module.load_state_dict(content["module"])
         self._optimizer.load_state_dict(content["optimizer"])
-        self.rows = content["rows"]
-        self.best = content["best"]
-        self.steps = content["steps"]
-        self._patience = content["patience"]
-        self._lowest_loss = content["lowest_loss"]
-        self._loss_sum = content["loss_sum"]
-        self._loss_weight = content["loss_weight"]
         self._earlier = content["seconds"]
         self._gpu_use.earlier = content["gpu_use"]
-        # How many structures of the epoch have been seen.
+        # The weight of the losses so far is the number of structures that the epoch has seen.
         self._sampler.resume(self._epoch, self._loss_weight)
         torch.set_rng_state(content["random"])
         on_gpu = self._device.type == "cuda"
@@ -320,17 +308,17 @@ class Fit:
 
 
 def set_gradients(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
-    """Set ``grad`` of each weight, laid out in memory as the weight is.
+    """Set ``grad`` of each weight, in the memory layout of the weight.
 
-    Fused optimisers take that for granted, on the CPU without a look.
+    Fused optimisers rely on that; on the CPU they do not check it.
     """
     for weight, gradient in zip(weights, gradients, strict=True):
-        alike = gradient.stride() == weight.stride()
-        weight.grad = gradient if alike else torch.empty_like(weight).copy_(gradient)
+        same_layout = gradient.stride() == weight.stride()
+        weight.grad = gradient if same_layout else torch.empty_like(weight).copy_(gradient)
 
 
 def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write the learning curve, one row an epoch; numbers that are not finite stay empty."""
+    """Write the learning curve, one row per epoch; numbers that are not finite stay empty."""
     with open(path, "w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, CURVE)
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Predict with a trained network: of structures in files, as an ASE calculator, against labels."""
+"""Predictions of a trained network: for files, as an ASE calculator, and against labels."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
-from pretraining.training.metrics import ENERGY, SHIFTED_ENERGY, named_errors
 from pretraining.training.network.checkpoint import cutoff_of, load_model, type_names_of_model
 from pretraining.training.network.graphs import (
     StructureDataset,
     TypeMapper,
-    add_neighbours,
+    graph_of,
     make_loader,
-    to_data,
 )
 from pretraining.training.predictions import Predictions
 
@@ -50,15 +48,15 @@ def predict(
     structures
         Taken one batch at a time.
     batch_size
-        Structures a batch.
+        Structures in a batch.
     elements_as
-        Elements to be taken for another, which the network knows: ``{"Si": "C"}``.
+        Elements evaluated as another that the network knows: ``{"Si": "C"}``.
 
     Yields
     ------
     Atoms
-        With ``energy`` (eV, total) and ``forces`` (eV/Å) in a `SinglePointCalculator`; the entries
-        of ``info`` and ``arrays`` are kept, the labels of an earlier calculator are not.
+        With ``energy`` (eV, total) and ``forces`` (eV/Å) in a `SinglePointCalculator`; ``info`` and
+        ``arrays`` are kept, labels of an earlier calculator are not.
 
     Raises
     ------
@@ -72,13 +70,8 @@ def predict(
     while batch := list(itertools.islice(numbered, batch_size)):
         frames = []
         for i, atoms in batch:
-            arrays = {
-                "positions": atoms.positions,
-                "cell": atoms.cell.array,
-                "pbc": atoms.pbc,
-            }
             types = mapper(rename.apply_to_numbers(atoms.numbers), f"structure {i}")
-            frames.append(add_neighbours(to_data(arrays, types), cutoff))
+            frames.append(graph_of(atoms, types, cutoff))
         out = model(Key.to_(Key.batched_from_list(frames), device))
         energies = out[Key.TOTAL_ENERGY_KEY].detach().cpu().double().numpy().ravel()
         forces = out[Key.FORCE_KEY].detach().cpu().double().numpy()
@@ -132,14 +125,14 @@ def load_calculator(
     Parameters
     ----------
     path
-        A run's ``model.ckpt``, published weights, or a model compiled by ``nequip-compile`` for ASE
-        (``.nequip.pt2``).
+        A run's ``model.ckpt``, published weights, or a model that ``nequip-compile`` has compiled
+        for ASE (``.nequip.pt2``).
     device
         Where it runs.
     elements_as
-        Elements to be taken for another, which the network knows: ``{"Si": "C"}``.
+        Elements evaluated as another that the network knows: ``{"Si": "C"}``.
     options
-        Those of :func:`pretraining.training.network.checkpoint.load_model`.
+        Of :func:`pretraining.training.network.checkpoint.load_model`.
     """
     if str(path).endswith(".nequip.pt2"):
         return NequIPCalculator.from_compiled_model(
@@ -178,7 +171,7 @@ def predict_part(
     part
         ``train``, ``val`` or ``test``.
     elements_as
-        Elements to be taken for another, which the network knows: ``{"Si": "C"}``.
+        Elements evaluated as another that the network knows: ``{"Si": "C"}``.
 
     Raises
     ------
@@ -204,25 +197,6 @@ def predict_part(
         batches.append({name: tensor.cpu().numpy() for name, tensor in tensors.items()})
     arrays = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
     return Predictions(store.column("index", part), **arrays)
-
-
-def errors_on(predictions: Predictions, part: str = "test") -> dict[str, Any]:
-    """Return the errors of predictions, as in a run's metrics, and the number of structures.
-
-    A model and labels of different methods need not have the same zero of energy. What a constant
-    an atom cannot explain is the energy error after the median difference has been subtracted, of
-    these very structures: a lower bound. Forces have no zero.
-    """
-    shift = predictions.median_shift
-    errors = named_errors(predictions.energy_rmse(), predictions.force_rmse())
-    errors[SHIFTED_ENERGY] = named_errors(predictions.energy_rmse(shift), 0.0)[ENERGY]
-    errors["median_shift_ev_per_atom"] = shift if np.isfinite(shift) else None
-    return {part: errors, f"n_{part}": len(predictions.index)}
-
-
-def evaluate(model: GraphModel, store: Store, part: str = "test", **options: Any) -> dict[str, Any]:
-    """Return a network's errors on a part of a labelled set; see :func:`predict_part`."""
-    return errors_on(predict_part(model, store, part, **options), part)
 
 
 def parse_elements_as(pairs: Iterable[str]) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""What a model says of a labelled set beside the set's own labels, as one file, and its errors.
+"""Labels of a set beside a model's predictions, as one file, and the errors between them.
 
-The file is a compressed NumPy archive, so that figures are drawn of it without the network::
+The file is a compressed NumPy archive, from which figures are drawn without the network::
 
     index             (n,) int64     position of the structure in the raw dataset
     n_atoms           (n,) int64     atoms of each structure
-    energy            (n,) float64   label, eV a structure, relative to the set's energy reference
+    energy            (n,) float64   label, eV per structure, relative to the set's energy reference
     predicted_energy  (n,) float64   likewise
     forces            (N, 3) float64 labels of all atoms, structure after structure, eV/Å
     predicted_forces  (N, 3) float64
@@ -12,12 +12,42 @@ The file is a compressed NumPy archive, so that figures are drawn of it without 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pretraining.runtime.errors import UserError, remake
+
+ENERGY = "energy_rmse_mev_per_atom"
+FORCE = "force_rmse_ev_per_angstrom"
+SHIFTED_ENERGY = "energy_rmse_after_median_shift_mev_per_atom"
+
+
+def named_errors(energy: float, forces: float) -> dict[str, float | None]:
+    """Name errors as in metrics files; values that are not finite become None, JSON's null.
+
+    Parameters
+    ----------
+    energy
+        RMSE of the energy per atom, eV.
+    forces
+        RMSE of the force components, eV/Å.
+    """
+    named = {ENERGY: 1000 * energy, FORCE: forces}
+    return {name: value if math.isfinite(value) else None for name, value in named.items()}
+
+
+NO_ERRORS = named_errors(math.nan, math.nan)
+
+
+def describe(errors: dict[str, float | None]) -> str:
+    """Write errors for a person to read."""
+    if errors[ENERGY] is None or errors[FORCE] is None:
+        return "no finite errors"
+    return f"{errors[ENERGY]:.2f} meV/atom {errors[FORCE]:.4f} eV/Å"
 
 
 @dataclass(frozen=True)
@@ -33,23 +63,36 @@ class Predictions:
 
     @property
     def per_atom(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and predictions of the energy an atom, eV, each of shape (n,)."""
+        """Labels and predictions of the energy per atom, eV, each of shape (n,)."""
         return self.energy / self.n_atoms, self.predicted_energy / self.n_atoms
 
     @property
     def median_shift(self) -> float:
-        """Median over the structures of prediction minus label, eV an atom."""
+        """Median over the structures of prediction minus label, eV per atom."""
         labels, predicted = self.per_atom
         return float(np.median(predicted - labels))
 
     def energy_rmse(self, shift: float = 0.0) -> float:
-        """RMSE of the energy an atom, eV, after `shift` is subtracted from the predictions."""
+        """RMSE of the energy per atom, eV, after subtracting `shift` from the predictions."""
         labels, predicted = self.per_atom
         return _rms(predicted - shift - labels)
 
     def force_rmse(self) -> float:
         """RMSE of the force components, eV/Å."""
         return _rms(self.predicted_forces - self.forces)
+
+    def errors(self, part: str = "test") -> dict[str, Any]:
+        """Return the errors of a part, as in a run's metrics, and its number of structures.
+
+        A model and labels of different methods may differ by a constant energy per atom. The
+        shifted energy error is that after subtracting the median difference on these structures: a
+        lower bound.
+        """
+        shift = self.median_shift
+        errors: dict[str, Any] = named_errors(self.energy_rmse(), self.force_rmse())
+        errors[SHIFTED_ENERGY] = named_errors(self.energy_rmse(shift), 0.0)[ENERGY]
+        errors["median_shift_ev_per_atom"] = shift if math.isfinite(shift) else None
+        return {part: errors, f"n_{part}": len(self.index)}
 
     def save(self, path: Path) -> None:
         """Write the file."""
@@ -58,7 +101,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
-        """Read such a file.
+        """Read a file of predictions.
 
         Raises
         ------

@@ -1,8 +1,9 @@
-"""Train one network: pre-training, direct training or fine-tuning, which differ only at the start.
+"""Train one network: pre-training, direct training or fine-tuning.
 
-The procedure is the paper's, with the parts of NequIP's training module. A run may be
-stopped and started again at any time, and on the CPU then ends exactly as if it had not been: the
-order of an epoch depends on nothing but the seed and the epoch, and all else is in the state.
+The three differ only in their initial weights. The procedure is the paper's, with the parts of
+NequIP's training module. A run may be stopped and resumed at any time. On the CPU its result does
+not change by that: the order of an epoch depends only on the seed and the epoch, and everything
+else is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from nequip.data import AtomicDataDict as Key
 from nequip.nn import GraphModel
 from nequip.train import EMALightningModule
-from torch.utils.data import Dataset
+from torch.utils.data import Subset
 
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
@@ -29,12 +30,11 @@ from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.settings import (
     COMPILE_ABOVE_S,
     Request,
-    Settings,
     load_settings,
     run_identity,
 )
-from pretraining.training.compiled.compile_cost import PREDICTION, plain_seconds
-from pretraining.training.compiled.loss_and_gradient import Functions
+from pretraining.training.compiled.fused_convolution import PREDICTION_SHARE, uncompiled_seconds
+from pretraining.training.compiled.loss_and_gradient import Evaluator
 from pretraining.training.device import (
     GpuUse,
     device_name,
@@ -43,8 +43,11 @@ from pretraining.training.device import (
     versions,
 )
 from pretraining.training.loop import Diverged, Fit, write_curve
-from pretraining.training.metrics import NO_ERRORS, describe, errors_of, named_errors
-from pretraining.training.network.builders import count_parameters, network_config
+from pretraining.training.network.builders import (
+    copy_parameters,
+    count_parameters,
+    network_config,
+)
 from pretraining.training.network.checkpoint import (
     load_model,
     make_module,
@@ -60,30 +63,30 @@ from pretraining.training.network.graphs import (
     make_loader,
     type_names_of,
 )
-from pretraining.training.network.published_weights import copy_parameters
+from pretraining.training.predictions import NO_ERRORS, describe, named_errors
 from pretraining.training.progress import LEASE, record_end
 from pretraining.training.state import RunState
 
-# Structures that the compiler sees.
+# Structures in the example batch of the compiler.
 EXAMPLES = 3
-# Of a large training set, the errors of this many structures tell as much as those of all.
+# Training errors are those of the first structures only.
 TRAIN_ERRORS_OF = 1000
 
 
 def train(request: Request, started: float | None = None) -> int:
-    """Carry out a run, or go on with it.
+    """Carry out a run, or resume it.
 
     Parameters
     ----------
     request
-        What the run is.
+        The run.
     started
         Value of ``time.monotonic()`` when the program began.
 
     Returns
     -------
     int
-        Exit status: 0, or 75 when the run was asked to stop and has saved its state.
+        Exit status: 0, or 75 if the run was asked to stop and has saved its state.
     """
     started = time.monotonic() if started is None else started
     request.check()
@@ -108,7 +111,7 @@ class Run:
     Parameters
     ----------
     request
-        What the run is.
+        The run.
     stop
         Whether the process has been asked to stop.
     started
@@ -119,7 +122,7 @@ class Run:
         self.request = request
         self.stop = stop
         self.started = started
-        self.settings: Settings = load_settings(request.settings, request.kind, request.runtime)
+        self.settings = load_settings(request.settings, request.kind, request.runtime)
         self.training = self.settings.training
         self.transform = Transform.from_settings(request.transform, self.settings.transforms)
         self.device = resolve_device(self.training.device, self.training.allow_cpu)
@@ -134,7 +137,7 @@ class Run:
         }
         if not self.rows["val"]:
             raise UserError(f"{request.data} has no validation structures, which choose the model")
-        self.parent = self._load_parent()
+        self.parent = None if request.initial is None else load_model(request.initial)
         self.identity = run_identity(
             (request.kind, request.n, request.seed),
             self.settings,
@@ -143,38 +146,8 @@ class Run:
             None if request.initial is None else file_sha256(request.initial),
         )
 
-    def _load_parent(self) -> GraphModel | None:
-        if self.request.initial is None:
-            return None
-        return load_model(self.request.initial)
-
-    def _type_names(self) -> list[str]:
-        """Elements of the set; those of the parent network where they hold these."""
-        present = type_names_of(self.store, self.transform)
-        if self.parent is None:
-            return present
-        known = type_names_of_model(self.parent)
-        if set(present) <= set(known):
-            return known
-        if len(present) == len(known) == 1:
-            return present
-        raise UserError(
-            f"{self.request.initial} was trained on {', '.join(known)}, and cannot be fine-tuned "
-            f"on {', '.join(present)}: only a network of one element may change its element"
-        )
-
-    def _dataset(self, group: str, n: int | None = None) -> StructureDataset:
-        return StructureDataset(
-            self.store,
-            self.rows[group][:n],
-            self.type_names,
-            self.cutoff,
-            self.transform,
-            self.training.neighbour_memory_gb * 1e9,
-        )
-
     def execute(self) -> None:
-        """Train, evaluate and write the outputs; nothing if another process has done it now."""
+        """Train, evaluate and write the outputs, unless another process has just done so."""
         with Lease(self.request.out / LEASE, self.request.name) as self.lease:
             if self.lease.waited and self._is_done():
                 log(f"{self.request.name}: done by that process")
@@ -182,7 +155,7 @@ class Run:
                 self._execute()
 
     def _is_done(self) -> bool:
-        """Whether the outputs are there, of this very run."""
+        """Whether the outputs of this very run are there."""
         files = [self.request.out / name for name in ("model.ckpt", "curve.csv", "metrics.json")]
         if not all(path.is_file() for path in files):
             return False
@@ -203,32 +176,19 @@ class Run:
             cutoff=self.transform.cutoff,
         )
         self.cutoff = config["r_max"]
-        train_set, val_set = self._dataset("train"), self._dataset("val")
-        self.avg_num_neighbors = train_set.avg_num_neighbors
-        config["avg_num_neighbors"] = self.avg_num_neighbors
-        module = make_module(config, self.training, about=self._about())
-        network = network_of(module)
-        self.n_parameters = count_parameters(network)
-        if self.parent is not None:
-            weights = dict(self.parent.named_parameters())
-            copy_parameters(weights, network, str(self.request.initial))
-            set_weights(module, list(network.parameters()))
-        module.to(self.device)
+        self.train_set, self.val_set = self._dataset("train"), self._dataset("val")
+        config["avg_num_neighbors"] = self.train_set.avg_num_neighbors
+        module = self._module(config)
         if self.device.type == "cuda" and not self.training.workers:
-            train_set.to(self.device)
-        self.functions = Functions(network, self.training.loss)
+            self.train_set.to(self.device)
+        self.evaluator = Evaluator(network_of(module), self.training.loss)
         saved = self.state.load()
-        if self._wants_compiling(network, saved, train_set, val_set):
-            example = collate([train_set[i] for i in range(min(len(train_set), EXAMPLES))])
-            self.functions.compile(config, Key.to_(example, self.device), self.state.log)
-        fit = self._fit(module, train_set, val_set, saved)
-        self.state.log(
-            f"{self.request.kind} on {len(train_set)} structures ({train_set.n_atoms} atoms, "
-            f"{train_set.n_pairs} pairs, {self.avg_num_neighbors:.2f} neighbours an atom; "
-            f"{train_set.n_cached} neighbour lists kept), {self.n_parameters} parameters, "
-            f"{'compiled' if self.functions.compiled else 'not compiled'}, "
-            f"{device_name(self.device)}; ready after {time.monotonic() - self.started:.1f} s"
-        )
+        if self._wants_compiling(network_of(module), saved):
+            examples = range(min(len(self.train_set), EXAMPLES))
+            example = Key.to_(collate([self.train_set[i] for i in examples]), self.device)
+            self.evaluator.compile(config, example, self.state.log)
+        fit = self._fit(module, saved)
+        self._log_start()
         self.stop.deferred = True
         try:
             stopped = fit.execute()
@@ -237,46 +197,73 @@ class Run:
             stopped = str(divergence)
         finally:
             self.stop.deferred = False
-        self._finish(module, fit, stopped, train_set)
+        self._finish(module, fit, stopped)
 
-    def _wants_compiling(
-        self,
-        network: GraphModel,
-        saved: dict[str, Any] | None,
-        train_set: StructureDataset,
-        val_set: StructureDataset,
-    ) -> bool:
-        """Whether the steps are worth a compiler's time; a run that goes on does as it did."""
+    # -- preparation ------------------------------------------------------------------------------
+
+    def _type_names(self) -> list[str]:
+        """Elements of the set, or of the parent network if it knows them all."""
+        present = type_names_of(self.store, self.transform)
+        if self.parent is None:
+            return present
+        known = type_names_of_model(self.parent)
+        if set(present) <= set(known):
+            return known
+        if len(present) == len(known) == 1:
+            return present
+        raise UserError(
+            f"{self.request.initial} was trained on {', '.join(known)}, and cannot be fine-tuned "
+            f"on {', '.join(present)}: only a network of one element may change its element"
+        )
+
+    def _dataset(self, part: str) -> StructureDataset:
+        return StructureDataset(
+            self.store,
+            self.rows[part],
+            self.type_names,
+            self.cutoff,
+            self.transform,
+            self.training.neighbour_memory_gb * 1e9,
+        )
+
+    def _module(self, config: dict[str, Any]) -> EMALightningModule:
+        """Return the training module with the initial weights, on the device."""
+        module = make_module(config, self.training, about=self._about())
+        network = network_of(module)
+        self.n_parameters = count_parameters(network)
+        if self.parent is not None:
+            weights = dict(self.parent.named_parameters())
+            copy_parameters(weights, network, str(self.request.initial))
+            set_weights(module, list(network.parameters()))
+        return module.to(self.device)
+
+    def _wants_compiling(self, network: GraphModel, saved: dict[str, Any] | None) -> bool:
+        """Whether to compile the steps; a resumed run does as before."""
         if saved is not None:
             return saved["compiled"]
         training = self.training
         if training.compile != "auto":
             return training.compile == "always"
-        seconds = plain_seconds(
+        seconds = uncompiled_seconds(
             network,
-            training.max_epochs * math.ceil(len(train_set) / training.batch_size),
-            training.max_epochs * (train_set.n_pairs + PREDICTION * val_set.n_pairs),
+            training.max_epochs * math.ceil(len(self.train_set) / training.batch_size),
+            training.max_epochs
+            * (self.train_set.n_pairs + PREDICTION_SHARE * self.val_set.n_pairs),
         )
-        worth = seconds > COMPILE_ABOVE_S
-        judged = "worth" if worth else "not worth"
-        self.state.log(f"at most {seconds:.0f} s of steps as they are: {judged} compiling")
-        return worth
+        wanted = seconds > COMPILE_ABOVE_S
+        judged = "worth" if wanted else "not worth"
+        self.state.log(f"at most {seconds:.0f} s of uncompiled steps: {judged} compiling")
+        return wanted
 
-    def _fit(
-        self,
-        module: EMALightningModule,
-        train_set: StructureDataset,
-        val_set: StructureDataset,
-        saved: dict[str, Any] | None,
-    ) -> Fit:
-        """Return the training, at its beginning or where it was left."""
+    def _fit(self, module: EMALightningModule, saved: dict[str, Any] | None) -> Fit:
+        """Return the training, new or resumed."""
         torch.manual_seed(self.request.seed)
         fit = Fit(
             module,
-            self.functions,
+            self.evaluator,
             self.training,
-            train_set,
-            val_set,
+            self.train_set,
+            self.val_set,
             seed=self.request.seed,
             device=self.device,
             state=self.state,
@@ -288,26 +275,35 @@ class Run:
             fit.load_state_dict(saved)
         return fit
 
-    def _finish(
-        self,
-        module: EMALightningModule,
-        fit: Fit,
-        stopped: str,
-        train_set: StructureDataset,
-    ) -> None:
+    def _log_start(self) -> None:
+        data = self.train_set
+        self.state.log(
+            f"{self.request.kind} on {len(data)} structures ({data.n_atoms} atoms, {data.n_pairs} "
+            f"pairs, {data.avg_num_neighbors:.2f} neighbours per atom; {data.n_cached} neighbour "
+            f"lists kept), {self.n_parameters} parameters, "
+            f"{'compiled' if self.evaluator.compiled else 'not compiled'}, "
+            f"{device_name(self.device)}; ready after {time.monotonic() - self.started:.1f} s"
+        )
+
+    # -- results ----------------------------------------------------------------------------------
+
+    def _finish(self, module: EMALightningModule, fit: Fit, stopped: str) -> None:
         """Evaluate the best model and write the outputs, the metrics last."""
-        train_seconds, best = fit.seconds, fit.best
         self.state.report(phase="evaluating")
+        train_seconds, best = fit.seconds, fit.best
+        n_train, n_evaluated = len(self.train_set), min(len(self.train_set), TRAIN_ERRORS_OF)
         errors = {"val": NO_ERRORS, "test": NO_ERRORS, "train": NO_ERRORS}
         if best is not None:
             set_weights(module, best["weights"])
-            few = torch.utils.data.Subset(train_set, range(min(len(train_set), TRAIN_ERRORS_OF)))
-            at_once = evaluation_batch(train_set, self.training.val_batch_size, self.device)
-            errors = {
-                "val": best["errors"],
-                "test": self._errors(module, self._dataset("test"), at_once),
-                "train": self._errors(module, few, at_once),
-            }
+            weights = list(module.model.parameters())
+            size = evaluation_batch(self.train_set, self.training.val_batch_size, self.device)
+            errors["val"] = best["errors"]
+            for part, structures in (
+                ("test", self._dataset("test")),
+                ("train", Subset(self.train_set, range(n_evaluated))),
+            ):
+                found = self.evaluator.errors(make_loader(structures, size), weights)
+                errors[part] = named_errors(*found)
         diverged = stopped not in ("max_epochs", "patience")
         gpu_use = self.gpu_use.records()
         metrics = {
@@ -319,12 +315,12 @@ class Run:
             "epochs": int(fit.rows[-1]["epoch"]),
             "best_epoch": None if best is None else best["epoch"],
             "steps": fit.steps,
-            "n_train": len(train_set),
+            "n_train": n_train,
             "n_val": len(self.rows["val"]),
             "n_test": len(self.rows["test"]),
-            "n_train_evaluated": min(len(train_set), TRAIN_ERRORS_OF),
+            "n_train_evaluated": n_evaluated,
             "n_parameters": self.n_parameters,
-            "avg_num_neighbors": self.avg_num_neighbors,
+            "avg_num_neighbors": self.train_set.avg_num_neighbors,
             "cutoff": self.cutoff,
             "elements": self.type_names,
             "device": self.device.type,
@@ -348,15 +344,8 @@ class Run:
         write_json(out / "metrics.json", metrics)
         self.state.remove()
 
-    def _errors(
-        self, module: EMALightningModule, structures: Dataset, at_once: int
-    ) -> dict[str, float | None]:
-        weights = list(module.model.parameters())
-        batches = make_loader(structures, at_once)
-        return named_errors(*errors_of(self.functions, weights, batches, self.device))
-
     def _about(self) -> dict[str, Any]:
-        """What the run is, for the metrics and the model file."""
+        """Description of the run, for the metrics and the model file."""
         return {
             "kind": self.request.kind,
             "n": self.request.n,

@@ -32,7 +32,7 @@ from pretraining.study.generation import duration_ps, stages_of, steps_of
 from pretraining.study.settings import COMPILE_ABOVE_S
 from pretraining.study.stability import TORCH_SIM
 from pretraining.training.compiled.calculator import compiled_network
-from pretraining.training.compiled.compile_cost import PREDICTION, plain_seconds
+from pretraining.training.compiled.fused_convolution import PREDICTION_SHARE, uncompiled_seconds
 from pretraining.training.device import device_name, resolve_device, versions
 from pretraining.training.network.checkpoint import cutoff_of
 from pretraining.training.predict import load_calculator
@@ -295,7 +295,7 @@ def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Modu
         moved = len(request.replicas) if request.batched else 1
         edges = len(neighbor_list("i", start, cutoff_of(model))) * moved
         steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
-        seconds = PREDICTION * plain_seconds(model, steps, steps * edges)
+        seconds = PREDICTION_SHARE * uncompiled_seconds(model, steps, steps * edges)
         wanted = seconds > COMPILE_ABOVE_S
     else:
         wanted = request.compile == "always"

@@ -1,4 +1,4 @@
-"""A trained network as a program, in the place of NequIP's module in a calculator."""
+"""A trained network as a compiled function, in place of NequIP's module in a calculator."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from ase import Atoms
 from nequip.data import AtomicDataDict as Key
 from nequip.nn import GraphModel
 
-from pretraining.training.compiled.loss_and_gradient import INPUTS, PREDICTIONS, Functions
+from pretraining.training.compiled.loss_and_gradient import INPUTS, PREDICTIONS, Evaluator
 from pretraining.training.network.checkpoint import (
     cutoff_of,
     network_config_of,
     type_names_of_model,
 )
-from pretraining.training.network.graphs import TypeMapper, add_neighbours, to_data
-
-# Of a prediction there is no loss.
-NO_LOSS = {"energy": 1.0, "forces": 1.0}
+from pretraining.training.network.graphs import TypeMapper, graph_of
 
 
 class CompiledNetwork(torch.nn.Module):
@@ -27,66 +24,62 @@ class CompiledNetwork(torch.nn.Module):
 
     Parameters
     ----------
-    functions
-        Those of the network.
+    evaluator
+        Evaluator of the network, compiled.
     model
         The network.
     """
 
-    def __init__(self, functions: Functions, model: GraphModel) -> None:
+    def __init__(self, evaluator: Evaluator, model: GraphModel) -> None:
         super().__init__()
-        self._functions = functions
+        self._evaluator = evaluator
         self._weights = list(model.parameters())
 
     def forward(self, data: Key.Type) -> Key.Type:
-        """Return what NequIP's module would, as far as molecular dynamics needs it."""
+        """Add energies and forces to structures in NequIP's form; no stress."""
         data = Key.with_batch_(dict(data))
         n_structures, n_atoms = len(data[Key.NUM_NODES_KEY]), len(data[Key.POSITIONS_KEY])
         batch = {name: data[name] for name in INPUTS}
         if n_structures == 1:
             batch = _with_lone_atom(batch)
-        energies, forces = self._functions.predict(batch, self._weights)
+        energies, forces = self._evaluator.predict(batch, self._weights)
         data[Key.TOTAL_ENERGY_KEY] = energies[:n_structures]
         data[Key.FORCE_KEY] = forces[:n_atoms]
         return data
 
 
 def compiled_network(
-    model: GraphModel, path: Path, structure: Atoms, say: Callable[[str], None]
+    model: GraphModel, path: Path, structure: Atoms, log: Callable[[str], None]
 ) -> torch.nn.Module:
-    """Return what takes a network's place in a calculator; the network if it cannot be compiled.
+    """Return a compiled network for a calculator; the network itself if it cannot be compiled.
 
     Parameters
     ----------
     model
-        The network, where it will run.
+        The network, on its device.
     path
         Its file.
     structure
-        Such as will be evaluated.
-    say
-        Is told what takes long, and why the network stays.
+        Example of the structures to evaluate.
+    log
+        Called before long waits, and with the reason if nothing is compiled.
     """
     config = network_config_of(path)
     if config is None:
-        say(f"not compiled: {path} does not tell how its network was built")
+        log(f"not compiled: {path} does not hold the configuration of its network")
         return model
     device = next(model.parameters()).device
-    arrays = {
-        "positions": structure.positions,
-        "cell": structure.cell.array,
-        "pbc": structure.pbc,
-    }
     types = TypeMapper(type_names_of_model(model))(structure.numbers, "the structure")
-    one = add_neighbours(to_data(arrays, types), cutoff_of(model))
-    functions = Functions(model, NO_LOSS)
+    one = graph_of(structure, types, cutoff_of(model))
+    # A prediction needs no loss.
+    evaluator = Evaluator(model, {"energy": 1.0, "forces": 1.0})
     example = _with_lone_atom(Key.batched_from_list([one, one]))
-    functions.compile(config, Key.to_(example, device), say, [PREDICTIONS])
-    return CompiledNetwork(functions, model) if functions.compiled else model
+    evaluator.compile(config, Key.to_(example, device), log, [PREDICTIONS])
+    return CompiledNetwork(evaluator, model) if evaluator.compiled else model
 
 
 def _with_lone_atom(batch: Key.Type) -> Key.Type:
-    """Add a structure of one atom: programs are for two structures and more."""
+    """Add a structure of one atom: compiled functions need two structures."""
     n_structures = len(batch[Key.NUM_NODES_KEY])
     cell = batch[Key.CELL_KEY].view(-1, 3, 3)
     more = {

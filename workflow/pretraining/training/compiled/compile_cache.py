@@ -1,14 +1,16 @@
-"""Functions of tensors, compiled once on a machine and loaded in milliseconds from then on.
+"""Functions of tensors, compiled once on a machine and then loaded in milliseconds.
 
-PyTorch's ahead-of-time compiler turns a function into a shared library that takes arrays of any
-number of structures, atoms and edges. The libraries are kept in the user's cache folder: they hold
-instructions of this very processor, also those for a kind of GPU.
+PyTorch's ahead-of-time compiler (AOTInductor) makes a shared library that takes arrays of any
+number of structures, atoms and edges. The user's cache folder keeps the libraries, each for one
+model of processor and of GPU.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -19,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -28,28 +31,30 @@ from platformdirs import user_cache_path
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-FOLDER_VARIABLE = "PRETRAINING_PROGRAMS"
-Program = Callable[..., list[Tensor]]
+CACHE_VARIABLE = "PRETRAINING_COMPILE_CACHE"
+# A compiler that has failed is not tried again for a day.
+FAILURE_SECONDS = 86400
+CompiledFunction = Callable[..., list[Tensor]]
 
 
-def programs_folder() -> Path:
-    """Return where programs are kept; the environment's PRETRAINING_PROGRAMS comes first."""
-    given = os.environ.get(FOLDER_VARIABLE)
-    return Path(given) if given else user_cache_path("synthetic-pretraining") / "programs"
+def cache_folder() -> Path:
+    """Return the folder of compiled functions; the environment's variable comes first."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given) if given else user_cache_path("synthetic-pretraining") / "compiled"
 
 
-class Source(NamedTuple):
-    """What a program is compiled from.
+class Uncompiled(NamedTuple):
+    """What the compiler needs.
 
     Attributes
     ----------
     function
-        It may take gradients.
+        May take gradients.
     arguments
-        Examples, on the device where the program will run.
+        Examples, on the device where the function will run.
     shapes
-        For each of them the dimensions that may have any size from 2 on, as
-        :func:`torch.export.export` takes them.
+        For each argument the dimensions that may have any size from 2 on, as in
+        :func:`torch.export.export`.
     """
 
     function: Callable[..., list[Tensor]]
@@ -57,56 +62,56 @@ class Source(NamedTuple):
     shapes: Sequence[Mapping[int, Any]]
 
 
-def load_program(
-    make: Callable[[], Source],
+def load_compiled(
+    make: Callable[[], Uncompiled],
     about: Mapping[str, Any],
     device: torch.device,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     wait: bool = True,
-) -> Program | None:
-    """Return a compiled function, compiling it if no process on this machine has yet.
+) -> CompiledFunction | None:
+    """Return a compiled function; compile it if the cache does not have it.
 
     Parameters
     ----------
     make
-        Returns what to compile, if it must be compiled.
+        Called only to compile.
     about
-        Its name, under ``function``, and all that it depends on beside its arguments, as JSON.
+        The function's name (``function``) and everything that it depends on beside its arguments,
+        as JSON.
     device
         Where it runs.
-    say
-        Is told when the compiler starts, which takes minutes.
+    log
+        Called before the compiler starts, which takes minutes.
     wait
-        Whether to wait where another process compiles it; else None is returned then.
+        Whether to wait while another process compiles it; if not, None is returned.
 
     Raises
     ------
     Exception
-        Whatever the compiler raises, where there is none, say.
+        Any exception of the compiler, for instance if there is none.
     """
-    file = programs_folder() / f"{about['function']}-{_key(about, device)}.pt2"
-    if not _is_there(file, make, about["function"], say, wait):
+    file = cache_folder() / f"{about['function']}-{_key(about, device)}.pt2"
+    if not _ensure(file, make, about["function"], log, wait):
         return None
     try:
         return _load(file)
     except Exception as error:
-        say(f"{file} cannot be loaded ({error}): it is made anew")
+        log(f"{file} cannot be loaded ({error}): compiling it again")
         file.unlink(missing_ok=True)
-    return _load(file) if _is_there(file, make, about["function"], say, wait) else None
+    return _load(file) if _ensure(file, make, about["function"], log, wait) else None
 
 
-def _load(file: Path) -> Program:
-    # Else the loader finds out in a second what the processor can do, which the name of the file
-    # says already.
+def _load(file: Path) -> CompiledFunction:
+    # `vec_isa_ok` skips a test of the processor that takes a second: the file's name covers it.
     with torch._inductor.config.patch({"cpp.vec_isa_ok": True}), _quiet("torch.export"):
         return torch._inductor.aoti_load_package(str(file), run_single_threaded=True)
 
 
-def _is_there(
-    file: Path, make: Callable[[], Source], name: str, say: Callable[[str], None], wait: bool
+def _ensure(
+    file: Path, make: Callable[[], Uncompiled], name: str, log: Callable[[str], None], wait: bool
 ) -> bool:
-    """Whether a program is there, after compiling it if no other process is about to."""
+    """Compile a function if it is not there; False if another process is about to."""
     if file.is_file():
         return True
     lock = FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0)
@@ -117,81 +122,75 @@ def _is_there(
         return False
     except (OSError, NotImplementedError) as error:
         raise OSError(
-            f"{error}: set {FOLDER_VARIABLE} to a folder that can be written and locked"
+            f"{error}: set {CACHE_VARIABLE} to a folder that can be written and locked"
         ) from error
     try:
-        # A process that was killed leaves its scratch folder.
+        # Scratch folders of killed processes.
         for left in file.parent.glob(f"{file.stem}.*/"):
             shutil.rmtree(left)
         if not file.is_file():
-            failure = file.with_suffix(".failed")
-            _raise_if_failed(failure)
-            say(f"compiling {name} into {file}: minutes, once on this machine")
+            _raise_recent_failure(file)
+            log(f"compiling {name} into {file}: minutes, once on this machine")
             try:
                 _compile(make(), file)
             except Exception as error:
-                _remember(failure, error)
+                with contextlib.suppress(OSError):
+                    file.with_suffix(".failed").write_text(first_line(error), encoding="utf-8")
                 raise
     finally:
         lock.release()
     return True
 
 
-def _remember(failure: Path, error: Exception) -> None:
-    """Let the runs to come know at once that there is no use in trying, for a day."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    with contextlib.suppress(OSError):
-        failure.write_text(reason, encoding="utf-8")
-
-
-def _raise_if_failed(failure: Path) -> None:
+def _raise_recent_failure(file: Path) -> None:
+    failure = file.with_suffix(".failed")
     with contextlib.suppress(FileNotFoundError):
-        if time.time() - failure.stat().st_mtime < 86400:
+        if time.time() - failure.stat().st_mtime < FAILURE_SECONDS:
             reason = failure.read_text(encoding="utf-8")
-            raise RuntimeError(f"{reason}; delete {failure} to have it tried again")
+            raise RuntimeError(f"{reason}; delete {failure} to try again")
 
 
-def _compile(source: Source, file: Path) -> None:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or else its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _compile(uncompiled: Uncompiled, file: Path) -> None:
     """Compile a function into `file`, which appears when it is complete."""
+    arguments = tuple(uncompiled.arguments)
     with (
         tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.stem}.") as folder,
         warnings.catch_warnings(),
         _quiet("torch._export", "torch._inductor", "torch.export"),
     ):
         warnings.simplefilter("ignore")
-        # Unfolds the gradients, of which export knows nothing.
+        # Unfold the gradients, which torch.export does not know.
         with fx_duck_shape(False):
             traced = make_fx(
-                source.function,
+                uncompiled.function,
                 decomposition_table=nequip_decomp_table(),
                 tracing_mode="symbolic",
                 _allow_non_fake_inputs=True,
                 _error_on_data_dependent_ops=True,
-            )(*source.arguments)
-        program = torch.export.export(
-            traced, tuple(source.arguments), dynamic_shapes=tuple(source.shapes)
-        )
+            )(*arguments)
+        exported = torch.export.export(traced, arguments, dynamic_shapes=tuple(uncompiled.shapes))
         made = torch._inductor.aoti_compile_and_package(
-            program, package_path=os.path.join(folder, file.name)
+            exported, package_path=os.path.join(folder, file.name)
         )
         os.replace(made, file)
 
 
 def _key(about: Mapping[str, Any], device: torch.device) -> str:
-    """Name of all that a program depends on."""
-    everything = {
-        "about": about,
-        "torch": torch.__version__,
-        "device": _device(device),
-    }
+    """Digest of everything that a compiled function depends on."""
+    everything = {"about": about, "torch": torch.__version__, "device": _device(device)}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _device(device: torch.device) -> list[Any]:
-    """What a device can do: a library for another one may not run."""
+    """Capabilities of a device: a library for another one may not run."""
     about: list[Any] = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     if device.type == "cuda":
-        # Beside a processor, whose instructions launch what runs on the GPU.
+        # The processor counts too: its instructions launch the kernels.
         about += [torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)]
     else:
         about.append(torch.get_num_threads())
@@ -199,6 +198,12 @@ def _device(device: torch.device) -> list[Any]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         about += sorted({line for line in lines if line.startswith(("flags", "Features", "model"))})
     return about
+
+
+def code_digest(modules: Sequence[ModuleType]) -> str:
+    """Digest of the code of modules, without comments and layout."""
+    parts = [ast.dump(ast.parse(inspect.getsource(module))) for module in modules]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,19 +1,16 @@
-"""What a training computes again and again, as functions of tensors: gradients and predictions.
+"""Loss, gradients and predictions of a network, by NequIP's modules or as compiled functions.
 
-:class:`Functions` evaluates them as they are, with NequIP's modules, or compiled ahead of time. The
-weights are arguments, so that one program serves all runs of a network's shape, and a moving
-average of the weights as well as the weights.
+The weights are arguments. One compiled function serves all runs with a network of the same shape,
+for the weights and for their moving average.
 """
 
 from __future__ import annotations
 
-import ast
 import copy
-import hashlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from types import ModuleType
@@ -25,87 +22,71 @@ from nequip.nn import GraphModel
 from torch import Tensor
 from torch.func import functional_call
 
-from pretraining.training.compiled import fused_convolution as fusion
-from pretraining.training.compiled import tensor_product as contraction
+from pretraining.training.compiled import fused_convolution
 from pretraining.training.compiled.compile_cache import (
-    Program,
-    Source,
-    load_program,
-    programs_folder,
+    CompiledFunction,
+    Uncompiled,
+    cache_folder,
+    code_digest,
+    first_line,
+    load_compiled,
 )
-from pretraining.training.compiled.fused_convolution import write_out
-from pretraining.training.network import paper as network
+from pretraining.training.network import paper
+from pretraining.training.network.graphs import to_device
 
 FUNCTIONS = GRADIENTS, PREDICTIONS = "gradients", "predictions"
-# Of a network's configuration: they show in its weights and buffers, or not at all.
-# A builder of somebody else's may build them in all the same, but for the seed.
-DECIDED_BY_WEIGHTS = ("seed", "type_names", "avg_num_neighbors")
-INPUTS = (
-    Key.POSITIONS_KEY,
-    Key.CELL_KEY,
-    Key.ATOM_TYPE_KEY,
-    Key.EDGE_INDEX_KEY,
-    Key.EDGE_CELL_SHIFT_KEY,
-    Key.BATCH_KEY,
-    Key.NUM_NODES_KEY,
-)
-LABELS = (Key.TOTAL_ENERGY_KEY, Key.FORCE_KEY)
-# Dimensions of any size: which one of a tensor counts structures, atoms or edges.
-SIZES = {
-    Key.CELL_KEY: {0: "structures"},
-    Key.NUM_NODES_KEY: {0: "structures"},
-    Key.TOTAL_ENERGY_KEY: {0: "structures"},
-    Key.POSITIONS_KEY: {0: "atoms"},
-    Key.ATOM_TYPE_KEY: {0: "atoms"},
-    Key.BATCH_KEY: {0: "atoms"},
-    Key.FORCE_KEY: {0: "atoms"},
-    Key.EDGE_INDEX_KEY: {1: "edges"},
-    Key.EDGE_CELL_SHIFT_KEY: {0: "edges"},
+Weights, Buffers = Sequence[Tensor], Mapping[str, Tensor]
+# Arguments of the functions: type, and which dimension counts what. Lengths are in double precision
+# up to the network's embeddings.
+INPUTS = {
+    Key.POSITIONS_KEY: (torch.float64, {0: "atoms"}),
+    Key.CELL_KEY: (torch.float64, {0: "structures"}),
+    Key.ATOM_TYPE_KEY: (torch.int64, {0: "atoms"}),
+    Key.EDGE_INDEX_KEY: (torch.int64, {1: "edges"}),
+    Key.EDGE_CELL_SHIFT_KEY: (torch.float64, {0: "edges"}),
+    Key.BATCH_KEY: (torch.int64, {0: "atoms"}),
+    Key.NUM_NODES_KEY: (torch.int64, {0: "structures"}),
 }
-# Difference to NequIP's modules beyond which a program is not believed: of a tensor, relative to
-# itself, and to all of its kind. In single precision two orders of summing differ by 1e-6, and by a
-# few times 1e-5 in small gradients.
+LABELS = {
+    Key.TOTAL_ENERGY_KEY: (torch.float64, {0: "structures"}),
+    Key.FORCE_KEY: (torch.float64, {0: "atoms"}),
+}
+ARGUMENTS = {GRADIENTS: INPUTS | LABELS, PREDICTIONS: INPUTS}
+# Tolerance for rejecting a compiled function: difference to NequIP's modules, of a tensor relative
+# to itself and to all of its kind. Single precision explains 1e-6, in small gradients a few 1e-5.
 TOLERANCE, FLOOR = 1e-3, 1e-5
-
-
-# Lengths are in double precision up to the network's embeddings.
-TYPES = dict.fromkeys(SIZES, torch.float64)
-TYPES |= dict.fromkeys(
-    (Key.ATOM_TYPE_KEY, Key.EDGE_INDEX_KEY, Key.BATCH_KEY, Key.NUM_NODES_KEY), torch.int64
-)
-# What programs are made of, beside the builder of the network.
-CODE = (sys.modules[__name__], contraction, fusion, network)
-# Their builders are versioned, or among these.
+# Entries of a network's configuration that only set its weights and buffers. Builders of other
+# packages may compile them in, except the seed.
+DECIDED_BY_WEIGHTS = ("seed", "type_names", "avg_num_neighbors")
 KNOWN_PACKAGES = ("nequip", "pretraining")
+# The code of compiled functions, beside the network's builder.
+CODE = (sys.modules[__name__], fused_convolution, paper)
 
 
-class Functions:
-    """Gradients and predictions of one network.
+class Evaluator:
+    """Loss, gradients and predictions of one network.
 
     Parameters
     ----------
     model
-        The network, on its device; its weights are not used but where they are given.
+        The network, on its device. Its own weights are used only if they are given.
     loss
-        Weights of the mean squared errors of the energy an atom (``energy``) and of the force
-        components (``forces``); only their ratio matters.
+        Weights of the mean squared errors of the energy per atom (``energy``) and of the force
+        components (``forces``). Only their ratio matters.
     """
 
     def __init__(self, model: GraphModel, loss: Mapping[str, float]) -> None:
-        self._model = model
-        self._names = [name for name, _ in model.named_parameters()]
         total = loss["energy"] + loss["forces"]
-        self._coefficients = (loss["energy"] / total, loss["forces"] / total)
-        self._programs: dict[str, Program] = {}
+        self._model = model
+        self._modules = Modules(model, (loss["energy"] / total, loss["forces"] / total))
+        self._compiled: dict[str, CompiledFunction] = {}
 
     @property
     def compiled(self) -> bool:
-        """Whether programs are used."""
-        return bool(self._programs)
+        """Whether compiled functions are used."""
+        return bool(self._compiled)
 
-    def gradients(
-        self, batch: Key.Type, weights: Sequence[Tensor]
-    ) -> tuple[Tensor, Sequence[Tensor]]:
+    def gradients(self, batch: Key.Type, weights: Weights) -> tuple[Tensor, Sequence[Tensor]]:
         """Return the loss of a batch, a scalar, and its gradient in each of the weights.
 
         Parameters
@@ -115,71 +96,84 @@ class Functions:
         weights
             In the order of the network's ``parameters()``.
         """
-        if not self._fits(GRADIENTS, batch):
-            loss, *gradients = self._gradients(batch, weights, self._buffers)
-        else:
-            arguments = _arguments(batch, (*INPUTS, *LABELS))
-            with torch.no_grad():
-                loss, *gradients = self._programs[GRADIENTS](
-                    *arguments, *weights, *self._buffers.values()
-                )
+        loss, *gradients = self._call(GRADIENTS, batch, weights)
         return loss, gradients
 
-    def predict(self, batch: Key.Type, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def predict(self, batch: Key.Type, weights: Weights) -> tuple[Tensor, Tensor]:
         """Return the energies, shape (structures, 1), and forces, (atoms, 3), of a batch."""
-        if not self._fits(PREDICTIONS, batch):
-            return self._predict(batch, weights, self._buffers)
-        with torch.no_grad():
-            energies, forces = self._programs[PREDICTIONS](
-                *_arguments(batch, INPUTS), *weights, *self._buffers.values()
-            )
+        energies, forces = self._call(PREDICTIONS, batch, weights)
         return energies, forces
+
+    def errors(self, batches: Iterable[Key.Type], weights: Weights) -> tuple[float, float]:
+        """Return the errors on labelled structures; they do not depend on the batches.
+
+        Returns
+        -------
+        tuple
+            RMSE of the energy per atom, eV, and of the force components, eV/Å; NaN for no
+            structures.
+        """
+        device = weights[0].device
+        squares = torch.zeros(2, dtype=torch.float64, device=device)
+        n_structures, n_components = 0, 0
+        for batch in batches:
+            batch = to_device(batch, device)
+            energies, forces = self.predict(batch, weights)
+            n_atoms = batch[Key.NUM_NODES_KEY].view(-1, 1)
+            energies = (energies - batch[Key.TOTAL_ENERGY_KEY]) / n_atoms
+            squares[0] += energies.double().square().sum()
+            squares[1] += (forces - batch[Key.FORCE_KEY]).double().square().sum()
+            n_structures += len(n_atoms)
+            n_components += forces.numel()
+        energy, force = squares.tolist()
+        if not n_structures:
+            return math.nan, math.nan
+        return math.sqrt(energy / n_structures), math.sqrt(force / n_components)
 
     def compile(
         self,
         config: Mapping[str, Any],
         example: Key.Type,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         names: Sequence[str] = FUNCTIONS,
     ) -> None:
-        """Use programs from now on, if they can be had and agree with the network's modules.
+        """Use compiled functions from now on, if available and equal to the network's modules.
 
         Parameters
         ----------
         config
-            The network's, as of :func:`pretraining.training.network.builders.network_config`.
+            The network's, of :func:`pretraining.training.network.builders.network_config`.
         example
-            A batch on the device where the programs will run, to trace the functions and to compare
-            results; labelled, if gradients are wanted.
-        say
-            Is told what takes long, and why there are no programs.
+            A batch on the device where the functions will run, to trace them and to compare
+            results; labelled if `names` has the gradients.
+        log
+            Called before long waits, and with the reason if nothing is compiled.
         names
-            Of :data:`FUNCTIONS`, those that will be wanted.
+            The functions to compile, of :data:`FUNCTIONS`.
         """
-        if not _has_two(example):
-            say("not compiled: that takes a batch of two structures that have neighbours")
+        if not _fits(example):
+            log("not compiled: that takes a batch of two structures that have neighbours")
             return
         weights = [weight.detach() for weight in self._model.parameters()]
         plain = self._results(names, example, weights)
         try:
-            self._programs = self._load(names, config, example, say)
+            self._compiled = self._load(names, config, example, log)
             compiled = self._results(names, example, weights)
         except Exception as error:
-            self._programs = {}
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            say(f"not compiled ({reason[0]}): NequIP's own modules are used, which are slower")
+            self._compiled = {}
+            log(f"not compiled ({first_line(error)}): NequIP's modules are used, which are slower")
             return
         if not all(_agree(a, b) for a, b in zip(plain, compiled, strict=True)):
-            self._programs = {}
-            say(
-                "not compiled: programs and NequIP's modules differ, and the slower modules are "
-                f"used; if the code of the network has changed, empty {programs_folder()}"
+            self._compiled = {}
+            log(
+                "not compiled: the compiled functions and NequIP's modules differ, and the slower "
+                f"modules are used; if the network's code has changed, empty {cache_folder()}"
             )
 
     def _results(
-        self, names: Sequence[str], batch: Key.Type, weights: Sequence[Tensor]
+        self, names: Sequence[str], batch: Key.Type, weights: Weights
     ) -> list[Sequence[Tensor]]:
-        """Results of each function, of the same kind together."""
+        """Results of each function, grouped by kind."""
         results: list[Sequence[Tensor]] = []
         if GRADIENTS in names:
             loss, gradients = self.gradients(batch, weights)
@@ -187,106 +181,57 @@ class Functions:
         energies, forces = self.predict(batch, weights)
         return [*results, [energies], [forces]]
 
-    # -- as they are ------------------------------------------------------------------------------
-
     @cached_property
     def _buffers(self) -> dict[str, Tensor]:
         return dict(self._model.named_buffers())
 
-    def _out(
-        self,
-        batch: Key.Type,
-        weights: Sequence[Tensor],
-        buffers: Mapping[str, Tensor],
-        training: bool,
-        model: GraphModel | None = None,
-    ) -> Key.Type:
-        model = self._model if model is None else model
-        if model.training != training:
-            model.train(training)
-        state = dict(zip(self._names, weights, strict=True)) | dict(buffers)
-        # The network asks for the gradient in the positions that it is given.
-        data = {name: batch[name].detach() for name in INPUTS}
-        return functional_call(model, state, (data,))
-
-    def _gradients(
-        self,
-        batch: Key.Type,
-        weights: Sequence[Tensor],
-        buffers: Mapping[str, Tensor],
-        model: GraphModel | None = None,
-    ) -> list[Tensor]:
-        weights = [weight.detach().requires_grad_() for weight in weights]
-        with torch.enable_grad():
-            out = self._out(batch, weights, buffers, True, model)
-            energies = out[Key.TOTAL_ENERGY_KEY] - batch[Key.TOTAL_ENERGY_KEY]
-            errors = (
-                (energies / batch[Key.NUM_NODES_KEY].view(-1, 1)).square().mean(),
-                (out[Key.FORCE_KEY] - batch[Key.FORCE_KEY]).square().mean(),
-            )
-            loss = self._coefficients[0] * errors[0] + self._coefficients[1] * errors[1]
-            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
-        return [loss.detach(), *[gradient.detach() for gradient in gradients]]
-
-    def _predict(
-        self,
-        batch: Key.Type,
-        weights: Sequence[Tensor],
-        buffers: Mapping[str, Tensor],
-        model: GraphModel | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        weights = [weight.detach() for weight in weights]
-        with torch.enable_grad():
-            out = self._out(batch, weights, buffers, False, model)
-        return out[Key.TOTAL_ENERGY_KEY].detach(), out[Key.FORCE_KEY].detach()
-
-    # -- compiled ---------------------------------------------------------------------------------
-
-    def _fits(self, name: str, batch: Key.Type) -> bool:
-        return name in self._programs and _has_two(batch)
+    def _call(self, name: str, batch: Key.Type, weights: Weights) -> Sequence[Tensor]:
+        if name not in self._compiled or not _fits(batch):
+            return getattr(self._modules, name)(batch, weights, self._buffers)
+        with torch.no_grad():
+            return self._compiled[name](*_arguments(name, batch), *weights, *self._buffers.values())
 
     def _load(
         self,
         names: Sequence[str],
         config: Mapping[str, Any],
         example: Key.Type,
-        say: Callable[[str], None],
-    ) -> dict[str, Program]:
+        log: Callable[[str], None],
+    ) -> dict[str, CompiledFunction]:
         device = example[Key.POSITIONS_KEY].device
-        programs: dict[str, Program | None] = dict.fromkeys(names)
-        # Where another run is about to compile one, this run compiles the other meanwhile.
+        loaded: dict[str, CompiledFunction | None] = dict.fromkeys(names)
+        # While another run compiles one function, this run compiles the other.
         for wait in (False, True):
             for name in names:
-                programs[name] = programs[name] or load_program(
-                    lambda name=name: self._source(name, example),
+                loaded[name] = loaded[name] or load_compiled(
+                    lambda name=name: self._uncompiled(name, example),
                     self._about(name, config),
                     device,
-                    say,
+                    log,
                     wait=wait,
                 )
-        return {name: program for name, program in programs.items() if program}
+        return {name: function for name, function in loaded.items() if function}
 
-    def _source(self, name: str, example: Key.Type) -> Source:
-        weights = list(self._model.parameters())
-        fields = (*INPUTS, *LABELS) if name == GRADIENTS else INPUTS
-        sizes = {size: torch.export.Dim(size, min=2) for size in ("structures", "atoms", "edges")}
-        shapes = [{i: sizes[size] for i, size in SIZES[field].items()} for field in fields]
-        others = [*weights, *self._buffers.values()]
+    def _uncompiled(self, name: str, example: Key.Type) -> Uncompiled:
+        model = fused_convolution.fuse(copy.deepcopy(self._model))
+        compute = getattr(Modules(model, self._modules.coefficients), name)
+        weights, fields = list(self._model.parameters()), ARGUMENTS[name]
         ends = len(fields), len(fields) + len(weights)
-        compute = self._gradients if name == GRADIENTS else self._predict
-        network = write_out(copy.deepcopy(self._model))
 
         def function(*tensors: Tensor) -> list[Tensor]:
             batch = dict(zip(fields, tensors[: ends[0]], strict=True))
             buffers = dict(zip(self._buffers, tensors[ends[1] :], strict=True))
-            return list(compute(batch, tensors[ends[0] : ends[1]], buffers, network))
+            return compute(batch, tensors[ends[0] : ends[1]], buffers)
 
-        # Each a tensor of its own: the compiler would take the same one for the same always.
-        arguments = [tensor.detach().clone() for tensor in [*_arguments(example, fields), *others]]
-        return Source(function, arguments, [*shapes, *[{} for _ in others]])
+        others = [*weights, *self._buffers.values()]
+        # Clones: the compiler would take two arguments that share memory as always equal.
+        arguments = [tensor.detach().clone() for tensor in [*_arguments(name, example), *others]]
+        sizes = {size: torch.export.Dim(size, min=2) for size in ("structures", "atoms", "edges")}
+        shapes = [{i: sizes[size] for i, size in counted.items()} for _, counted in fields.values()]
+        return Uncompiled(function, arguments, [*shapes, *[{} for _ in others]])
 
     def _about(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        """All that a program depends on; what else each run decides is in weights and buffers."""
+        """Everything that a compiled function depends on beside its arguments."""
         package = config["_target_"].partition(".")[0]
         known = package in KNOWN_PACKAGES
         decided = DECIDED_BY_WEIGHTS if known else DECIDED_BY_WEIGHTS[:1]
@@ -295,37 +240,79 @@ class Functions:
             "function": name,
             "network": shape | {"types": len(config["type_names"])},
             "versions": {name: version(name) for name in ("nequip", "e3nn")},
-            "code": _digest(CODE if known else [*CODE, *_modules(package)]),
+            "code": code_digest(CODE if known else [*CODE, *_modules_of(package)]),
         }
-        return about | ({"loss": self._coefficients} if name == GRADIENTS else {})
+        return about | ({"loss": self._modules.coefficients} if name == GRADIENTS else {})
 
 
-def _has_two(batch: Key.Type) -> bool:
-    """Programs are for two of each and more."""
+class Modules:
+    """Loss, gradients and predictions by the modules of a network.
+
+    Parameters
+    ----------
+    model
+        The network.
+    coefficients
+        Weights of the energy's and the forces' mean squared errors in the loss.
+    """
+
+    def __init__(self, model: GraphModel, coefficients: tuple[float, float]) -> None:
+        self.coefficients = coefficients
+        self._model = model
+        self._names = [name for name, _ in model.named_parameters()]
+
+    def gradients(self, batch: Key.Type, weights: Weights, buffers: Buffers) -> list[Tensor]:
+        """Return the loss and its gradient in each of the weights."""
+        weights = [weight.detach().requires_grad_() for weight in weights]
+        with torch.enable_grad():
+            out = self._forward(batch, weights, buffers, training=True)
+            energies = out[Key.TOTAL_ENERGY_KEY] - batch[Key.TOTAL_ENERGY_KEY]
+            errors = (
+                (energies / batch[Key.NUM_NODES_KEY].view(-1, 1)).square().mean(),
+                (out[Key.FORCE_KEY] - batch[Key.FORCE_KEY]).square().mean(),
+            )
+            loss = self.coefficients[0] * errors[0] + self.coefficients[1] * errors[1]
+            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        return [loss.detach(), *[gradient.detach() for gradient in gradients]]
+
+    def predictions(self, batch: Key.Type, weights: Weights, buffers: Buffers) -> list[Tensor]:
+        """Return energies and forces."""
+        weights = [weight.detach() for weight in weights]
+        with torch.enable_grad():
+            out = self._forward(batch, weights, buffers, training=False)
+        return [out[Key.TOTAL_ENERGY_KEY].detach(), out[Key.FORCE_KEY].detach()]
+
+    def _forward(
+        self, batch: Key.Type, weights: Weights, buffers: Buffers, training: bool
+    ) -> Key.Type:
+        if self._model.training != training:
+            self._model.train(training)
+        state = dict(zip(self._names, weights, strict=True)) | dict(buffers)
+        # The network takes gradients in the positions that it is given.
+        data = {name: batch[name].detach() for name in INPUTS}
+        return functional_call(self._model, state, (data,))
+
+
+def _fits(batch: Key.Type) -> bool:
+    """Whether a batch has two structures and edges: compiled functions need two of each size."""
     return len(batch[Key.NUM_NODES_KEY]) > 1 and batch[Key.EDGE_INDEX_KEY].shape[1] > 1
 
 
-def _arguments(batch: Key.Type, fields: Sequence[str]) -> list[Tensor]:
-    """A program takes it for granted that arrays lie in memory as the examples did."""
-    return [batch[field].to(TYPES[field]).contiguous() for field in fields]
+def _arguments(name: str, batch: Key.Type) -> list[Tensor]:
+    """Return tensors with the types and the memory layout of the examples."""
+    return [batch[key].to(dtype).contiguous() for key, (dtype, _) in ARGUMENTS[name].items()]
 
 
 def _agree(plain: Sequence[Tensor], compiled: Sequence[Tensor]) -> bool:
-    """Whether tensors of a kind are the same up to rounding; not if there is no number."""
+    """Whether tensors of one kind are equal up to rounding; NaN never is."""
     sizes = [float(tensor.double().norm()) for tensor in plain]
     floor = FLOOR * math.hypot(*sizes)
     differences = [float((a - b).double().norm()) for a, b in zip(plain, compiled, strict=True)]
     return all(d <= TOLERANCE * s + floor for d, s in zip(differences, sizes, strict=True))
 
 
-def _modules(package: str) -> list[ModuleType]:
-    """Return the modules of a package, or the one of a file, that have been loaded from source."""
+def _modules_of(package: str) -> list[ModuleType]:
+    """Return the modules of a package that have been loaded from source files."""
     found = [name for name in sys.modules if name.partition(".")[0] == package]
     modules = [sys.modules[name] for name in sorted(found)]
     return [module for module in modules if (inspect.getsourcefile(module) or "").endswith(".py")]
-
-
-def _digest(modules: Sequence[ModuleType]) -> str:
-    """Digest of the code that programs are made of; comments and layout do not matter."""
-    parts = [ast.dump(ast.parse(inspect.getsource(module))) for module in modules]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Networks by their configuration: the paper's, NequIP's own, or any other builder for NequIP."""
+"""Networks from their configuration: the paper's, NequIP's own, or any other NequIP builder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUILDERS = {
     "stock": "nequip.model.NequIPGNNModel",
 }
 DEFAULT_CUTOFF = 4.0
-# Arguments of a builder that a run decides, not the configuration.
+# Arguments of a builder that each run decides.
 RUN_ARGUMENTS = ("seed", "model_dtype", "type_names", "r_max", "avg_num_neighbors")
 
 
@@ -46,12 +46,12 @@ def network_config(
     seed
         Seed of the initial weights.
     cutoff
-        Used in place of the network's cut-off, Å.
+        Replaces the network's cut-off, Å.
 
     Returns
     -------
     dict
-        What NequIP's Lightning modules take as ``model``: ``_target_`` and keyword arguments.
+        ``model`` of NequIP's Lightning modules: ``_target_`` and keyword arguments.
     """
     options = dict(network)
     model = options.pop("model", "paper")
@@ -69,7 +69,7 @@ def network_config(
         **options,
     }
     if config["_target_"] == BUILDERS["stock"]:
-        # Without a scale and a shift a species, as in the paper's network.
+        # As in the paper's network: no scale and shift of each species.
         config = {"per_type_energy_scales": 1.0, "per_type_energy_shifts": 0.0} | config
     return config
 
@@ -80,19 +80,19 @@ def build_network(config: dict[str, Any]) -> GraphModel:
     Raises
     ------
     UserError
-        If there is no such builder, or it does not know a hyperparameter.
+        If there is no such builder, or a hyperparameter is unknown or invalid.
     """
     set_global_state(allow_tf32=False)
     check_network_config(config)
     options = dict(config)
     target = options.pop("_target_")
-    with faults_named(target):
+    with name_faults(target):
         return get_method(target)(**options)
 
 
 @contextlib.contextmanager
-def faults_named(target: str) -> Iterator[None]:
-    """Turn a builder's complaint about its arguments into a `UserError`."""
+def name_faults(target: str) -> Iterator[None]:
+    """Turn a builder's error about its arguments into a `UserError`."""
     try:
         yield
     except (AssertionError, TypeError, ValueError) as error:
@@ -103,7 +103,7 @@ def faults_named(target: str) -> Iterator[None]:
 
 
 def check_network_config(config: dict[str, Any]) -> None:
-    """Raise a `UserError` for an unknown builder or, where it can be told, hyperparameter."""
+    """Raise a `UserError` for an unknown builder or hyperparameter."""
     target = config["_target_"]
     try:
         builder = get_method(target)
@@ -114,7 +114,7 @@ def check_network_config(config: dict[str, Any]) -> None:
         ) from error
     parameters = inspect.signature(builder).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        # NequIP's builders pass what they do not know on to this one, which knows all.
+        # NequIP's builders pass further arguments on to this one, which names all.
         if target != BUILDERS["stock"]:
             return
         parameters = {**parameters, **inspect.signature(FullNequIPGNNModel).parameters}
@@ -129,3 +129,40 @@ def check_network_config(config: dict[str, Any]) -> None:
 def count_parameters(model: torch.nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def copy_parameters(weights: dict[str, torch.Tensor], model: torch.nn.Module, source: str) -> None:
+    """Copy trained parameters, by name, into a network.
+
+    Buffers, such as the cut-off and the average number of neighbours, stay those of `model`.
+
+    Parameters
+    ----------
+    weights
+        Tensors by parameter name, exactly those of `model`.
+    model
+        The network.
+    source
+        Origin of the weights, for messages.
+
+    Raises
+    ------
+    UserError
+        If the names or shapes do not fit.
+    """
+    parameters = dict(model.named_parameters())
+    missing = sorted(parameters.keys() - weights.keys())
+    extra = sorted(weights.keys() - parameters.keys())
+    shapes = [
+        n for n in parameters.keys() & weights.keys() if parameters[n].shape != weights[n].shape
+    ]
+    if missing or extra or shapes:
+        example = (missing + extra + sorted(shapes))[0]
+        raise UserError(
+            f"{source}: its weights do not fit the configured network ({len(missing)} missing, "
+            f"{len(extra)} unknown, {len(shapes)} of another shape; first {example!r}); use the "
+            "network that they were trained with"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])

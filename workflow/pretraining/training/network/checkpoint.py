@@ -1,8 +1,8 @@
 """Trained models as files: Lightning checkpoints that NequIP's own tools open.
 
-A run's ``model.ckpt`` holds the network, its weights (the moving average of the best epoch) and
-what NequIP needs to build it again, but no optimiser. ``nequip.model.ModelFromCheckpoint``,
-``nequip-compile`` and NequIP's calculators read it wherever this package can be imported.
+A run's ``model.ckpt`` holds the network's configuration and weights (the moving average of the best
+epoch), but no optimiser. ``nequip.model.ModelFromCheckpoint``, ``nequip-compile`` and NequIP's
+calculators read it wherever this package can be imported.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from ase import Atoms
 from nequip.data import AtomicDataDict as Key
 from nequip.model.saved_models.load_utils import load_saved_model
 from nequip.nn import GraphModel
@@ -27,15 +28,21 @@ from nequip.utils.global_state import get_latest_global_state, set_global_state
 from pretraining.runtime.errors import UserError, remake
 from pretraining.runtime.files import write_atomically
 from pretraining.study.settings import Training
-from pretraining.training.network.builders import check_network_config, faults_named
-from pretraining.training.network.graphs import add_neighbours, to_data
-from pretraining.training.network.published_weights import PUBLISHED_SUFFIX, load_published
+from pretraining.training.network.builders import (
+    build_network,
+    check_network_config,
+    copy_parameters,
+    name_faults,
+    network_config,
+)
+from pretraining.training.network.graphs import graph_of
+from pretraining.training.network.paper import PUBLISHED_SUFFIX, read_published
 
 SOLE_MODEL = "sole_model"  # NequIP's name for the model of a module that has only one
 
 
-def quiet_lightning() -> None:
-    """Silence what Lightning and NequIP say about a run that goes as intended."""
+def silence_lightning() -> None:
+    """Silence messages of Lightning and NequIP about a normal run."""
     for name in ("lightning.pytorch", "lightning.fabric", "nequip"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -50,18 +57,18 @@ def quiet_lightning() -> None:
 def make_module(
     model: dict[str, Any], training: Training, about: dict[str, Any]
 ) -> EMALightningModule:
-    """Build NequIP's training module, with a fresh network, for the paper's procedure.
+    """Build NequIP's training module with a new network.
 
     Parameters
     ----------
     model
-        What :func:`pretraining.training.network.builders.network_config` returns.
+        Configuration of :func:`pretraining.training.network.builders.network_config`.
     training
         Training procedure.
     about
-        Kept in the model file beside what NequIP needs.
+        Description of the run for the model file.
     """
-    quiet_lightning()
+    silence_lightning()
     set_global_state(allow_tf32=False)
     check_network_config(model)
     config = {
@@ -89,7 +96,7 @@ def make_module(
     info = {
         "versions": get_current_code_versions(verbose=False),
         "training_module": {"_target_": "nequip.train.EMALightningModule", **config},
-        # Where nequip-compile looks for an example structure.
+        # The example structure of nequip-compile.
         "data": {
             "_target_": "pretraining.training.network.checkpoint.ExampleData",
             "type_names": model["type_names"],
@@ -100,7 +107,7 @@ def make_module(
         "runs": ["train"],
         "about": about,
     }
-    with faults_named(model["_target_"]):
+    with name_faults(model["_target_"]):
         return EMALightningModule(**config, info_dict=info)
 
 
@@ -110,17 +117,15 @@ def network_of(module: EMALightningModule) -> GraphModel:
 
 
 def set_weights(module: EMALightningModule, weights: Sequence[torch.Tensor]) -> None:
-    """Set the weights, in the order of ``parameters()``, of the network and of its average."""
+    """Set the weights and their moving average, in the order of ``parameters()``."""
     with torch.no_grad():
-        for mine, averaged, given in zip(
-            module.model.parameters(), module.ema.ema_weights, weights, strict=True
-        ):
-            mine.copy_(given)
-            averaged.copy_(given)
+        for own in (module.model.parameters(), module.ema.ema_weights):
+            for old, new in zip(own, weights, strict=True):
+                old.copy_(new)
 
 
 def save_model(module: EMALightningModule, path: Path) -> None:
-    """Write a training module as a model file: no optimiser, both sets of weights as they are."""
+    """Write a training module as a model file, without optimiser."""
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
     )
@@ -129,12 +134,12 @@ def save_model(module: EMALightningModule, path: Path) -> None:
 
 
 def check_sums(path: str | Path) -> None:
-    """Raise an error if a file that PyTorch has written is not as it was: PyTorch does not look.
+    """Raise an error if a file written by PyTorch is damaged, which PyTorch does not check.
 
     Raises
     ------
     zipfile.BadZipFile
-        If it is cut short, or a checksum within is not that of the content.
+        If it is cut short, or a checksum in it is wrong.
     """
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
@@ -152,7 +157,7 @@ def load_model(
 ) -> GraphModel:
     """Load a network for prediction.
 
-    A checkpoint is a pickle, which may hold any program: open only those that you trust. Published
+    A checkpoint is a pickle, which may run any code: open only files that you trust. Published
     weights are read as tensors only.
 
     Parameters
@@ -161,8 +166,8 @@ def load_model(
         A run's ``model.ckpt``, any other file that NequIP opens, or published weights of NequIP
         0.5.6 (``.pth``).
     avg_num_neighbors
-        Average number of neighbours in the set that published weights were trained on, which their
-        file does not hold. Not for other files, which do.
+        For published weights only, whose file lacks it: average number of neighbours in their
+        training set.
     network
         Hyperparameters of the network of published weights; default, the paper's.
     type_names
@@ -173,26 +178,36 @@ def load_model(
     Returns
     -------
     GraphModel
-        In evaluation mode; ``metadata`` has its cut-off and atom types.
+        In evaluation mode; ``metadata`` holds its cut-off and atom types.
 
     Raises
     ------
     UserError
-        If there is no such file, it cannot be opened, or `avg_num_neighbors` is missing or useless.
+        If the file cannot be opened, or `avg_num_neighbors` is missing or superfluous.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no model at {path}")
-    quiet_lightning()
+    silence_lightning()
     set_global_state(allow_tf32=False)
     if path.suffix == PUBLISHED_SUFFIX:
-        model = load_published(path, avg_num_neighbors, network or {}, type_names)
+        if avg_num_neighbors is None:
+            raise UserError(
+                f"{path} does not hold the average number of neighbours that it was trained with: "
+                "give it with --avg-num-neighbors (C-SYNTH-23M at 4 Å: about 31)"
+            )
+        model = build_network(
+            network_config(
+                network or {}, type_names=type_names, avg_num_neighbors=avg_num_neighbors, seed=0
+            )
+        )
+        copy_parameters(read_published(path), model, str(path))
     elif avg_num_neighbors is not None:
         raise UserError(f"{path} knows its average number of neighbours: do not give another")
     else:
         try:
             with warnings.catch_warnings():
-                # Versions that differ: the file says which it was made with.
+                # The file itself holds the versions that made it.
                 warnings.filterwarnings("ignore", message=".*versions differ between.*")
                 check_sums(path)
                 model = load_saved_model(str(path))
@@ -206,13 +221,10 @@ def load_model(
 
 
 def network_config_of(path: str | Path) -> dict[str, Any] | None:
-    """Return how the network of a run's ``model.ckpt`` was built; None for other files.
-
-    The configuration is that of :func:`pretraining.training.network.builders.network_config`.
-    """
+    """Return the network's configuration in a run's ``model.ckpt``; None for other files."""
     if Path(path).suffix != ".ckpt":
         return None
-    # Has been opened before, by load_model.
+    # load_model has opened and checked it before.
     content = torch.load(path, map_location="cpu", weights_only=False)
     return content["hyper_parameters"]["model"]
 
@@ -228,9 +240,7 @@ def type_names_of_model(model: GraphModel) -> list[str]:
 
 
 class ExampleData:
-    """A structure of realistic shape, for NequIP's tools that trace a network on one.
-
-    Takes the place of the data module of ``nequip-train``, of which these tools use but this.
+    """Data module with one example structure, for NequIP's tools that trace a network.
 
     Parameters
     ----------
@@ -245,23 +255,20 @@ class ExampleData:
         self.cutoff = cutoff
 
     def prepare_data(self) -> None:
-        """There is nothing to prepare."""
+        """Do nothing."""
 
     def setup(self, stage: str) -> None:
-        """There is nothing to set up."""
+        """Do nothing."""
 
     def teardown(self, stage: str) -> None:
-        """There is nothing to tear down."""
+        """Do nothing."""
 
     def train_dataloader(self) -> list[Key.Type]:
         """Return one batch of one structure: a rattled simple cubic lattice of 27 atoms."""
         generator = np.random.default_rng(0)
         edge = 0.45 * self.cutoff
         sites = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3)
-        arrays = {
-            "positions": edge * (sites + generator.uniform(-0.1, 0.1, sites.shape)),
-            "cell": 3 * edge * np.eye(3),
-            "pbc": np.ones(3, dtype=bool),
-        }
-        data = to_data(arrays, np.arange(len(sites)) % self.n_types)
-        return [Key.batched_from_list([add_neighbours(data, self.cutoff)])]
+        positions = edge * (sites + generator.uniform(-0.1, 0.1, sites.shape))
+        atoms = Atoms(positions=positions, cell=3 * edge * np.eye(3), pbc=True)
+        graph = graph_of(atoms, np.arange(len(sites)) % self.n_types, self.cutoff)
+        return [Key.batched_from_list([graph])]

@@ -1,7 +1,7 @@
-"""Structures as NequIP reads them: dictionaries of tensors with neighbour lists.
+"""Structures in NequIP's form: dictionaries of tensors with neighbour lists.
 
-NequIP's own datasets make the neighbour list anew at each access. Here it is made once and kept in
-11 bytes a pair, until a limit of memory is reached; only what lies beyond is made at each access.
+NequIP's datasets rebuild the neighbour list at each access. Here it is built once and kept in
+11 bytes per pair; only lists beyond a memory limit are rebuilt.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from nequip.data import AtomicDataDict as Key
 from nequip.data import compute_neighborlist_
@@ -21,14 +22,14 @@ from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
 
-# Edges of a batch that is evaluated on a GPU: about 2 GB with the paper's network.
+# Edges in a batch of an evaluation on a GPU: about 2 GB with the paper's network.
 EDGES_AT_ONCE = 200_000
-# Neighbour lists that a run keeps on a GPU, or in the form in which batches have them.
+# Neighbour lists that may stay on a GPU, or in the form of batches.
 RESIDENT_BYTES = 1e9
 
 
 def type_names_of(store: Store, transform: Transform) -> list[str]:
-    """Chemical symbols, sorted, of all atoms of a set after a transform."""
+    """Return the chemical symbols in a set after a transform, sorted."""
     with h5py.File(store.path, "r", locking=False) as file:
         present = np.flatnonzero(np.bincount(file["numbers"][:]))
     return sorted({chemical_symbols[z] for z in transform.apply_to_numbers(present)})
@@ -57,7 +58,7 @@ class TypeMapper:
 def to_data(arrays: dict[str, np.ndarray], types: np.ndarray) -> Key.Type:
     """Turn the arrays of a structure into NequIP's dictionary, without neighbours.
 
-    Lengths stay in double precision up to the network's embeddings, as NequIP has it.
+    Lengths are in double precision, as in NequIP.
     """
     data = {
         Key.POSITIONS_KEY: torch.as_tensor(arrays["positions"], dtype=torch.float64),
@@ -72,16 +73,17 @@ def to_data(arrays: dict[str, np.ndarray], types: np.ndarray) -> Key.Type:
     return data
 
 
-def add_neighbours(data: Key.Type, cutoff: float) -> Key.Type:
-    """Add NequIP's neighbour list of all pairs within `cutoff` (Å)."""
-    data = compute_neighborlist_(data, cutoff)
-    # Needed for the neighbour list only, and one tensor less to batch and move in each step.
+def graph_of(atoms: Atoms, types: np.ndarray, cutoff: float) -> Key.Type:
+    """Return an unlabelled structure in NequIP's form, with all pairs within `cutoff` (Å)."""
+    arrays = {"positions": atoms.positions, "cell": atoms.cell.array, "pbc": atoms.pbc}
+    data = compute_neighborlist_(to_data(arrays, types), cutoff)
+    # Needed only for the neighbour list.
     del data[Key.PBC_KEY]
     return data
 
 
 class StructureDataset(Dataset):
-    """Labelled structures of a store, ready for the network.
+    """Labelled structures of a store in NequIP's form.
 
     Parameters
     ----------
@@ -96,12 +98,12 @@ class StructureDataset(Dataset):
     transform
         Applied to each structure as it is read.
     memory
-        Bytes that neighbour lists may take.
+        Memory limit of the neighbour lists, bytes.
 
     Raises
     ------
     UserError
-        If the set has no labels, or a structure has a label that is not finite or an element that
+        If the set has no labels, or a structure has a value that is not finite or an element that
         the network does not know.
     """
 
@@ -141,28 +143,25 @@ class StructureDataset(Dataset):
             self._pairs.append(pairs if self._bytes <= memory else None)
 
     def _find_pairs(self, data: Key.Type) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make the neighbour list: indices, shape (2, P), and cell shifts, (P, 3), in few bytes."""
+        """Return the neighbour list: indices, shape (2, pairs), and cell shifts, (pairs, 3)."""
         found = compute_neighborlist_(dict(data), self.cutoff)
         shifts = found[Key.EDGE_CELL_SHIFT_KEY]
         small = not shifts.numel() or shifts.abs().max() <= 127
-        return (
-            found[Key.EDGE_INDEX_KEY].to(torch.int32),
-            shifts.to(torch.int8 if small else torch.int32),
-        )
+        shifts = shifts.to(torch.int8 if small else torch.int32)
+        return found[Key.EDGE_INDEX_KEY].to(torch.int32), shifts
 
     def __len__(self) -> int:
         return len(self._structures)
 
     def __getitem__(self, i: int) -> Key.Type:
         data = dict(self._structures[i])
-        data[Key.EDGE_INDEX_KEY], data[Key.EDGE_CELL_SHIFT_KEY] = self._pairs[
-            i
-        ] or self._find_pairs(data)
+        pairs = self._pairs[i] or self._find_pairs(data)
+        data[Key.EDGE_INDEX_KEY], data[Key.EDGE_CELL_SHIFT_KEY] = pairs
         del data[Key.PBC_KEY]
         return data
 
     def to(self, device: torch.device) -> None:
-        """Keep the structures on a GPU, if they are few beside what it holds."""
+        """Keep the structures on a GPU if they take little of its memory."""
         if self.n_cached < len(self) or self._bytes > RESIDENT_BYTES:
             return
         self.device = device
@@ -178,17 +177,21 @@ class StructureDataset(Dataset):
 
     @property
     def avg_num_neighbors(self) -> float:
-        """Neighbours an atom, averaged, as NequIP 0.5.6 had it, over the atoms that have any."""
+        """Mean number of neighbours of the atoms that have any, as in NequIP 0.5.6."""
         if not self._n_bonded:
             raise UserError(f"no two atoms of the training structures are within {self.cutoff} Å")
         return self.n_pairs / self._n_bonded
 
 
 class EpochSampler(Sampler[int]):
-    """The order of an epoch, a function of the seed and the epoch alone.
+    """The order of an epoch, which depends only on the seed and the epoch.
 
-    :meth:`set_epoch` says which, as Lightning's trainer does. A run that goes on in the middle of
-    an epoch sets :attr:`done`, the number of structures that this epoch has seen.
+    ``nequip-train`` can use it too: Lightning's trainer calls :meth:`set_epoch`.
+
+    Attributes
+    ----------
+    done
+        Structures that the epoch has seen before the run resumed.
     """
 
     def __init__(self, n: int, seed: int) -> None:
@@ -198,12 +201,12 @@ class EpochSampler(Sampler[int]):
         self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration belongs to."""
+        """Set the epoch of the next iteration."""
         if epoch != self.epoch:
             self.epoch, self.done = epoch, 0
 
     def resume(self, epoch: int, done: int) -> None:
-        """Go on in `epoch` after `done` structures."""
+        """Resume in `epoch` after `done` structures."""
         self.epoch, self.done = epoch, done
 
     def __len__(self) -> int:
@@ -215,30 +218,22 @@ class EpochSampler(Sampler[int]):
 
 
 def to_device(batch: Key.Type, device: torch.device) -> Key.Type:
-    """Move a batch, without waiting for what the device still has to do."""
+    """Move a batch without waiting for the device."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def collate(structures: list[Key.Type]) -> Key.Type:
-    """Join structures in NequIP's form, their neighbour lists in as few bytes as they are kept."""
+    """Join structures with compact neighbour lists to a batch in NequIP's form."""
     batch = Key.batched_from_list(structures)
     batch[Key.EDGE_INDEX_KEY] = batch[Key.EDGE_INDEX_KEY].long()
     batch[Key.EDGE_CELL_SHIFT_KEY] = batch[Key.EDGE_CELL_SHIFT_KEY].double()
-    # That of one structure is one number, repeated: it could not be copied to pinned memory.
+    # A single structure has an expanded tensor, which cannot be copied to pinned memory.
     batch[Key.BATCH_KEY] = batch[Key.BATCH_KEY].contiguous()
     return batch
 
 
 def evaluation_batch(dataset: StructureDataset, size: int, device: torch.device) -> int:
-    """Return how many structures to evaluate at once: on a GPU as many as keep it busy.
-
-    Parameters
-    ----------
-    dataset
-        Structures to be evaluated.
-    size
-        Number on a CPU, and the least on a GPU.
-    """
+    """Return the batch size of an evaluation: `size` on a CPU; on a GPU enough to keep it busy."""
     if device.type == "cpu" or not dataset.n_pairs:
         return size
     return max(size, EDGES_AT_ONCE * len(dataset) // dataset.n_pairs)
@@ -247,14 +242,14 @@ def evaluation_batch(dataset: StructureDataset, size: int, device: torch.device)
 def make_loader(
     dataset: Dataset, batch_size: int, *, workers: int = 0, **kwargs: Any
 ) -> DataLoader:
-    """Return a loader of batches in NequIP's form, on the device where the structures are kept."""
+    """Return a loader of batches in NequIP's form, on the device of the structures."""
     return DataLoader(
         dataset,
         batch_size=batch_size,
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
-        # Else each iteration draws from the generator of the run, whose state is saved.
+        # Its own: an iteration must not draw from the run's generator, whose state is saved.
         generator=torch.Generator(),
         **kwargs,
     )

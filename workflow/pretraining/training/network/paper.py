@@ -1,9 +1,8 @@
-"""The network of the paper, built from NequIP's own modules.
+"""The network of the paper, built from NequIP's own modules, and its published weights.
 
-The paper trained NequIP 0.5.6 with its default network. Today's default network is another one
-(six times as many parameters), so :func:`PaperNetwork` composes the old one from today's modules.
-Parameters keep the names, shapes and scales that they had, hence published weights load as they are
-and an optimiser's step means what it meant then.
+The paper trained the default network of NequIP 0.5.6. Today's default network has six times as many
+parameters, so :func:`PaperNetwork` composes the old one from today's modules. Parameters keep their
+shapes and scales: published weights load unchanged, and an optimiser's step has the same effect.
 
 Where the old network differs from :func:`nequip.model.NequIPGNNModel`: atoms enter as one-hot
 types, every layer has a self-connection, the last layer keeps all its irreps, the readout has a
@@ -18,6 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +43,10 @@ from nequip.nn.embedding import (
 )
 from nequip.nn.nonlinearities import shifted_softplus
 
+from pretraining.runtime.errors import UserError
+
+PUBLISHED_SUFFIX = ".pth"
+
 
 class OneHotTypes(GraphModuleMixin, torch.nn.Module):
     """Node attributes: one scalar for each atom type, 1 for the atom's own."""
@@ -63,8 +67,8 @@ class OneHotTypes(GraphModuleMixin, torch.nn.Module):
 class BesselInRadians(BesselEdgeLengthEncoding):
     """NequIP's Bessel basis with its roots n π as the trainable numbers, not n.
 
-    The basis is the same. A step of Adam changes every number by about the learning rate, so the
-    roots learn π times as fast where the numbers are n.
+    The basis is the same. Adam changes every number by about the learning rate in a step, so the
+    roots would learn π times as fast with n.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -84,8 +88,8 @@ class BesselInRadians(BesselEdgeLengthEncoding):
 class RadialNonlinearity(torch.nn.Module):
     """Shifted softplus, normalised as e3nn 0.4 normalised it in the radial network.
 
-    The linear layer that follows multiplies by the gain √2, which stands for the normalisation
-    constant of a generic nonlinearity; dividing by it leaves the constant of this one.
+    The following linear layer multiplies by the gain √2, the normalisation constant of a generic
+    nonlinearity: it is replaced by the constant of this one.
     """
 
     def __init__(self) -> None:
@@ -129,7 +133,7 @@ def PaperNetwork(
 ) -> GraphModel:
     """Build the paper's network: 73,784 parameters with the defaults and one atom type.
 
-    Energies carry no scale and no shift a species, so that weights mean the same on any labels.
+    Energies have no scale and shift of each species: weights mean the same on any labels.
 
     Parameters
     ----------
@@ -138,9 +142,9 @@ def PaperNetwork(
     type_names
         Chemical symbols of the atom types.
     avg_num_neighbors
-        Average number of neighbours, by whose square root sums over neighbours are divided.
+        Average number of neighbours: its square root divides sums over neighbours.
     num_layers, num_features, l_max, parity
-        Interaction blocks; features an irrep; their highest rotation order; whether odd and even.
+        Interaction blocks; features per irrep; highest rotation order; whether odd and even.
     num_bessels, bessel_trainable, polynomial_cutoff_p
         Radial basis, and the exponent of its envelope.
     radial_mlp_depth, radial_mlp_width
@@ -153,7 +157,7 @@ def PaperNetwork(
     modules: dict[str, GraphModuleMixin] = {}
 
     def add(name: str, module_type: type, **kwargs: Any) -> GraphModuleMixin:
-        """Append a module whose input is what the modules before it have put out."""
+        """Append a module that takes the output of the one before."""
         previous = next(reversed(modules.values()), None)
         if previous is not None:
             kwargs["irreps_in"] = previous.irreps_out
@@ -223,3 +227,42 @@ def PaperNetwork(
         out_field=Key.TOTAL_ENERGY_KEY,
     )
     return ForceStressOutput(SequentialGraphNetwork(modules))
+
+
+def convert_published_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the state dict of a NequIP 0.5.6 network to the parameters of :func:`PaperNetwork`.
+
+    Parameters
+    ----------
+    state
+        Content of a published ``.pth`` file.
+
+    Returns
+    -------
+    dict
+        Parameters by name, values unchanged; the roots of the Bessel basis in double precision.
+    """
+    weights = {}
+    for name, value in state.items():
+        # All others are constants, which the network makes itself.
+        if not name.endswith((".weight", "bessel_weights")) or not value.numel():
+            continue
+        prefix, radial, layer = name.partition(".fc.layer")
+        if radial:
+            index = int(layer.removesuffix(".weight"))
+            name = f"{prefix}.edge_mlp.mlp.{2 * index}.weight"  # a nonlinearity stands between two
+        elif name.endswith("bessel_weights"):
+            name, value = name.replace(".basis.", "."), value.double().view(1, -1)
+        weights[name] = value
+    return weights
+
+
+def read_published(path: Path) -> dict[str, torch.Tensor]:
+    """Read the parameters in published weights, as tensors only: the file is a download."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return convert_published_weights(state)
+    except Exception as error:
+        raise UserError(
+            f"{path} is not a NequIP 0.5.6 state dict ({type(error).__name__})"
+        ) from error

@@ -7,8 +7,11 @@ import torch
 from e3nn.o3 import Irreps
 from nequip.nn._tp_scatter_base import TensorProductScatter
 
-from pretraining.training.compiled.fused_convolution import Convolution, WrittenOut
-from pretraining.training.compiled.tensor_product import Contraction
+from pretraining.training.compiled.fused_convolution import (
+    Convolution,
+    FusedConvolution,
+    TensorProduct,
+)
 
 N_ATOMS, N_EDGES = 5, 17
 
@@ -33,8 +36,8 @@ def nequip_product(features: str, harmonics: str) -> TensorProductScatter:
         torch.set_default_dtype(default)
 
 
-def written_out(product: TensorProductScatter) -> WrittenOut:
-    return WrittenOut(product, Contraction.of(product.tp))
+def fused(product: TensorProductScatter) -> FusedConvolution:
+    return FusedConvolution(product, TensorProduct.of(product.tp))
 
 
 def inputs(product: TensorProductScatter) -> list[torch.Tensor]:
@@ -64,7 +67,7 @@ def inputs(product: TensorProductScatter) -> list[torch.Tensor]:
 def test_it_is_the_tensor_product_of_e3nn(features, harmonics):
     product = nequip_product(features, harmonics)
     given = inputs(product)
-    theirs, own = product(*given), written_out(product)(*given)
+    theirs, own = product(*given), fused(product)(*given)
     torch.testing.assert_close(own, theirs, rtol=1e-12, atol=1e-12)
     for mine, other in zip(
         torch.autograd.grad(own.sin().sum(), given[:3]),
@@ -75,18 +78,18 @@ def test_it_is_the_tensor_product_of_e3nn(features, harmonics):
 
 
 def test_both_gradients_are_those_of_finite_differences():
-    product = nequip_product("2x0e + 2x1o + 2x1e", "0e + 1o")
-    contraction = Contraction.of(product.tp)
-    x, y, w, receiver, sender = inputs(product)
-    features = torch.randn(N_ATOMS, contraction.n_in, 2, dtype=torch.float64, requires_grad=True)
-    weights = w.detach().view(N_EDGES, contraction.n_paths, 2).requires_grad_()
+    convolution = nequip_product("2x0e + 2x1o + 2x1e", "0e + 1o")
+    product = TensorProduct.of(convolution.tp)
+    x, y, w, receiver, sender = inputs(convolution)
+    features = torch.randn(N_ATOMS, product.n_in, 2, dtype=torch.float64, requires_grad=True)
+    weights = w.detach().view(N_EDGES, product.n_paths, 2).requires_grad_()
 
-    def convolution(*arrays):
-        return Convolution.apply(contraction, *arrays, sender, receiver)
+    def convolve(*arrays):
+        return Convolution.apply(product, *arrays, sender, receiver)
 
-    assert torch.autograd.gradcheck(convolution, (features, y, weights))
-    assert torch.autograd.gradgradcheck(convolution, (features, y, weights))
+    assert torch.autograd.gradcheck(convolve, (features, y, weights))
+    assert torch.autograd.gradgradcheck(convolve, (features, y, weights))
 
 
 def test_other_products_are_left_alone():
-    assert Contraction.of(nequip_product("3x0e + 2x1o", "0e + 1o").tp) is None
+    assert TensorProduct.of(nequip_product("3x0e + 2x1o", "0e + 1o").tp) is None

@@ -1,10 +1,11 @@
-"""What a step computes, with NequIP's modules and in programs, against NequIP's own training."""
+"""Loss, gradients and predictions: by modules, compiled, and by NequIP's own training."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -23,8 +24,8 @@ from pretraining.dynamics.stability.run import Request as Dynamics
 from pretraining.dynamics.stability.run import run
 from pretraining.runtime.stop import INTERRUPTED
 from pretraining.study.settings import settings_of
-from pretraining.training.compiled import compile_cache as programs
-from pretraining.training.compiled.loss_and_gradient import FUNCTIONS, Functions
+from pretraining.training.compiled import compile_cache as cache
+from pretraining.training.compiled.loss_and_gradient import FUNCTIONS, Evaluator
 from pretraining.training.loop import set_gradients
 from pretraining.training.network.builders import network_config
 from pretraining.training.network.checkpoint import (
@@ -34,26 +35,19 @@ from pretraining.training.network.checkpoint import (
     network_of,
 )
 from pretraining.training.network.graphs import StructureDataset, make_loader
-from pretraining.training.predict import evaluate
+from pretraining.training.predict import predict_part
 from pretraining.training.run import Request, train
 from stopping import interrupt
-from toy import MD_TEST, TRAINING, rattled_cells, write_settings, write_store
+from toy import MD_TEST, NETWORK, TRAINING, rattled_cells, write_settings, write_store
 
 LOSS = {"energy": 4.0, "forces": 1.0}
-# Its programs are quickly made.
-TINY = {"num_layers": 1, "num_features": 2, "num_bessels": 4}
+EPOCHS = 5
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("programs")
-
-
-@pytest.fixture(autouse=True)
-def kept_apart(folder, monkeypatch):
-    """Programs of the tests are no programs of the user's."""
-    monkeypatch.setenv(programs.FOLDER_VARIABLE, str(folder / "cache"))
+    return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +55,19 @@ def data(folder):
     return write_store(folder / "data.h5", n=24, n_val=4, n_test=4)
 
 
+@pytest.fixture(scope="module")
+def runs(folder, data):
+    """Folders of the same run with NequIP's modules and with compiled functions."""
+    for choice in ("never", "always"):
+        settings = write_settings(folder / f"{choice}.yaml", compile=choice, max_epochs=EPOCHS)
+        assert train(Request("direct", data, 16, 1, settings, folder / choice)) == 0
+        said = (folder / choice / "train.log").read_text()
+        assert ("not compiled" in said) == (choice == "never")
+    return {choice: folder / choice for choice in ("never", "always")}
+
+
 def config_of(cutoff=4.0):
-    return network_config(TINY, type_names=["C"], avg_num_neighbors=20.0, seed=1, cutoff=cutoff)
+    return network_config(NETWORK, type_names=["C"], avg_num_neighbors=20.0, seed=1, cutoff=cutoff)
 
 
 def module_of(config):
@@ -75,15 +80,14 @@ def batch_of(data, n=4, part="val"):
     return next(iter(make_loader(structures, n)))
 
 
-def assert_agree(functions, others, batch, weights):
-    (loss, gradients), (other, theirs) = (f.gradients(batch, weights) for f in (functions, others))
+def assert_agree(evaluator, other_one, batch, weights):
+    both = (evaluator, other_one)
+    (loss, gradients), (other, theirs) = (e.gradients(batch, weights) for e in both)
     torch.testing.assert_close(loss, other, rtol=1e-5, atol=0)
     size = max(float(gradient.abs().max()) for gradient in gradients)
     for mine, their in zip(gradients, theirs, strict=True):
         torch.testing.assert_close(mine, their, rtol=1e-3, atol=1e-5 * size)
-    for mine, their in zip(
-        functions.predict(batch, weights), others.predict(batch, weights), strict=True
-    ):
+    for mine, their in zip(*(e.predict(batch, weights) for e in both), strict=True):
         torch.testing.assert_close(mine, their, rtol=1e-4, atol=1e-5)
 
 
@@ -94,7 +98,7 @@ def test_loss_and_gradients_are_those_of_nequips_module(data):
     module = module_of(config_of())
     batch = batch_of(data)
     network = network_of(module)
-    loss, gradients = Functions(network, LOSS).gradients(batch, list(network.parameters()))
+    loss, gradients = Evaluator(network, LOSS).gradients(batch, list(network.parameters()))
     module.train()
     theirs = module.loss(module({k: v.clone() for k, v in batch.items()}), batch)["weighted_sum"]
     theirs.backward()
@@ -104,18 +108,20 @@ def test_loss_and_gradients_are_those_of_nequips_module(data):
         torch.testing.assert_close(gradient, own, rtol=1e-5, atol=1e-6)
 
 
-def nequip_train(folder, data, epochs):
+@pytest.fixture(scope="module")
+def nequip_curve(folder, data, runs, root):
     """Curve of ``nequip-train`` with the network, data and order of a run of this project."""
+    sys.path.insert(0, str(root / "benchmarks"))
     from plain_config import plain_config  # what the benchmarks compare with
 
     with Store(data) as store:
         for part in ("train", "val"):
             write(folder / f"{part}.extxyz", store.subset(part, 16 if part == "train" else None))
-    metrics = json.loads((folder / "own" / "metrics.json").read_text())
+    metrics = json.loads((runs["never"] / "metrics.json").read_text())
     model = config_of() | {"avg_num_neighbors": metrics["avg_num_neighbors"]}
     files = folder / "train.extxyz", folder / "val.extxyz"
     rate = TRAINING["learning_rate"]
-    config = plain_config(model, *files, epochs, learning_rate=rate, seed=1)
+    config = plain_config(model, *files, EPOCHS, learning_rate=rate, seed=1)
     loader = config["data"]["train_dataloader"]
     del loader["shuffle"]
     loader["sampler"] = {
@@ -127,7 +133,8 @@ def nequip_train(folder, data, epochs):
     config["trainer"] |= {"num_sanity_val_steps": 0, "log_every_n_steps": 1, "logger": logger}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "nequip.scripts.train", "-cp", str(folder), "-cn", "config"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(root / "workflow")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (file,) = (folder / "logs").rglob("metrics.csv")
     rows: dict[int, dict[str, float]] = {}
@@ -140,22 +147,12 @@ def nequip_train(folder, data, epochs):
 
 @compiler
 @pytest.mark.parametrize("choice", ["never", "always"])
-def test_the_curve_is_that_of_plain_nequip_train(data, folder, choice, monkeypatch, root):
-    monkeypatch.setenv("PYTHONPATH", str(root / "workflow"))
-    monkeypatch.syspath_prepend(root / "benchmarks")
-    epochs = 5
-    place = folder / f"nequip-{choice}"
-    place.mkdir()
-    settings = write_settings(
-        place / "settings.yaml", TINY, compile=choice, max_epochs=epochs, loss=LOSS
-    )
-    assert train(Request("direct", data, 16, 1, settings, place / "own")) == 0
-    theirs = nequip_train(place, data, epochs)
-    with open(place / "own" / "curve.csv") as handle:
+def test_the_curve_is_that_of_plain_nequip_train(runs, nequip_curve, choice):
+    with open(runs[choice] / "curve.csv") as handle:
         own = list(csv.DictReader(handle))[1:]
-    assert len(own) == epochs
+    assert len(own) == EPOCHS
     for row in own:
-        their = theirs[int(row["epoch"])]
+        their = nequip_curve[int(row["epoch"])]
         # Single precision, magnified from step to step.
         for name, value in {
             "train_loss_epoch/weighted_sum": float(row["train_loss"]),
@@ -190,14 +187,14 @@ def test_reading_batches_draws_no_random_numbers_of_the_run(data):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# -- programs ------------------------------------------------------------------------------------
+# -- compiled functions ----------------------------------------------------------------------------
 
 
 @compiler
-def test_programs_compute_what_the_modules_do(data):
+def test_compiled_functions_compute_what_the_modules_do(data):
     config = config_of()
     network = network_of(module_of(config))
-    plain, compiled, said = Functions(network, LOSS), Functions(network, LOSS), []
+    plain, compiled, said = Evaluator(network, LOSS), Evaluator(network, LOSS), []
     compiled.compile(config, batch_of(data, 3, "train"), said.append)
     assert compiled.compiled and not plain.compiled
     weights = [weight.detach() for weight in network.parameters()]
@@ -205,42 +202,55 @@ def test_programs_compute_what_the_modules_do(data):
     for n in (2, 4):
         assert_agree(compiled, plain, batch_of(data, n), weights)
     assert_agree(compiled, plain, batch_of(data), [weight + 0.1 for weight in weights])
-    # One structure does not fit the programs.
+    # One structure does not fit compiled functions.
     assert_agree(compiled, plain, batch_of(data, 1), weights)
-    # A second network finds them made, also for another seed and number of neighbours.
+    # A second network finds them compiled, also with another seed and number of neighbours.
     before = len(said)
     other = config | {"seed": 2, "avg_num_neighbors": 30.0}
     network = network_of(module_of(other))
-    again = Functions(network, LOSS)
+    again = Evaluator(network, LOSS)
     again.compile(other, batch_of(data, 3, "train"), said.append)
     assert again.compiled and len(said) == before
     weights = [weight.detach() for weight in network.parameters()]
-    assert_agree(again, Functions(network, LOSS), batch_of(data), weights)
+    assert_agree(again, Evaluator(network, LOSS), batch_of(data), weights)
+
+
+@pytest.fixture
+def compiled_files(data, runs, compile_cache, monkeypatch):
+    """Compiled functions of the runs' network, by name."""
+    found = {}
+    load = cache._load
+    monkeypatch.setattr(
+        cache, "_load", lambda file: found.update({file.stem.split("-")[0]: file}) or load(file)
+    )
+    config = config_of()
+    evaluator = Evaluator(network_of(module_of(config)), LOSS)
+    evaluator.compile(config, batch_of(data, 3, "train"), print)
+    assert evaluator.compiled and found.keys() == set(FUNCTIONS)
+    monkeypatch.setattr(cache, "_load", load)
+    return found
 
 
 @compiler
-def test_a_program_of_another_network_is_not_believed(data, folder, monkeypatch):
-    said = []
-    config, batch = config_of(), batch_of(data, 3, "train")
-    Functions(network_of(module_of(config)), LOSS).compile(config, batch, said.append)
-    monkeypatch.setenv(programs.FOLDER_VARIABLE, str(folder / "strange"))
-    other = config_of(cutoff=5.0)
-    monkeypatch.setattr(programs, "_key", lambda about, device: "the-same-for-all")
-    for name in FUNCTIONS:
-        (program,) = (folder / "cache").glob(f"{name}-*.pt2")
-        (folder / "strange").mkdir(exist_ok=True)
-        shutil.copy(program, folder / "strange" / f"{name}-the-same-for-all.pt2")
-    functions = Functions(network_of(module_of(other)), LOSS)
-    functions.compile(other, batch, said.append)
-    assert not functions.compiled
-    assert "programs and NequIP's modules differ" in said[-1]
+def test_a_compiled_function_of_another_network_is_rejected(
+    data, compiled_files, monkeypatch, tmp_path
+):
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(cache, "_key", lambda about, device: "the-same-for-all")
+    for name, file in compiled_files.items():
+        shutil.copy(file, tmp_path / f"{name}-the-same-for-all.pt2")
+    other, said = config_of(cutoff=5.0), []
+    evaluator = Evaluator(network_of(module_of(other)), LOSS)
+    evaluator.compile(other, batch_of(data, 3, "train"), said.append)
+    assert not evaluator.compiled
+    assert "compiled functions and NequIP's modules differ" in said[-1]
 
 
 @compiler
-def test_a_program_that_gives_no_numbers_is_not_believed(data, monkeypatch):
+def test_a_compiled_function_that_gives_no_numbers_is_rejected(data, runs, monkeypatch):
     config, batch, said = config_of(), batch_of(data, 3, "train"), []
-    functions = Functions(network_of(module_of(config)), LOSS)
-    load = functions._load
+    evaluator = Evaluator(network_of(module_of(config)), LOSS)
+    load = evaluator._load
 
     def spoilt(*arguments):
         found = load(*arguments)
@@ -252,48 +262,41 @@ def test_a_program_that_gives_no_numbers_is_not_believed(data, monkeypatch):
 
         return found | {"predictions": without_numbers}
 
-    monkeypatch.setattr(functions, "_load", spoilt)
-    functions.compile(config, batch, said.append)
-    assert not functions.compiled and "differ" in said[-1]
+    monkeypatch.setattr(evaluator, "_load", spoilt)
+    evaluator.compile(config, batch, said.append)
+    assert not evaluator.compiled and "differ" in said[-1]
 
 
 @compiler
-def test_a_damaged_program_is_made_anew(data, folder, monkeypatch):
-    config, batch, said = config_of(), batch_of(data, 3, "train"), []
-    functions = Functions(network_of(module_of(config)), LOSS)
-    functions.compile(config, batch, said.append, ["predictions"])
-    (program,) = (folder / "cache").glob("predictions-*.pt2")
-    monkeypatch.setenv(programs.FOLDER_VARIABLE, str(folder / "damaged"))
-    (folder / "damaged").mkdir()
-    (folder / "damaged" / program.name).write_bytes(program.read_bytes()[:5000])
-    scratch = folder / "damaged" / f"{program.stem}.killed"
+def test_a_damaged_compiled_function_is_compiled_again(data, compiled_files, monkeypatch, tmp_path):
+    good = compiled_files["predictions"]
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(cache, "_compile", lambda uncompiled, file: shutil.copy(good, file))
+    (tmp_path / good.name).write_bytes(good.read_bytes()[:5000])
+    scratch = tmp_path / f"{good.stem}.killed"
     scratch.mkdir()
-    again = Functions(network_of(module_of(config)), LOSS)
-    again.compile(config, batch, said.append, ["predictions"])
-    assert again.compiled and not scratch.exists()
+    config, said = config_of(), []
+    evaluator = Evaluator(network_of(module_of(config)), LOSS)
+    evaluator.compile(config, batch_of(data, 3, "train"), said.append, ["predictions"])
+    assert evaluator.compiled and not scratch.exists()
     assert "cannot be loaded" in said[-2] and "compiling predictions" in said[-1]
 
 
 @compiler
-def test_a_training_in_programs_ends_as_one_without(data, folder):
-    results = {}
-    for choice in ("never", "always"):
-        settings = write_settings(folder / f"{choice}.yaml", TINY, compile=choice, max_epochs=6)
-        request = Request("direct", data, 16, 1, settings, folder / choice)
-        assert train(request) == 0
-        said = (folder / choice / "train.log").read_text()
-        assert ("not compiled" in said) == (choice == "never")
-        results[choice] = evaluate(load_model(folder / choice / "model.ckpt"), Store(data))
-    plain_run, compiled_run = results["never"], results["always"]
-    for key, value in plain_run.items():
-        assert compiled_run[key] == pytest.approx(value, rel=1e-3), key
+def test_a_compiled_training_ends_as_one_without(data, runs):
+    with Store(data) as store:
+        plain, compiled = (
+            predict_part(load_model(run / "model.ckpt"), store).errors() for run in runs.values()
+        )
+    for key, value in plain.items():
+        assert compiled[key] == pytest.approx(value, rel=1e-3), key
 
 
 @compiler
-def test_a_run_in_programs_goes_on_in_programs_to_the_last_bit(data, folder):
-    """Also where the run would begin without."""
+def test_a_compiled_run_resumes_compiled_to_the_last_bit(data, folder, runs):
+    """Also where the run would not begin so."""
     options = {"compile": "always", "max_epochs": 150, "patience": 150}
-    settings = write_settings(folder / "resumed.yaml", TINY, **options)
+    settings = write_settings(folder / "resumed.yaml", **options)
     whole = Request("direct", data, 16, 1, settings, folder / "whole")
     assert train(whole) == 0
     part = dataclasses.replace(whole, out=folder / "resumed")
@@ -307,27 +310,25 @@ def test_a_run_in_programs_goes_on_in_programs_to_the_last_bit(data, folder):
 
 @pytest.mark.parametrize(("epochs", "worth"), [(2, False), (100_000, True)])
 def test_a_short_run_alone_is_not_worth_compiling(data, folder, epochs, worth, monkeypatch):
-    monkeypatch.setattr(Functions, "compile", lambda *arguments: None)  # takes minutes
+    monkeypatch.setattr(Evaluator, "compile", lambda *arguments: None)  # takes minutes
     options = {"compile": "auto", "max_epochs": epochs, "patience": 1, "min_delta": 1e9}
-    settings = write_settings(folder / f"auto-{epochs}.yaml", TINY, **options)
+    settings = write_settings(folder / f"auto-{epochs}.yaml", **options)
     assert train(Request("direct", data, 16, 1, settings, folder / f"auto-{epochs}")) == 0
     said = (folder / f"auto-{epochs}" / "train.log").read_text()
-    assert ("as they are: worth compiling" in said) == worth
-    assert ("as they are: not worth compiling" in said) != worth
+    assert ("uncompiled steps: worth compiling" in said) == worth
+    assert ("uncompiled steps: not worth compiling" in said) != worth
 
 
 @compiler
-def test_dynamics_in_programs_are_those_without(data, folder, capfd):
-    settings = write_settings(folder / "md.yaml", TINY)
-    train(Request("direct", data, 16, 1, settings, folder / "md"))
-    assert network_config_of(folder / "md" / "model.ckpt")["num_features"] == 2
+def test_compiled_dynamics_are_those_without(runs, folder, capfd):
+    model, start = runs["never"] / "model.ckpt", folder / "start.extxyz"
+    assert network_config_of(model)["num_features"] == NETWORK["num_features"]
     atoms = next(rattled_cells(1, seed=9)).repeat((2, 1, 1))
     atoms.calc = None
-    write(folder / "start.extxyz", atoms)
+    write(start, atoms)
     last = []
     for choice in ("never", "always"):
         out = folder / f"md-{choice}"
-        model, start = folder / "md" / "model.ckpt", folder / "start.extxyz"
         run(Dynamics(model, start, MD_TEST, (1,), out, device="cpu", compile=choice))
         last.append(read(out / "replica~1" / "trajectory.extxyz", -1))
         assert ("forces by a compiled function" in capfd.readouterr().err) == (choice == "always")
@@ -335,40 +336,40 @@ def test_dynamics_in_programs_are_those_without(data, folder, capfd):
 
 
 @compiler
-def test_a_run_can_be_stopped_while_it_compiles(data, folder):
-    """It has another number of features than those before."""
-    settings = write_settings(folder / "long.yaml", TINY | {"num_features": 3}, compile="always")
+def test_a_run_can_be_stopped_while_it_compiles(data, folder, monkeypatch, tmp_path):
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
+    settings = write_settings(folder / "long.yaml", compile="always")
     request = Request("direct", data, 16, 1, settings, folder / "long")
     assert interrupt(request, "compiling gradients", signal.SIGTERM) == INTERRUPTED
-    assert not list((folder / "cache").glob("*/")), "nothing half made is left"
+    assert not list(tmp_path.glob("*/")), "nothing half made is left"
     assert train(dataclasses.replace(request, runtime={"compile": "never"})) == 0
 
 
-def test_a_folder_of_programs_that_cannot_be_made_is_named(data, monkeypatch, tmp_path):
+def test_a_cache_folder_that_cannot_be_made_is_named(data, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setenv(programs.FOLDER_VARIABLE, str(tmp_path / "file" / "programs"))
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "file" / "compiled"))
     config, said = config_of(), []
-    functions = Functions(network_of(module_of(config)), LOSS)
-    functions.compile(config, batch_of(data), said.append)
-    assert not functions.compiled
-    assert f"set {programs.FOLDER_VARIABLE} to a folder" in said[-1]
+    evaluator = Evaluator(network_of(module_of(config)), LOSS)
+    evaluator.compile(config, batch_of(data), said.append)
+    assert not evaluator.compiled
+    assert f"set {cache.CACHE_VARIABLE} to a folder" in said[-1]
 
 
-def test_without_a_compiler_the_modules_are_used_and_it_is_said(data, monkeypatch, tmp_path):
-    monkeypatch.setenv(programs.FOLDER_VARIABLE, str(tmp_path))
+def test_without_a_compiler_the_modules_are_used_and_the_log_says_so(data, monkeypatch, tmp_path):
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     config, said = config_of(), []
-    functions = Functions(network_of(module_of(config)), LOSS)
-    batch = batch_of(data)
-    functions.compile(config, batch, said.append)
-    assert not functions.compiled and "not compiled" in said[-1]
-    energies, _ = functions.predict(batch, list(network_of(module_of(config)).parameters()))
+    network = network_of(module_of(config))
+    evaluator, batch = Evaluator(network, LOSS), batch_of(data)
+    evaluator.compile(config, batch, said.append, ["predictions"])
+    assert not evaluator.compiled and "not compiled" in said[-1]
+    energies, _ = evaluator.predict(batch, list(network.parameters()))
     assert len(energies) == len(batch[Key.NUM_NODES_KEY])
     assert not list(tmp_path.rglob("*.pt2"))
     # The next run does not spend a minute on finding out.
     (failure,) = tmp_path.glob("*.failed")
     before = len(said)
-    functions.compile(config, batch, said.append)
+    evaluator.compile(config, batch, said.append, ["predictions"])
     (again,) = said[before:]
-    assert "not compiled" in again and f"delete {failure} to have it tried again" in again
+    assert "not compiled" in again and f"delete {failure} to try again" in again

@@ -1,4 +1,4 @@
-"""Published weights in the place of a pre-training."""
+"""Published weights in place of a pre-training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256, write_json
 from pretraining.study.settings import Settings
-from pretraining.training.metrics import NO_ERRORS
-from pretraining.training.network.builders import count_parameters, network_config
+from pretraining.training.network.builders import (
+    copy_parameters,
+    count_parameters,
+    network_config,
+)
 from pretraining.training.network.checkpoint import make_module, network_of, save_model, set_weights
-from pretraining.training.network.published_weights import copy_parameters, read_published
+from pretraining.training.network.paper import read_published
+from pretraining.training.predictions import NO_ERRORS
 
 
 def import_weights(
@@ -25,30 +29,29 @@ def import_weights(
     elements: Sequence[str] = ("C",),
     sha256: str | None = None,
 ) -> None:
-    """Turn published weights into the folder of a run, to stand in for a pre-training.
+    """Import published weights as the folder of a pre-training run.
 
     Parameters
     ----------
     path
         Published weights (``.pth``).
     out
-        The run's folder, which gets a ``model.ckpt`` and a ``metrics.json`` without errors.
+        The run's folder, for ``model.ckpt`` and a ``metrics.json`` without errors.
     avg_num_neighbors
-        Average number of neighbours in the set that they were trained on.
+        Average number of neighbours in their training set.
     settings
-        Settings of a pre-training, with the network that the weights are of.
+        Settings of a pre-training with their network.
     transform
-        Transform of the structures that they were trained on: renames `elements`, and may have a
-        cut-off of its own.
+        Transform of their training structures: renames `elements`, and may set the cut-off.
     elements
-        Elements of these structures before the transform.
+        Elements of their training structures before the transform.
     sha256
-        Checksum that the file must have.
+        Expected checksum of the file.
 
     Raises
     ------
     UserError
-        If the file is not the one wanted, or its weights do not fit the network.
+        If the file has another checksum, or its weights do not fit the network.
     """
     if not path.is_file():
         raise UserError(f"no published weights at {path}")
