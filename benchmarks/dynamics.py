@@ -1,9 +1,9 @@
 """Speed of molecular dynamics by engine and number of replicas, on a CPU or GPU.
 
-Untrained networks of the paper's and the demo's size move carbon at constant energy, as in a
-robustness test: with ASE a replica at a time, with torch-sim several in one batch. Rounds of all
-alternate in one process, and the best of each counts, so that other work on the machine disturbs
-the ratios little. On a CPU it is one thread, and its processor time.
+Untrained networks of the paper's and the demo's size move carbon at constant energy: with ASE one
+replica at a time, with torch-sim several in one batch. Rounds of all engines alternate in one
+process, and the best of each counts: other work on the machine hardly changes the ratios. On a CPU
+the benchmark uses one thread and measures processor time.
 
     python benchmarks/dynamics.py [--networks paper demo] [--batches 1 2 4 8] [--form programs]
 """
@@ -41,7 +41,7 @@ SPACING = 2.37  # Å, of a simple cubic lattice of 1.5 g/cm³
 
 
 def structure(repeat: tuple[int, int, int], replica: int) -> Atoms:
-    """A rattled lattice, with velocities."""
+    """Return a rattled lattice with velocities."""
     atoms = bulk("C", "sc", a=SPACING) * repeat
     rng = np.random.default_rng(replica)
     atoms.positions += rng.normal(0, 0.15, atoms.positions.shape)
@@ -50,7 +50,7 @@ def structure(repeat: tuple[int, int, int], replica: int) -> Atoms:
 
 
 def write_model(path: Path, layers: int, features: int) -> None:
-    """Write a network as a run does."""
+    """Write an untrained model."""
     network = {"num_layers": layers, "num_features": features}
     config = network_config(network, type_names=["C"], avg_num_neighbors=20.0, seed=1)
     save_model(make_module(config, settings_of({}, "direct").training, about={}), path)
@@ -59,7 +59,7 @@ def write_model(path: Path, layers: int, features: int) -> None:
 def runners(
     model: Path, repeat: tuple[int, int, int], batches: list[int], device: torch.device, form: str
 ) -> dict[str, tuple[int, Callable[[int], None]]]:
-    """Return the number of replicas and what advances them, by the name of the row."""
+    """Return the number of replicas and the function that advances them, by row."""
     atoms = structure(repeat, 0)
     atoms.calc = load_calculator(model, device=device)
     batched = load_batch_model(model, device)
@@ -80,13 +80,13 @@ def runners(
 def measure(
     rows: dict[str, tuple[int, Callable[[int], None]]], rounds: int, device: torch.device
 ) -> dict[str, float]:
-    """Return the seconds of a step of all replicas of a row, by its name."""
+    """Return the time of a step of all replicas of a row, s."""
     on_gpu = device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     best: dict[str, float] = {}
     for number in range(rounds + 1):
         for name, (replicas, advance) in rows.items():
-            # Rounds of the same work; the first only warms up, most of all on a GPU.
+            # All rounds do the same work; the first is a warm-up.
             steps = max(2, 40 // replicas) if on_gpu else max(1, 8 // replicas)
             begun = clock()
             advance(steps)

@@ -25,7 +25,7 @@ TRAINING = {
     "max_epochs": 8,
     "checkpoint_seconds": 0,
 }
-# A robustness test of 120 steps.
+# An MD stability test of 120 steps.
 MD_TEST = {
     "seed": 42,
     "stages": [{"from": 100, "to": 300, "ps": 0.03}, {"temperature": 300, "ps": 0.03}],

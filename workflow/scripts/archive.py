@@ -1,4 +1,4 @@
-"""Write one file with a study's tables, figures, records, configuration, versions and checksums."""
+"""Archive a study's tables, figures, records, configuration, versions and checksums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="the study (YAML), - for standard input")
-    parser.add_argument("--written", nargs="*", default=[], type=Path, help="as it was written")
+    parser.add_argument("--written", nargs="*", default=[], type=Path, help="its files as written")
     parser.add_argument("--models", action="store_true", help="with models and learning curves")
     parser.add_argument("--out", required=True, type=Path, help="archive (ZIP)")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Run trajectories of a robustness test: a trained model, heated until its end or failure."""
+"""Run trajectories of an MD stability test, each until its end or the model's failure."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pretraining.runtime.stop import Interrupted, StopRequest
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model.ckpt of a run")
-    parser.add_argument("--start", type=Path, required=True, help="structure to start from")
+    parser.add_argument("--start", type=Path, required=True, help="start structure")
     parser.add_argument("--settings", type=Path, required=True, help="YAML with 'dynamics'")
     parser.add_argument(
         "--replicas",
         type=int,
         nargs="+",
         default=[1],
-        help="numbers from 1, which decide the initial velocities",
+        help="numbers from 1; each has its own initial velocities",
     )
     parser.add_argument(
         "--machine",

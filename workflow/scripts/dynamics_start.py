@@ -1,4 +1,4 @@
-"""Write the structure that a robustness test starts from."""
+"""Write the start structure of an MD stability test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit a map (UMAP) to descriptors of base samples, and place others on it."""
+"""Fit a map (UMAP) to descriptors of base samples, and project others onto it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Count the projected environments that lie as near to the base as the base to itself."""
+"""Measure the coverage of projected samples by base samples, in descriptor space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make one trajectory of a generated dataset: melt, quench and anneal of a random cell."""
+"""Generate one trajectory of a dataset: melt, quench and anneal of a random cell."""
 
 from __future__ import annotations
 

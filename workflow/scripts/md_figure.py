@@ -1,4 +1,4 @@
-"""Draw a robustness test: pictures, coordination, survival and layering against time."""
+"""Draw an MD stability test: pictures, coordination, survival and layering against time."""
 
 from __future__ import annotations
 

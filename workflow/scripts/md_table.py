@@ -1,4 +1,4 @@
-"""Summarise a robustness test: a row for each trajectory, survival curves, a page."""
+"""Summarise an MD stability test: a table of trajectories, survival curves, a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pretraining.runtime.tables import write_csv
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outcomes", type=Path, nargs="*", required=True, help="outcome.json, …")
-    parser.add_argument("--out", type=Path, required=True, help="a row a trajectory, CSV")
+    parser.add_argument("--out", type=Path, required=True, help="table of trajectories, CSV")
     parser.add_argument("--survival", type=Path, required=True, help="survival curves, CSV")
     parser.add_argument("--markdown", type=Path, required=True, help="page to write")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Show where a study stands: training runs by state, hours, and which failed and why.
+"""Show the state of a study: training runs by state, hours, and failures with their causes.
 
-It reads the runs' own records alone, so that it works while Snakemake does, or after it.
+It reads only the runs' own records, also while Snakemake is at work.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ def main() -> None:
         default=Path("config/config.yaml"),
         help="configuration of the study (default: %(default)s), - for standard input",
     )
-    parser.add_argument("--results", help="folder of its results, if not the one that it names")
+    parser.add_argument("--results", help="folder of results, if not that of the configuration")
     parser.add_argument("--sizes", action="store_true", help="a line for each number of structures")
     parser.add_argument(
-        "--names", type=int, default=10, help="name at most so many runs of a state (default: 10)"
+        "--names",
+        type=int,
+        default=10,
+        help="largest number of runs named for a state (default: 10)",
     )
     args = parser.parse_args()
 

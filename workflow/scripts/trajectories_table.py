@@ -1,4 +1,4 @@
-"""Sum up the trajectories of a generated dataset: energy and coordination at their ends."""
+"""Summarise a generated dataset: final energy and coordination of its trajectories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", type=Path, required=True, help="YAML of the dataset")
     parser.add_argument("--dataset", required=True, help="its name there")
-    parser.add_argument("--source", required=True, help="label source that drove the dynamics")
+    parser.add_argument("--source", required=True, help="label source of the dynamics")
     parser.add_argument("--radius", type=float, required=True, help="of neighbours, Å")
     parser.add_argument("--out", type=Path, required=True, help="table to write, CSV")
     parser.add_argument("--markdown", type=Path, required=True)

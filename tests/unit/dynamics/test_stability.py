@@ -1,4 +1,4 @@
-"""Robustness in molecular dynamics: what is measured, what is a failure, how long models last."""
+"""MD stability: coordination and layering, failure criteria, trajectories of a model."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_layering_falls_with_disorder_as_a_structure_factor_does():
     assert np.isnan(layering(bulk("C", "diamond", a=1.5)))
 
 
-# ---------------------------------------------------------------- what a failure is
+# ---------------------------------------------------------------- failure criteria
 
 
 def frame_of(atoms: Atoms, temperature: float = 3000.0, potential: float = 0.0) -> Frame:
@@ -148,7 +148,7 @@ def test_each_criterion_by_itself(criterion, frame, said):
 
 
 class Engine:
-    """What is asked of an engine between frames."""
+    """Part of an engine that the monitor needs between frames."""
 
     def __init__(self, atoms: Atoms, finite: bool = True) -> None:
         self.n_atoms = len(atoms)
