@@ -97,7 +97,7 @@ def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Ato
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"[:300]
             raise UserError(
-                f"{path}: structure {n} cannot be read as {format or 'what the name says'} "
+                f"{path}: structure {n} cannot be read as {format or 'its name suggests'} "
                 f"({reason}): repair the file"
             ) from error
 
