@@ -11,13 +11,12 @@ import sys
 def interpreter(package: str, *others: str) -> str:
     """Return the first interpreter that has a package.
 
-    This one is asked, then the one that the environment variable ``PRETRAINING_PYTHON_<PACKAGE>``
-    names, then others.
+    The order is this one, the environment variable ``PRETRAINING_PYTHON_<PACKAGE>``, `others`.
 
     Raises
     ------
     LookupError
-        If there is none.
+        If none has it.
     """
     variable = f"PRETRAINING_PYTHON_{package.upper()}"
     named = [os.environ[variable]] if os.environ.get(variable) else []

@@ -1,4 +1,4 @@
-"""Calculators that do what a code should not: crash, hang, print, give nonsense."""
+"""A calculator that crashes, hangs, prints and returns nonsense."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pretraining.runtime.errors import UserError
 
 
 class Troublemaker(Calculator):
-    """Argon and neon are fine, with an energy of -1 eV an atom; other elements make trouble.
+    """Argon and neon work, at -1 eV/atom; other elements make trouble.
 
     Parameters
     ----------
     log
         File to which every start and every evaluation adds a line.
     start
-        What happens when it is made: ``crash``, ``refuse`` or, given a number, a pause in s.
+        What its construction does: ``crash``, ``refuse`` or, given a number, a pause in s.
     once
-        File that is made by the first crash and prevents others.
+        File that the first crash makes and that prevents others.
     pause
         Time of an evaluation, s.
     """
@@ -74,6 +74,6 @@ class Troublemaker(Calculator):
         if self.once:
             time.sleep(0.5)
             Path(self.once).touch()
-        # Left behind, with every file that this process lets it have.
+        # This child keeps the inherited files open.
         os.system("sleep 300 &")
         os.kill(os.getpid(), signal.SIGSEGV)

@@ -1,7 +1,7 @@
-"""Label sources give the energies and forces that they gave before, where their code is installed.
+"""Label sources reproduce recorded energies and forces, if their code is installed.
 
 The values in ``tests/reference`` are made by running this file: ``python
-tests/unit/test_source_references.py`` evaluates every source that it can and writes them anew.
+tests/unit/labels/test_source_references.py`` evaluates the installed sources and writes them.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ def test_values_are_reproduced(name, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "lost"), [("edip", 0), ("lcbop", 4)])
 def test_kim_and_lammps_agree(name, lost, tmp_path):
     """The same potential through KIM's simulator model and through LAMMPS itself.

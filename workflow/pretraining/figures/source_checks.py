@@ -32,9 +32,9 @@ def figure_of_sources(
     Parameters
     ----------
     results
-        What ``check_source.py`` wrote, a source each.
+        Results of ``check_source.py``, one for each source.
     tolerance
-        Deviation of a force, in units of the largest one, that counts as inconsistent.
+        Largest consistent deviation of a force, in units of the largest one.
     """
     drawn = {r["source"]: r for r in results if r.get("curves") or r.get("forces")}
     order = order_sources(drawn, styles)
@@ -69,7 +69,7 @@ def figure_of_sources(
 
 
 def _staggered(looks: Mapping[str, dict]) -> dict[str, dict]:
-    """Looks whose dashes begin at different places, so that equal curves do not hide each other."""
+    """Looks with shifted dashes: equal curves stay visible."""
     shifted = {}
     for number, (source, look) in enumerate(looks.items()):
         line = look["linestyle"]
@@ -80,7 +80,7 @@ def _staggered(looks: Mapping[str, dict]) -> dict[str, dict]:
 
 
 def _plot(axes: Axes, x: np.ndarray, y: np.ndarray, look: Mapping[str, Any]) -> None:
-    """A line; where there are few points (of a DFT code), these too."""
+    """A line, with markers if it has few points (DFT)."""
     few = len(x) < 15
     marker = look["marker"] if few else "none"
     axes.plot(x, y, **{**look, "marker": marker}, markeredgecolor="white", markeredgewidth=0.4)
@@ -94,7 +94,7 @@ def _dimers(axes: Axes, curves: Mapping[str, Mapping], looks: Mapping) -> None:
         _plot(axes, x, energy, looks[source])
         lowest = min(lowest, energy.min())
         ends.append(x)
-    # What is far above the atoms says nothing about binding.
+    # High energies are cut off: they do not show binding.
     depth = max(-lowest, 1.0)
     axes.set_ylim(-1.12 * depth, 0.5 * depth)
     axes.set_xlim(min(x[0] for x in ends), max(x[-1] for x in ends))

@@ -1,4 +1,4 @@
-"""Parity plots of label sources: against a reference, and each against each."""
+"""Parity plots of label sources: against a reference, and of each pair."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def parity(
 ) -> Figure:
     """Draw each source against the reference: energies above, forces below.
 
-    What lies beyond the axes is counted; of energies it is drawn at their ends.
+    Points beyond the axes are counted; energies are drawn at the ends.
 
     Parameters
     ----------
     labels
         Labels by name, the reference first.
     reference
-        Whose labels are on the horizontal axis.
+        Name of the labels on the horizontal axes.
     """
     sources = [name for name in labels if name != reference]
     colours = _colours(sources, styles)
@@ -80,9 +80,9 @@ def parity(
 
 
 def matrix(labels: Mapping[str, Labels], styles: Mapping[str, SourceStyle] | None = None) -> Figure:
-    """Draw each against each: energies above the diagonal, forces below.
+    """Draw each pair: energies above the diagonal, forces below.
 
-    Energies are counted from the median of the source on the horizontal axis.
+    Energies are relative to the median of the source on the horizontal axis.
     """
     names = list(labels)
     colours = _colours(names, styles)
@@ -120,14 +120,14 @@ def _colours(names, styles) -> dict[str, str]:
 
 
 def _typical_range(parts: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Limits of an axis for several sources, that those which go far beyond others do not set."""
+    """Limits of an axis for several sources, robust against outlying ones."""
     low, high = np.median([[np.nanmin(values), np.nanmax(values)] for values in parts], axis=0)
     margin = 0.15 * (high - low) + 1e-3
     return float(low - margin), float(high + margin)
 
 
 def _typical_force(labels: Mapping[str, Labels]) -> float:
-    """Likewise for force components, eV/Å, of each source all but one in 2,000."""
+    """Limit for force components, eV/Å: all but one in 2,000 of a typical source."""
     parts = [
         np.concatenate([f.ravel() for f in p.forces if f is not None]) for p in labels.values()
     ]
@@ -135,7 +135,7 @@ def _typical_force(labels: Mapping[str, Labels]) -> float:
 
 
 def _shifted(first: Labels, second: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Energies an atom of the structures that both have labelled, the second's shifted."""
+    """Energies per atom of the structures that both have labelled, the second's shifted."""
     rows = both(first, second)
     return first.energy[rows], second.energy[rows] - median_shift(first, second)
 
