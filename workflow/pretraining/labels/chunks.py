@@ -87,10 +87,6 @@ def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[
 
     Parameters
     ----------
-    store
-        Prepared set.
-    source
-        Name of the label source.
     files
         Labelled chunks: ``eval``, then those of the training pool in order.
 

@@ -120,13 +120,6 @@ def compare(
 ) -> pd.DataFrame:
     """Errors of each pair of sources, over all structures and by ``config_type``.
 
-    Parameters
-    ----------
-    labels
-        Labels by name, in the order of the pairs.
-    types
-        ``config_type`` of each structure.
-
     Returns
     -------
     pandas.DataFrame
@@ -251,8 +244,6 @@ def page(
 
     Parameters
     ----------
-    title
-        Title of the dataset.
     table
         Result of :func:`compare`.
     labels

@@ -50,8 +50,6 @@ def join(
     ----------
     store
         Prepared set that the chunks were cut from.
-    source
-        Name of the label source.
     files
         Labelled chunks, ``eval`` first, then the training pool's in order.
     out

@@ -205,15 +205,6 @@ def evaluate_all(
     A structure that ends its worker is tried once more in another one: an earlier structure or
     the machine may have caused the crash. The workers end with the iterator.
 
-    Parameters
-    ----------
-    source
-        Label source.
-    frames
-        Structures; only elements, positions, cell and periodic directions count.
-    processes
-        Number of workers.
-
     Yields
     ------
     tuple

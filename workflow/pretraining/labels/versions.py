@@ -95,8 +95,6 @@ def provenance(
 
     Parameters
     ----------
-    reference
-        Isolated-atom energies, eV.
     made_with
         Versions that the workers reported, the latest last: several if a job resumed with another
         version, none if no structure was evaluated.

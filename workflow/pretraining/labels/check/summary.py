@@ -169,8 +169,6 @@ def summarise(result: Mapping[str, Any], tolerance: float) -> list[dict[str, Any
 
     Parameters
     ----------
-    result
-        Result of ``check_source.py``.
     tolerance
         Largest consistent deviation of a force, in units of the largest force in the cell.
 
