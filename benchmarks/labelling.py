@@ -24,6 +24,7 @@ from pretraining.study.sources import load_source
 
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = ROOT / "workflow" / "scripts" / "label.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
 # The published pre-training set, in round numbers.
 ATOMS = 100_000 * 200
 CORES = (1, 32, 512)
@@ -50,7 +51,7 @@ class Bench:
         started = time.perf_counter()
         done = subprocess.run(
             [*map(str, command), "--out", str(self.folder / "out.extxyz")],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=ENVIRONMENT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -66,7 +67,7 @@ class Bench:
         elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
         command = self.command(source)
         command += ["--elements", *elements, "--write-reference", reference]
-        subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*map(str, command)], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
         options = ("--reference", str(reference), "--processes", str(processes))
         startup = self.label(source, frames[:processes], *options)
         wall = self.label(source, frames, *options)
