@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretraining.study import estimate
@@ -77,6 +77,7 @@ def test_every_parent_is_in_the_grid(grid):
     assert set(children["parent"]) <= set(grid["path"])
 
 
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(min_value=100, max_value=10**6))
 def test_a_new_seed_adds_only_its_own_runs(paper, grid, seed):
     config = copy.deepcopy(paper)
@@ -88,6 +89,7 @@ def test_a_new_seed_adds_only_its_own_runs(paper, grid, seed):
     assert len(added) == 32
 
 
+@settings(max_examples=25, deadline=None)
 @given(size=st.integers(min_value=1, max_value=3000))
 def test_a_new_size_adds_only_its_own_runs(paper, grid, size):
     config = copy.deepcopy(paper)
