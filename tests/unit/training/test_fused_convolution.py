@@ -13,7 +13,7 @@ from pretraining.training.compiled.fused_convolution import (
     TensorProduct,
 )
 
-N_ATOMS, N_EDGES = 5, 17
+N_ATOMS, N_EDGES = 4, 9
 
 
 def nequip_product(features: str, harmonics: str) -> TensorProductScatter:

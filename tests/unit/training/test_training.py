@@ -299,6 +299,8 @@ def test_a_run_killed_and_stopped_ends_as_if_it_had_not_been(
     assert_same_run(out, finished)
 
 
+# The lease has its own tests (tests/unit/runtime/test_lease.py).
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["ends", "is killed"])
 def test_a_second_process_leaves_a_run_to_the_first(
     root, folder, data, settings, finished, monkeypatch, capfd, first
