@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pretraining.figures.source_vs_model import source_vs_model_figure
+from pretraining.figures.source_vs_model import source_vs_model, source_vs_model_figure
 from pretraining.figures.style import save
 from pretraining.results.runs_table import read_runs
-from pretraining.results.source_vs_model import source_vs_model
 from pretraining.runtime import cli
 from pretraining.runtime.tables import write_csv
 from pretraining.study.titles import read_styles, read_titles

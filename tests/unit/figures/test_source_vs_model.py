@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pretraining.figures.source_vs_model import source_vs_model_figure
+from pretraining.figures.source_vs_model import source_vs_model, source_vs_model_figure
 from pretraining.results.runs_table import COLUMNS, normalise
-from pretraining.results.source_vs_model import source_vs_model
 from pretraining.runtime.errors import UserError
 
 

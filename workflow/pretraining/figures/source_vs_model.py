@@ -1,4 +1,4 @@
-"""Draw the errors of label sources against those of the models trained on their labels."""
+"""Label sources against models: errors of each source and of the models trained on its labels."""
 
 from __future__ import annotations
 
@@ -22,8 +22,64 @@ from pretraining.figures.style import (
     source_looks,
     value_ticks,
 )
-from pretraining.results.runs_table import RMSE
+from pretraining.results.runs_table import RMSE, SHIFTED
+from pretraining.results.seed_statistics import cell_of
+from pretraining.results.selection import Selection, nearest_size, select
+from pretraining.runtime.errors import UserError
 from pretraining.study.titles import SourceStyle, Titles, printed, title_of
+
+FREE = {"energy": SHIFTED, "force": RMSE["force"]}
+COLUMNS = ("target", "structures", "source", "npre", "n", "metric", "aggregate")
+COLUMNS = (*COLUMNS, "source_error", "pretrained", "finetuned")
+
+
+def source_vs_model(runs: pd.DataFrame, aggregate: str = "best", at: int = 400) -> pd.DataFrame:
+    """The errors of each label source, of its pre-trained model, and of the fine-tuned one.
+
+    A source has its own zero of energy, and so has a model trained only on its labels: their energy
+    errors are those after a median shift. A fine-tuned model has the target's zero.
+
+    Parameters
+    ----------
+    aggregate
+        ``best`` or ``mean`` of the seeds.
+    at
+        Number of structures of the fine-tuning; the nearest with runs is taken.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns :data:`COLUMNS`, for every target that a source was tested on, at the pre-training
+        size that most sources share.
+
+    Raises
+    ------
+    UserError
+        If no label source was tested.
+    """
+    tested = runs[runs["kind"] == "source"]
+    tuned = runs[(runs["kind"] == "finetune") & (runs["transform"] == "none")]
+    rows = []
+    for target in sorted(set(tested["target"]) & set(tuned["target"])):
+        selected = select(runs, Selection(target=target, transform="none"))
+        n = nearest_size([selected], at)
+        fine = selected.runs[(selected.runs["kind"] == "finetune") & (selected.runs["n"] == n)]
+        chosen = {"structures": selected.chosen.structures, "npre": selected.chosen.npre}
+        for source in dict.fromkeys(fine["source"]):
+            for metric in RMSE:
+                row = {"target": target, **chosen, "source": source, "n": n, "metric": metric}
+                for name, frame, column in (
+                    ("source_error", selected.sources, FREE[metric]),
+                    ("pretrained", selected.untuned, FREE[metric]),
+                    ("finetuned", fine, RMSE[metric]),
+                ):
+                    cell = cell_of(frame[frame["source"] == source], column)
+                    row[name] = getattr(cell, aggregate)
+                rows.append({**row, "aggregate": aggregate})
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="source_error")
+    if table.empty:
+        raise UserError("no label source was tested on a target: nothing to compare models with")
+    return table.reset_index(drop=True)
 
 
 def source_vs_model_figure(
@@ -31,15 +87,7 @@ def source_vs_model_figure(
     styles: Mapping[str, SourceStyle] | None = None,
     titles: Titles | None = None,
 ) -> Figure:
-    """Draw the models' errors against their label sources', a row of panels per target.
-
-    Parameters
-    ----------
-    table
-        As :func:`pretraining.results.source_vs_model.source_vs_model` returns it.
-    titles
-        Printed names of the datasets.
-    """
+    """Draw the table of :func:`source_vs_model`, a row of panels per target."""
     sources = table["source"].unique()
     looks = source_looks(sources, styles)
     targets = list(dict.fromkeys(table["target"]))

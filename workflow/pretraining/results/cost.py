@@ -1,7 +1,4 @@
-"""What the training runs cost: hours, electricity and carbon dioxide.
-
-Runs that use a GPU at the same time share its hours and its energy, so that a GPU counts once.
-"""
+"""What the training runs cost: hours, electricity and carbon dioxide."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pretraining.results.runs_table import GRID_COLUMNS, KEY
+from pretraining.results.runs_table import GRID_COLUMNS, KEY, sort_by_kind
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown, read_table, truths
 from pretraining.study.estimate import estimated_seconds
@@ -31,16 +28,8 @@ _COUNTS = ("runs", "without_time", "with_power")
 def read_training_grid(path: str | Path) -> pd.DataFrame:
     """Read the table of all training runs as a grid of wanted results.
 
-    Parameters
-    ----------
-    path
-        Table of the runs' identity and ``path`` (folder relative to the results). Runs marked
-        ``imported`` were not trained here and are left out.
-
-    Raises
-    ------
-    UserError
-        Naming the file and the column.
+    Each run has its identity and ``path``, its folder relative to the results. Runs marked
+    ``imported`` were not trained here and are left out.
     """
     grid = read_table(path, (*KEY, "path"), "the table of training runs")
     if "imported" in grid:
@@ -61,22 +50,21 @@ def add_experiments(runs: pd.DataFrame, path: str | Path) -> pd.DataFrame:
 def training_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Return the training runs of one or more runs tables, each once.
 
-    A row of kind ``pretrain`` with a target is a test of a pre-trained model, not its training. Of
-    several rows of a run, the one with a time is kept, else one that is not missing.
+    Of several rows of a run, the one with a time is kept, else one that is not missing.
     """
     runs = pd.concat(tables, ignore_index=True)
+    # With a target, a row is a test of a pre-trained model.
     tests = (runs["kind"] == "pretrain") & (runs["target"] != "")
     runs = runs[runs["kind"].isin(TRAINED) & ~tests].copy()
     for column in ("device", "gpu_use"):
         runs[column] = runs[column].fillna("").astype(str) if column in runs else ""
-    order = runs.assign(_missing=runs["status"] == "missing", _no_time=runs["wall_time_s"].isna())
-    runs = order.sort_values(["_no_time", "_missing"], kind="stable")
-    runs = runs.drop_duplicates(list(KEY)).drop(columns=["_missing", "_no_time"])
-    return runs.reset_index(drop=True)
+    rank = 2 * runs["wall_time_s"].isna() + (runs["status"] == "missing")
+    runs = runs.loc[rank.sort_values(kind="stable").index]
+    return runs.drop_duplicates(list(KEY), ignore_index=True)
 
 
 def pretrainings_left_out(runs: pd.DataFrame) -> int:
-    """Return how many pre-trainings of the fine-tuned runs are not among the runs."""
+    """Count the pre-trainings of the fine-tuned runs that are not among the runs."""
     key = ["structures", "transform", "source", "npre", "preseed"]
     started = runs.loc[runs["kind"] == "finetune", key].drop_duplicates()
     there = runs.loc[runs["kind"] == "pretrain", key].drop_duplicates()
@@ -103,10 +91,9 @@ class _Use:
 def gpu_shares(runs: pd.DataFrame, power_w: float = POWER_W) -> pd.DataFrame:
     """Divide the time and the energy of each GPU among the runs that used it.
 
-    Each moment counts in equal parts for the runs that use the GPU then, so that all runs together
-    have the union of their times and its energy. Between two starts or ends of runs, the energy is
-    the difference of the GPU's counter. Where a reading is missing, the power is the mean of those
-    that the runs of that moment have measured, or else `power_w`.
+    Each moment counts in equal parts for the runs that use the GPU then. Between two starts or ends
+    of runs, the energy is the difference of the GPU's counter. Where a reading is missing, the
+    power is the mean of those that the runs of that moment have measured, or else `power_w`.
 
     Parameters
     ----------
@@ -119,7 +106,7 @@ def gpu_shares(runs: pd.DataFrame, power_w: float = POWER_W) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``seconds`` and ``joules`` of the runs with records, by the index of `runs`.
+        ``seconds`` and ``joules`` of the runs with records, indexed as in `runs`.
     """
     shares: dict[Hashable, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for uses in _uses_of_gpus(runs):
@@ -145,7 +132,7 @@ def gpu_shares(runs: pd.DataFrame, power_w: float = POWER_W) -> pd.DataFrame:
 
 
 def _uses_of_gpus(runs: pd.DataFrame) -> list[list[_Use]]:
-    """Return the uses of each GPU; those without duration are left out."""
+    """The uses of each GPU, without those that have no duration."""
     uses = defaultdict(list)
     for run, text in runs["gpu_use"].items():
         for record in json.loads(text or "[]"):
@@ -174,8 +161,6 @@ def cost(
         Table of :func:`training_runs`.
     power_w
         Power of a GPU without measurement, W.
-    carbon_kg_per_kwh
-        Carbon dioxide equivalents of electricity, kg/kWh.
     published
         Rows quantity, value with gpu_hours, energy_used and carbon_dioxide, given as a last row.
     costs
@@ -187,10 +172,10 @@ def cost(
     pandas.DataFrame
         A row for each kind, target and type of device (``gpu``, ``cpu``, ``unknown`` if not
         recorded, ``not run`` for missing runs); one for each experiment and type if the runs have
-        `experiments` (names joined by commas; a run of two experiments is in both rows); a total
-        for each type. ``runs``; ``without_time``, runs without a recorded time, which count as
-        nothing; ``with_power``, runs with measured power; ``hours``; ``kwh`` and ``kg_co2e``, of
-        GPUs only; ``expected_hours``, GPU hours of missing runs by the published medians.
+        `experiments` (names joined by commas); a total for each type. ``runs``; ``without_time``,
+        runs without a recorded time, which count as nothing; ``with_power``, runs with measured
+        power; ``hours``; ``kwh`` and ``kg_co2e``, of GPUs only; ``expected_hours``, GPU hours of
+        missing runs by the published medians.
 
     Raises
     ------
@@ -233,16 +218,12 @@ def cost(
     table["kwh"] = table["kwh"].where(table["device"] == "gpu")
     table["kg_co2e"] = table["kg_co2e"].astype(float).fillna(table["kwh"] * carbon_kg_per_kwh)
     table = table.astype(dict.fromkeys(_COUNTS, "Int64"))
-    rank = table["kind"].map(_KINDS.index)
-    table = table.assign(_rank=rank).sort_values(["_rank", "experiment", "target", "device"])
-    return table.drop(columns="_rank").reset_index(drop=True)
+    return sort_by_kind(table, ["kind", "experiment", "target", "device"], _KINDS)
 
 
 def _row(
     group: pd.DataFrame, kind: str, device: str, target: str = "", experiment: str = ""
 ) -> dict:
-    """Add up some runs."""
-
     def total(column: str) -> float:
         # Sorted, so that the order of the rows does not show in the last digit.
         return np.sort(group[column].dropna().to_numpy(dtype=float)).sum()
@@ -264,7 +245,7 @@ def _row(
 def as_markdown(
     table: pd.DataFrame, power_w: float, carbon_kg_per_kwh: float, left_out: int = 0
 ) -> str:
-    """Write the costs in Markdown, with a remark on `left_out` pre-trainings that do not count."""
+    """The costs in Markdown; `left_out` is the number of pre-trainings that are not counted."""
 
     def number(value: float, places: int) -> str:
         return "" if pd.isna(value) else f"{value:,.{places}f}"
@@ -278,15 +259,8 @@ def as_markdown(
         cells += [number(row[name], few) for name in ("hours", "kwh", "kg_co2e", "expected_hours")]
         rows.append([f"{bold}{cell}{bold}" if cell else "" for cell in cells])
     names = ["kind", "target or experiment", "device"]
-    numbers = [
-        "runs",
-        "without time",
-        "power measured",
-        "hours",
-        "kWh",
-        "kg CO2e",
-        "expected hours",
-    ]
+    numbers = ["runs", "without time", "power measured"]
+    numbers += ["hours", "kWh", "kg CO2e", "expected hours"]
     remark = f"\nPre-trainings that are not counted: {left_out}.\n" if left_out else ""
     return (
         "# Cost of training\n\n"

@@ -1,9 +1,7 @@
 """Data efficiency: how few DFT-labelled structures a pre-trained model needs.
 
 A pre-trained model whose accuracy with n structures equals that of direct training with N is N / n
-times as data-efficient. The ratio depends on the metric, the aggregate over the seeds and the
-pre-training size: each row states them. Cells have the runs of all seeds, of pre-training and
-fine-tuning.
+times as data-efficient. The seeds of a cell are those of pre-training and fine-tuning.
 """
 
 from __future__ import annotations
@@ -14,31 +12,19 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from pretraining.results.runs_table import RMSE, TRAINED, unique_runs
-from pretraining.results.seed_statistics import (
-    AGGREGATES,
-    HEADS,
-    cell_of,
-    sort_by_source,
-    with_titles,
-)
+from pretraining.results.runs_table import MODEL, RMSE, TRAINED, tested_on, unique_runs
+from pretraining.results.seed_statistics import AGGREGATES, cell_of, sort_by_source, with_titles
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown
 from pretraining.study.titles import UNITS, SourceStyle, title_of
 
-MODEL = ("structures", "transform", "source", "npre")
 SERIES = ("target", *MODEL, "metric", "aggregate")
+# Columns that are printed under another name.
+HEADS = {"npre": "pre-training", "aggregate": "seeds", "untuned_reaches": "untuned reaches"}
 
 
 def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """The fewest fine-tuning structures that equal direct training on N.
-
-    Parameters
-    ----------
-    runs
-        As :func:`pretraining.results.runs_table.read_runs` returns them.
-    target
-        One target only; None takes all.
+    """The fewest fine-tuning structures that equal direct training on N, on one target or on all.
 
     Returns
     -------
@@ -59,7 +45,8 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
     runs = _on(runs, target)
     rows = []
     for name, tuned, direct in _comparisons(runs):
-        untuned = _untuned(runs, name)
+        tested = tested_on(runs, "pretrain", name["target"], {c: name[c] for c in MODEL})
+        untuned = getattr(cell_of(tested, RMSE[name["metric"]]), name["aggregate"])
         reached = _curve(tuned, name)
         for n_direct, (rmse, seeds) in _curve(direct, name).items():
             row = {
@@ -84,7 +71,7 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
                     "wall_time_ratio_max": times[1],
                 }
             rows.append(row)
-    columns = ["target", *SERIES[1:], "n_direct", "rmse_direct", "n_finetune", "rmse_finetune"]
+    columns = [*SERIES, "n_direct", "rmse_direct", "n_finetune", "rmse_finetune"]
     columns += ["ratio", "at_least", "seeds_direct", "seeds_finetune", "wall_time_ratio_min"]
     columns += ["wall_time_ratio_max", "rmse_untuned", "untuned_reaches"]
     table = pd.DataFrame(rows, columns=columns)
@@ -114,7 +101,6 @@ def gains(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
 
 
 def _on(runs: pd.DataFrame, target: str | None) -> pd.DataFrame:
-    """The runs on one target, or on all."""
     if target is None:
         return runs
     rows = runs[runs["target"] == target]
@@ -145,16 +131,6 @@ def _curve(rows: pd.DataFrame, name: Mapping) -> dict[int, tuple[float, int]]:
         if np.isfinite(value):
             points[int(n)] = (value, cell.count)
     return points
-
-
-def _untuned(runs: pd.DataFrame, name: Mapping) -> float:
-    """The error of the pre-trained model on the target; NaN if it was not evaluated."""
-    rows = runs[(runs["kind"] == "pretrain") & (runs["status"] != "missing")]
-    for column in ("target", "source", "npre"):
-        rows = rows[rows[column] == name[column]]
-    for column in ("structures", "transform"):
-        rows = rows[(rows[column] == name[column]) | (rows[column] == "")]
-    return getattr(cell_of(rows, RMSE[name["metric"]]), name["aggregate"])
 
 
 def _time_ratios(tuned: pd.DataFrame, direct: pd.DataFrame) -> tuple[float, float]:
@@ -200,10 +176,7 @@ def as_markdown(
 ) -> str:
     """The largest ratio of each pre-training in Markdown, the best results in words first.
 
-    Parameters
-    ----------
-    claims
-        As :func:`.published.claims_of_efficiency` returns them.
+    `claims` is as :func:`.published.claims_of_efficiency` returns it.
     """
     # A pre-training that never reaches direct training keeps a row without ratio.
     best = table.sort_values("ratio", ascending=False, kind="stable").drop_duplicates(list(SERIES))
@@ -239,16 +212,12 @@ def as_markdown(
         "model is as accurate with no DFT-labelled structure at all.\n"
     )
     if claims is not None and len(claims):
-        text += "\n## Published numbers\n\n" + _claims(claims, styles)
+        printed = with_titles(claims, styles).assign(
+            quantity=claims["quantity"].str.replace("_", " "),
+            published=claims["relation"] + claims["value"].map(" {:g}".format),
+        )
+        columns = ["quantity", "target", "metric", "aggregate", "source", "npre", "n", "computed"]
+        printed = printed[[*columns, "published", "difference", "unit"]].rename(columns=HEADS)
+        formats = {"pre-training": ">", "n": ">", "computed": ".3g", "published": ">"}
+        text += "\n## Published numbers\n\n" + markdown(printed, formats | {"difference": "+.3g"})
     return text
-
-
-def _claims(claims: pd.DataFrame, styles: Mapping[str, SourceStyle] | None) -> str:
-    printed = with_titles(claims, styles).assign(
-        quantity=claims["quantity"].str.replace("_", " "),
-        published=claims["relation"] + claims["value"].map(" {:g}".format),
-    )
-    columns = ["quantity", "target", "metric", "aggregate", "source", "npre", "n", "computed"]
-    printed = printed[[*columns, "published", "difference", "unit"]].rename(columns=HEADS)
-    formats = {"pre-training": ">", "n": ">", "computed": ".3g", "published": ">"}
-    return markdown(printed, {**formats, "difference": "+.3g"})

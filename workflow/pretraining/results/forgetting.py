@@ -1,7 +1,6 @@
 """Forgetting: errors on a general test set after training on a special dataset.
 
-The measure is the ratio to the error of the pre-trained model there, of the fine-tuned model and of
-one trained directly on the special dataset. Forces are compared as they are; energies after a
+The measure is the ratio to the error of the pre-trained model there. Energies are compared after a
 median shift, because two datasets can have different zeros of energy.
 """
 
@@ -12,23 +11,17 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pretraining.results.runs_table import RMSE, SHIFTED, TRAINED, unique_runs
-from pretraining.results.seed_statistics import AGGREGATES, HEADS, cell_of, with_titles
+from pretraining.results.runs_table import MODEL, RMSE, SHIFTED, TRAINED, tested_on, unique_runs
+from pretraining.results.seed_statistics import AGGREGATES, cell_of, with_titles
 from pretraining.runtime.tables import markdown
 from pretraining.study.titles import SourceStyle
 
-MODEL = ("structures", "transform", "source", "npre")
 SERIES = ("trained_on", "test_set", *MODEL)
 COLUMN = {"force": RMSE["force"], "energy": SHIFTED}
 
 
 def forgetting(runs: pd.DataFrame) -> pd.DataFrame:
     """Errors on general test sets in units of the pre-trained model's.
-
-    Parameters
-    ----------
-    runs
-        As :func:`pretraining.results.runs_table.read_runs` returns them.
 
     Returns
     -------
@@ -46,8 +39,9 @@ def forgetting(runs: pd.DataFrame) -> pd.DataFrame:
         name = dict(zip(SERIES, key, strict=True))
         here = moved[(moved["trained_on"] == key[0]) & (moved["target"] == key[1])]
         direct = here[here["source"] == "none"]
+        model = {column: name[column] for column in MODEL}
         for metric, column in COLUMN.items():
-            before = cell_of(_pretrained(runs, name), column)
+            before = cell_of(tested_on(runs, "pretrain", key[1], model), column)
             for aggregate in (*AGGREGATES, "same"):
                 start = before.mean if aggregate == "mean" else before.best
                 for n in sorted(tuned["n"].unique()):
@@ -67,16 +61,7 @@ def forgetting(runs: pd.DataFrame) -> pd.DataFrame:
     return ratios.dropna(subset=["rmse_finetuned", "rmse_direct"], how="all").reset_index(drop=True)
 
 
-def _pretrained(runs: pd.DataFrame, name: Mapping) -> pd.DataFrame:
-    """Tests of the pre-trained models on the general test set, before fine-tuning."""
-    rows = runs[(runs["kind"] == "pretrain") & (runs["target"] == name["test_set"])]
-    for column in MODEL:
-        rows = rows[rows[column] == name[column]]
-    return unique_runs(rows)
-
-
 def _error(runs: pd.DataFrame, cell: pd.DataFrame, column: str, aggregate: str) -> float:
-    """The error of the runs of one cell on the general test set."""
     if aggregate != "same":
         return getattr(cell_of(cell, column), aggregate)
     key = [*MODEL, "preseed", "n", "seed"]
@@ -98,26 +83,25 @@ def as_markdown(
 ) -> str:
     """The ratios in Markdown, by number of structures, and the published ones.
 
-    Parameters
-    ----------
-    claims
-        As :func:`.published.claims_of_forgetting` returns them.
+    `claims` is as :func:`.published.claims_of_forgetting` returns it.
     """
-    heads = HEADS | {
-        "rmse_pretrained": "pre-trained",
-        "rmse_finetuned": "fine-tuned",
-        "rmse_direct": "direct",
-        "ratio_finetuned": "fine-tuned ÷ pre-trained",
-        "ratio_direct": "direct ÷ pre-trained",
+    columns = {
+        "source": ("source", ""),
+        "transform": ("transform", ""),
+        "npre": ("pre-training", ","),
+        "metric": ("metric", ""),
+        "aggregate": ("seeds", ""),
+        "n": ("n", ""),
+        "rmse_pretrained": ("pre-trained", ".3g"),
+        "rmse_finetuned": ("fine-tuned", ".3g"),
+        "rmse_direct": ("direct", ".3g"),
+        "ratio_finetuned": ("fine-tuned ÷ pre-trained", ".2f"),
+        "ratio_direct": ("direct ÷ pre-trained", ".2f"),
     }
-    formats = {"pre-training": ",", "pre-trained": ".3g", "fine-tuned": ".3g", "direct": ".3g"}
-    formats |= {"fine-tuned ÷ pre-trained": ".2f", "direct ÷ pre-trained": ".2f"}
-    columns = ["source", "transform", "npre", "metric", "aggregate", "n", *list(heads)[-5:]]
-    printed = with_titles(table, styles).rename(columns=heads)
     text = "# Forgetting\n\n"
-    for (trained, tested), group in printed.groupby(["trained_on", "test_set"]):
+    for (trained, tested), group in with_titles(table, styles).groupby(["trained_on", "test_set"]):
         text += f"## Trained on {trained}, tested on {tested}\n\n"
-        text += markdown(group[[heads.get(name, name) for name in columns]], formats) + "\n"
+        text += markdown(group, columns=columns) + "\n"
     text += (
         "Force-component RMSE in eV/Å; energy RMSE in meV/atom after subtraction of the median "
         "difference per atom, because two datasets can have different zeros of energy: forces are "
@@ -125,15 +109,8 @@ def as_markdown(
         "the best in force on the dataset it was trained on.\n"
     )
     if claims is not None and len(claims):
-        rows = pd.DataFrame(
-            {
-                "quantity": claims["quantity"].str.replace("_", " "),
-                "computed: median over n (range)": [
-                    f"{row.median:.2f} ({row.low:.2f} to {row.high:.2f})"
-                    for row in claims.itertuples()
-                ],
-                "published": claims["value"],
-            }
-        )
-        text += "\n## Published numbers\n\n" + markdown(rows)
+        span = "{median:.2f} ({low:.2f} to {high:.2f})"
+        rows = pd.DataFrame({"quantity": claims["quantity"].str.replace("_", " ")})
+        rows["computed: median over n (range)"] = claims.agg(lambda row: span.format(**row), axis=1)
+        text += "\n## Published numbers\n\n" + markdown(rows.assign(published=claims["value"]))
     return text

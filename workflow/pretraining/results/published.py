@@ -19,14 +19,9 @@ TABLE1_NPRE = 10_000
 TARGET = "C-GAP-17"
 CLAIM_COLUMNS = ("quantity", "target", "source", "npre", "n", "metric", "aggregate", "relation")
 CLAIM_COLUMNS = (*CLAIM_COLUMNS, "value", "unit", "origin")
-# Quantity of a claim -> column of the table that has it.
-IN_EFFICIENCY = {
+# Quantity of a claim -> column of the table that has it, if their names differ.
+COLUMN_OF = {
     "data_efficiency": "ratio",
-    "wall_time_ratio_min": "wall_time_ratio_min",
-    "wall_time_ratio_max": "wall_time_ratio_max",
-}
-IN_GAINS = {"gain": "gain", "gain_percent": "gain_percent"}
-IN_FORGETTING = {
     "forgetting_finetuned": "ratio_finetuned",
     "forgetting_direct": "ratio_direct",
 }
@@ -60,30 +55,21 @@ def published_points(
 
 
 def read_claims(path: str | Path) -> pd.DataFrame:
-    """Read the single numbers that the paper states in its text.
-
-    Raises
-    ------
-    UserError
-        Naming the file and the column.
-    """
+    """Read the single numbers that the paper states in its text."""
     table = read_table(path, CLAIM_COLUMNS, "published numbers")
     table["value"] = numbers(table["value"], path)
     return table[list(CLAIM_COLUMNS)]
 
 
-def _matching(table: pd.DataFrame, claim: pd.Series, conditions: Mapping[str, str]) -> pd.DataFrame:
-    """The rows of a table under the conditions of a claim; an empty condition holds for all.
+def _values(table: pd.DataFrame, claim: pd.Series, conditions: Mapping[str, str]) -> pd.Series:
+    """The computed values of a claimed quantity under the claim's conditions.
 
-    Parameters
-    ----------
-    conditions
-        Column of the claim -> column of the table.
+    `conditions` is column of the claim -> column of the table; an empty one holds for all rows.
     """
     for name, column in conditions.items():
         if claim[name] != "":
             table = table[table[column].astype(str) == claim[name]]
-    return table
+    return table[COLUMN_OF.get(claim["quantity"], claim["quantity"])].dropna()
 
 
 def claims_of_efficiency(
@@ -100,35 +86,29 @@ def claims_of_efficiency(
         unless exactly one value was computed under the same conditions.
     """
     same = {name: name for name in ("target", "source", "npre", "metric", "aggregate")}
-    tables = (
-        (IN_EFFICIENCY, efficiency, same | {"n": "n_direct"}),
-        (IN_GAINS, gains, same | {"n": "n"}),
-    )
+    ratios = ("data_efficiency", "wall_time_ratio_min", "wall_time_ratio_max")
+    places = dict.fromkeys(ratios, (efficiency, same | {"n": "n_direct"}))
+    places |= dict.fromkeys(("gain", "gain_percent"), (gains, same | {"n": "n"}))
     rows = []
-    for _, claim in claims.iterrows():
-        for columns, table, conditions in tables:
-            if claim["quantity"] in columns:
-                found = _matching(table, claim, conditions)[columns[claim["quantity"]]].dropna()
-                value = float(found.iloc[0]) if len(found) == 1 else np.nan
-                rows.append({**claim, "computed": value, "difference": value - claim["value"]})
+    for _, claim in claims[claims["quantity"].isin(list(places))].iterrows():
+        table, conditions = places[claim["quantity"]]
+        found = _values(table, claim, conditions)
+        value = float(found.iloc[0]) if len(found) == 1 else np.nan
+        rows.append({**claim, "computed": value, "difference": value - claim["value"]})
     return pd.DataFrame(rows, columns=[*CLAIM_COLUMNS, "computed", "difference"])
 
 
 def claims_of_forgetting(claims: pd.DataFrame, forgetting: pd.DataFrame) -> pd.DataFrame:
-    """The claims on forgetting beside the range of the computed ratios over n.
+    """The claims on forgetting beside ``low``, ``median`` and ``high`` of the ratios over n.
 
-    Returns
-    -------
-    pandas.DataFrame
-        The columns of the claim, ``low``, ``median`` and ``high``; without claims under whose
-        conditions nothing was computed.
+    Claims under whose conditions nothing was computed are left out.
     """
     rows = []
-    for _, claim in claims[claims["quantity"].isin(list(IN_FORGETTING))].iterrows():
+    for _, claim in claims[claims["quantity"].str.startswith("forgetting_")].iterrows():
         conditions = {"target": "test_set", "metric": "metric", "aggregate": "aggregate"}
         if claim["source"] != "none":
             conditions |= {"source": "source", "npre": "npre"}
-        ratios = _matching(forgetting, claim, conditions)[IN_FORGETTING[claim["quantity"]]].dropna()
+        ratios = _values(forgetting, claim, conditions)
         if len(ratios):
             span = {"low": ratios.min(), "median": ratios.median(), "high": ratios.max()}
             rows.append({**claim, **span})

@@ -1,4 +1,4 @@
-"""The runs table: one row per result, collected from the metrics files; all else follows from it.
+"""The runs table: one row per result, collected from the metrics files.
 
 Energies are RMSEs per atom in meV/atom, forces RMSEs per component in eV/Å, both on the whole test
 set of the row's target. A row of kind ``transfer`` tests a model on another dataset than the one it
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +24,8 @@ RMSE = {"energy": "test_energy_rmse", "force": "test_force_rmse"}
 SHIFTED = "test_energy_shifted_rmse"
 WHOLE = ("npre", "n", "seed")
 COLUMNS = ("kind", "target", "source", *WHOLE, *RMSE.values())
-KEY = ("kind", "target", "structures", "transform", "source", "npre", "preseed", "n", "seed")
+MODEL = ("structures", "transform", "source", "npre")  # of a pre-trained model
+KEY = ("kind", "target", *MODEL, "preseed", "n", "seed")
 IDENTITY = (*KEY, "trained_on")
 # Optional columns and their defaults.
 OPTIONAL = {"structures": "", "transform": "none", "preseed": "", "trained_on": ""}
@@ -58,33 +59,20 @@ RECORDS = (
 
 
 def read_runs(path: str | Path) -> pd.DataFrame:
-    """Read a runs table; the eight columns of :data:`COLUMNS` are enough.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As :func:`normalise` returns it, in the file's order.
-
-    Raises
-    ------
-    UserError
-        Naming the file and the column.
-    """
+    """Read and normalise a runs table; the eight columns of :data:`COLUMNS` are enough."""
     return normalise(read_table(path, COLUMNS, "a runs table"), path)
 
 
 def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Turn a runs table of text into a typed one.
 
-    The optional columns structures, transform, preseed, trained_on, status, diverged,
-    test_energy_shifted_rmse, wall_time_s, threads and power_w_mean default to empty, ``none``,
-    empty, empty, ``ok``, false, NaN, NaN, NaN and NaN. Rows of direct training get source ``none``
-    and npre 0.
+    Absent columns get the defaults of :data:`OPTIONAL`, status ``ok``, diverged false, or, where
+    they hold numbers, NaN. Rows of direct training get source ``none`` and npre 0.
 
     Raises
     ------
     UserError
-        Naming `path` and the column.
+        Naming `path`, the column and the line.
     """
     if table.empty:
         raise UserError(f"{path}: the runs table has no rows")
@@ -143,6 +131,22 @@ def unique_runs(runs: pd.DataFrame, path: str | Path = "runs table") -> pd.DataF
     return pd.concat([results, absent]).drop_duplicates(key)
 
 
+def tested_on(
+    runs: pd.DataFrame, kind: str, target: str, model: Mapping[str, object]
+) -> pd.DataFrame:
+    """Rows of `kind` (``pretrain`` or ``source``) on a target, each once.
+
+    Parameters
+    ----------
+    model
+        Wanted value of some columns; empty cells, those of an absent column, match as well.
+    """
+    rows = runs[(runs["kind"] == kind) & (runs["target"] == target)]
+    for column, value in model.items():
+        rows = rows[(rows[column] == value) | (rows[column] == "")]
+    return unique_runs(rows)
+
+
 def describe(row: Mapping) -> str:
     """Name a run in a message, e.g. ``finetune target=C-GAP-17 source=ace n=25 seed=1``."""
     parts = [str(row["kind"])]
@@ -172,12 +176,17 @@ def collect(
         Columns :data:`GRID_COLUMNS`; ``metrics`` is a path, absolute, relative to the working
         directory or relative to `results`.
     allow_missing
-        Give a run without metrics file a row of status ``missing`` without errors.
+        Give a run without metrics file a row of status ``missing``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Sorted by kind (in the order of :data:`KINDS`) and then by run.
 
     Raises
     ------
     UserError
-        Naming the first run without metrics file and their number, unless `allow_missing`.
+        Naming the first run without metrics file and their number.
     """
     rows, missing = [], []
     for identity in grid[list(GRID_COLUMNS)].drop_duplicates().to_dict("records"):
@@ -195,7 +204,11 @@ def collect(
             f"{path}: no result of the run {describe(identity)} ({len(missing)} of {len(rows)} "
             "missing); run the workflow to the end, or set allow_missing"
         )
-    return _tidy(rows)
+    first = [*COLUMNS, "status", "diverged", *OPTIONAL, SHIFTED]
+    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*first, *ERRORS, *RECORDS])))
+    for column in (*WHOLE, *ERRORS):
+        table[column] = pd.to_numeric(table[column])
+    return sort_by_kind(table, IDENTITY, KINDS)
 
 
 def read_metrics(path: Path) -> dict:
@@ -228,7 +241,7 @@ def _error_of(metrics: Mapping, part: str, key: str) -> float | None:
 
 
 def _row_of(identity: Mapping, metrics: Mapping, path: Path) -> dict:
-    """The row of a finished run, after a check that the metrics are that run's."""
+    """The row of a finished run; metrics of another run raise a UserError."""
     # Evaluations carry the identity of the model's run.
     for column in ("kind", "n", "seed") if identity["kind"] in TRAINED else ():
         if column in metrics and str(metrics[column]) != str(identity[column]):
@@ -244,15 +257,13 @@ def _row_of(identity: Mapping, metrics: Mapping, path: Path) -> dict:
     return {**identity, **errors, **records, "diverged": diverged, "status": status}
 
 
-def _tidy(rows: Iterable[Mapping]) -> pd.DataFrame:
-    """The rows as a table, sorted by kind (in the order of :data:`KINDS`) and then by key."""
-    first = [*COLUMNS, "status", "diverged", *OPTIONAL, SHIFTED]
-    table = pd.DataFrame(list(rows), columns=list(dict.fromkeys([*first, *ERRORS, *RECORDS])))
-    for column in (*WHOLE, *ERRORS):
-        table[column] = pd.to_numeric(table[column])
-    rank = table["kind"].map({kind: i for i, kind in enumerate(KINDS)})
-    table = table.assign(_rank=rank).sort_values(["_rank", *IDENTITY[1:]], kind="stable")
-    return table.drop(columns="_rank").reset_index(drop=True)
+def sort_by_kind(table: pd.DataFrame, by: Sequence[str], kinds: Sequence[str]) -> pd.DataFrame:
+    """Sort a table by some columns, the column ``kind`` in the order of `kinds`."""
+
+    def rank(column: pd.Series) -> pd.Series:
+        return column.map(kinds.index) if column.name == "kind" else column
+
+    return table.sort_values(list(by), key=rank, kind="stable", ignore_index=True)
 
 
 def grid_of(paths: Iterable[str | Path]) -> pd.DataFrame:

@@ -15,42 +15,24 @@ from pretraining.study.titles import SourceStyle, order_sources, title_of
 AGGREGATES = ("best", "mean")
 FLAG_ABOVE = 1.25
 FLAG_NOTE = f"* a seed diverged or is above {FLAG_ABOVE} × the median of its cell"
-# Columns that are printed under another name.
-HEADS = {"npre": "pre-training", "aggregate": "seeds", "untuned_reaches": "untuned reaches"}
 POINT_COLUMNS = ("source", "npre", "n", "metric", "value", "std", "count", "flagged")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Statistics of the runs that differ only by their seed.
-
-    Attributes
-    ----------
-    mean, std, best
-        Mean, sample standard deviation (n - 1; NaN for a single run) and minimum of the finite
-        values.
-    count
-        Number of finite values.
-    runs, missing
-        Runs that have finished, finite or not, and runs that have not.
-    flagged
-        Whether a run exceeds :data:`FLAG_ABOVE` times the median, or diverged.
-    """
+    """Statistics of the runs that differ only by their seed, over the finite values."""
 
     mean: float
-    std: float
+    std: float  # sample standard deviation (n - 1), NaN for a single value
     best: float
     count: int
-    runs: int
+    runs: int  # finished, with a finite value or not
     missing: int
-    flagged: bool
+    flagged: bool  # a run diverged or exceeds FLAG_ABOVE times the median
 
 
 def cell_of(rows: pd.DataFrame, column: str = RMSE["energy"]) -> Cell:
-    """Statistics of one cell over its seeds.
-
-    A diverged run with a finite error stays in the mean, as in the published table.
-    """
+    """A diverged run with a finite error stays in the mean, as in the published table."""
     done = rows[rows["status"] != "missing"]
     values = done[column].to_numpy(dtype=float)
     diverged = ~np.isfinite(values) | done["diverged"].to_numpy(dtype=bool)
@@ -105,13 +87,7 @@ def curve_points(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFram
     metric
         ``energy`` or ``force``.
     aggregate
-        ``best`` or ``mean`` of the seeds.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns :data:`POINT_COLUMNS`; value is NaN without a finite result, std is NaN for the
-        best of the seeds.
+        ``best`` or ``mean`` of the seeds; std is NaN for the best.
     """
     rows = []
     for (source, npre, n), group in runs.groupby(["source", "npre", "n"]):
@@ -123,10 +99,7 @@ def curve_points(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFram
 
 
 def describe_seeds(rows: pd.DataFrame) -> str:
-    """The seeds of some runs: ``seed 42``, ``5 seeds``, ``up to 5 seeds``, ``2 × 5 seeds``.
-
-    The last is of two pre-trainings with five fine-tunings each.
-    """
+    """``seed 42``, ``5 seeds``, ``up to 5 seeds``; ``2 × 5 seeds`` of two pre-trainings."""
     seeds = sorted(set(rows["seed"]))
     first = sorted(set(rows["preseed"]))
     if len(seeds) == len(first) == 1:
@@ -140,13 +113,7 @@ def describe_seeds(rows: pd.DataFrame) -> str:
 def describe_runs(
     selections: Sequence[Selected], runs: pd.DataFrame, aggregate: str, metrics: Sequence[str]
 ) -> list[str]:
-    """Describe the runs of a figure in phrases: test set, sizes, seeds, missing and diverged runs.
-
-    Parameters
-    ----------
-    runs
-        The runs of all `selections` that are drawn.
-    """
+    """Describe the drawn `runs` in phrases: test set, sizes, seeds, missing and diverged runs."""
     prefix = {"best": "best of ", "mean": "mean ± s.d. of "}[aggregate]
     parts = [f"{selections[0].chosen.target} test set"]
     tuned, direct = (runs[runs["kind"] == kind] for kind in ("finetune", "direct"))

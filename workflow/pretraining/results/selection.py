@@ -8,12 +8,12 @@ compared is chosen. All seeds are kept, of the pre-training (unless one is given
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from pretraining.results.runs_table import TRAINED, unique_runs
+from pretraining.results.runs_table import TRAINED, tested_on, unique_runs
 from pretraining.runtime.errors import UserError
 
 
@@ -38,9 +38,9 @@ class Selected:
     runs
         Direct and fine-tuning runs, each once.
     untuned
-        Rows of kind ``pretrain``: the pre-trained models on the same target, before fine-tuning.
+        Pre-trained models on the same target, before fine-tuning.
     sources
-        Rows of kind ``source``: the label sources' own errors on the same target.
+        The label sources' own errors on the same target.
     chosen
         The selection, with all that the comparison needs filled in.
     notes
@@ -65,10 +65,6 @@ def select(
 
     Parameters
     ----------
-    runs
-        As :func:`pretraining.results.runs_table.read_runs` returns them.
-    wanted
-        Given values.
     compare
         ``source`` (one pre-training size, all label sources) or ``npre`` (one label source, all
         pre-training sizes).
@@ -88,19 +84,12 @@ def select(
     direct = trained[trained["kind"] == "direct"]
     tuned = trained[trained["kind"] == "finetune"]
     by_size = compare == "npre"
-    needed = {
-        "source": by_size or wanted.source is not None,
-        "structures": True,
-        "transform": True,
-        "npre": not by_size or wanted.npre is not None,
-        "preseed": wanted.preseed is not None,
-    }
-    order = [column for column, is_needed in needed.items() if is_needed]
+    one = {"source", "structures", "transform"} if by_size else {"structures", "transform", "npre"}
     notes = []
-    for column in order:
-        if tuned.empty:
-            break
+    for column in ("source", "structures", "transform", "npre", "preseed"):
         value = getattr(wanted, column)
+        if tuned.empty or (value is None and column not in one):
+            continue
         if value is None:
             value = _choose(tuned, column, compare)
             wanted = replace(wanted, **{column: value})
@@ -109,10 +98,12 @@ def select(
         if left_out := before - set(tuned[compare]):
             names = ", ".join(str(name) for name in sorted(left_out))
             notes.append(f"{compare} {names} left out: no runs with {column} {value}")
+    model = {c: value for c, value in asdict(wanted).items() if c != "target" and value is not None}
+    source = {c: value for c, value in model.items() if c == "source"}
     return Selected(
         runs=unique_runs(pd.concat([direct, tuned]), what),
-        untuned=_beside(runs, "pretrain", wanted, order),
-        sources=_beside(runs, "source", wanted, [c for c in order if c == "source"]),
+        untuned=tested_on(runs, "pretrain", wanted.target, model),
+        sources=tested_on(runs, "source", wanted.target, source),
         chosen=wanted,
         notes=tuple(notes),
     )
@@ -125,10 +116,7 @@ def select_each(
     compare: str = "source",
     what: str = "runs table",
 ) -> list[Selected]:
-    """Select one comparison per transform (all on the same target), or that of a given transform.
-
-    Parameters and errors are those of :func:`select`.
-    """
+    """Select one comparison per transform (all on the same target), or that of a given one."""
     wanted = wanted or Selection()
     target = wanted.target or _choose(_trained(runs, what), "target", compare)
     rows = runs[(runs["kind"] == "finetune") & (runs["target"] == target)]
@@ -168,19 +156,6 @@ def _where(rows: pd.DataFrame, column: str, value, what: str) -> pd.DataFrame:
         there = ", ".join(str(v) for v in sorted(rows[column].unique()))
         raise UserError(f"{what}: no runs with {column} {value!r}; there are: {there}")
     return kept
-
-
-def _beside(
-    runs: pd.DataFrame, kind: str, chosen: Selection, columns: Sequence[str]
-) -> pd.DataFrame:
-    """Rows of `kind` on the chosen target with the chosen values of `columns`."""
-    rows = runs[(runs["kind"] == kind) & (runs["target"] == chosen.target)]
-    for column in columns:
-        value = getattr(chosen, column)
-        if value is not None:
-            # The column may be absent from the table, and then empty.
-            rows = rows[(rows[column] == value) | (rows[column] == "")]
-    return unique_runs(rows)
 
 
 def sets_tested(runs: pd.DataFrame, target: str) -> list[str]:

@@ -36,13 +36,7 @@ def table1(selected: Selected, column: str = RMSE["energy"]) -> pd.DataFrame:
 
 
 def read_table1(path: str | Path) -> pd.DataFrame:
-    """Read a Table 1 with the columns :data:`TABLE_COLUMNS`.
-
-    Raises
-    ------
-    UserError
-        Naming the file and the column.
-    """
+    """Read a Table 1 with the columns :data:`TABLE_COLUMNS`."""
     table = read_table(path, TABLE_COLUMNS, "a Table 1")
     if table.empty:
         raise UserError(f"{path}: the table has no rows")
@@ -71,7 +65,6 @@ def _text(cell: pd.Series, plus_minus: str) -> str:
 def _as_printed(
     table: pd.DataFrame, styles: Mapping[str, SourceStyle] | None, plus_minus: str = "±"
 ) -> pd.DataFrame:
-    """The printed cells, a column per label source."""
     cells = table.assign(text=table.apply(_text, axis=1, plus_minus=plus_minus))
     cells = cells.pivot(index="n", columns="source", values="text").fillna("")
     cells = cells[order_sources(cells.columns, styles)]
@@ -108,11 +101,10 @@ def compare(computed: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns n, source, computed_mean, published_mean, difference (computed - published,
-        meV/atom), ratio (computed / published), z (the difference in units of its standard error,
-        from both sample standard deviations; empty without them), computed_std, published_std,
-        computed_count, published_count, computed_flagged, published_flagged. A cell that one table
-        lacks is empty there.
+        n, source; mean, std, count and flagged of each table with the prefixes ``computed_`` and
+        ``published_``, empty where a table lacks the cell; ``difference`` (computed - published,
+        meV/atom), ``ratio`` (computed / published) and ``z``, the difference in units of its
+        standard error, from both sample standard deviations.
     """
     sides = ("computed", "published")
     key, names = list(TABLE_COLUMNS[:2]), TABLE_COLUMNS[2:]
