@@ -167,7 +167,7 @@ def test_published_weights_replace_pretrainings(checkout):
         (lambda c: c["experiments"]["fig2"].update(sizes=[5000]), "pool of 'C-GAP-17'"),
         (lambda c: c["experiments"]["fig2"].update(direct_seeds=[1, 1]), "given twice"),
         (lambda c: c.update(trainig={}), "did you mean 'training'"),
-        (lambda c: c["training"].update(patience=-1), "must be >= 1"),
+        (lambda c: c["training"].update(patience=-1), "minimum of 1"),
         (
             lambda c: c["datasets"].update({"nanotubes": {"path": "absent.xyz"}}),
             "'nanotubes' has no labels",

@@ -24,13 +24,11 @@ from pretraining.operations import status
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
 from pretraining.runtime.slurm import stop_after_leftovers
-from pretraining.study import embeddings as samples
 from pretraining.study import estimate
 from pretraining.study import generation as protocol
 from pretraining.study import grid as grids
-from pretraining.study import stability
 from pretraining.study.config import validate_study
-from pretraining.study.queries import datasets_of, label_source
+from pretraining.study.queries import datasets_of, label_source, samples_of
 from pretraining.study.sources import relative_to
 
 try:
@@ -42,7 +40,7 @@ try:
     config = validate_study(relative_to(config, folder), CONFIG_FILES or "--config", root=".")
     GRID = grids.grid_table(config)
     grids.check_pools(GRID, config)
-    TESTED = {name: stability.models(config, GRID, name) for name in config["dynamics"]}
+    TESTED = {name: grids.stability_models(config, GRID, name) for name in config["dynamics"]}
 except UserError as error:
     # One line without Snakemake's traceback.
     sys.exit(f"error: {error}")
@@ -111,5 +109,5 @@ wildcard_constraints:
     embedding=one_of(config["embeddings"]),
     test=one_of(config["dynamics"]),
     replica=r"[1-9]\d*",
-    sample=one_of({name for e in config["embeddings"].values() for name in samples.samples_of(e)}),
+    sample=one_of({name for e in config["embeddings"].values() for name in samples_of(e)}),
     table=one_of(["runs", *(f"{name}-runs" for name in config["experiments"])]),

@@ -29,8 +29,7 @@ from pretraining.figures.stability import draw_coordination, draw_survival, stab
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import load_config, validate_study
 from pretraining.study.generation import duration_ps, stages_of
-from pretraining.study.grid import grid_table
-from pretraining.study.stability import models
+from pretraining.study.grid import grid_table, stability_models
 from pretraining.study.views import config_view
 
 # ---------------------------------------------------------------- Kaplan and Meier
@@ -198,7 +197,7 @@ def config(root):
 
 def test_the_papers_test(config):
     test = config["dynamics"]["fig4d"]
-    chosen = models(config, grid_table(config), "fig4d")
+    chosen = stability_models(config, grid_table(config), "fig4d")
     assert len(chosen) == 10 and test["replicas"] == 1
     assert {path.split("/")[0] for path in chosen} == {"direct", "finetune"}
     assert all("/target~nanotubes/" in path and "/n~60/" in path for path in chosen)
@@ -224,7 +223,7 @@ def test_selection_of_models(config):
     def select(**entry):
         other = copy.deepcopy(config)
         other["dynamics"]["fig4d"]["models"] = [entry]
-        return models(other, grid, "fig4d")
+        return stability_models(other, grid, "fig4d")
 
     kinds = ["direct", "finetune", "pretrain"]
     assert len(select(experiment="fig4", kinds=["pretrain"])) == 1

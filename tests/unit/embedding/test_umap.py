@@ -22,8 +22,8 @@ from pretraining.figures.maps import (
 )
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv
-from pretraining.study import embeddings as samples
 from pretraining.study.config import validate_study
+from pretraining.study.queries import sample_names, samples_of
 from pretraining.study.views import config_view
 
 UMAP = {"n_neighbors": 8, "min_dist": 0.1, "seed": 42}
@@ -160,8 +160,8 @@ def config(root):
 
 def test_the_papers_maps(config):
     maps = validate_study(config, "config.yaml")["embeddings"]
-    assert samples.names_of(maps["fig4b"], "base") == ["C-SYNTH-23M"]
-    assert samples.names_of(maps["fig5c"], "base") == ["C-SYNTH-23M-Si", "C-SYNTH-23M-Si-x1.5"]
+    assert sample_names(maps["fig4b"], "base") == ["C-SYNTH-23M"]
+    assert sample_names(maps["fig5c"], "base") == ["C-SYNTH-23M-Si", "C-SYNTH-23M-Si-x1.5"]
     assert maps["fig4b"]["base"][0]["structures"] == 100
     assert (maps["fig4b"]["n_neighbors"], maps["fig5c"]["n_neighbors"]) == (15, 4)
 
@@ -175,7 +175,7 @@ def test_how_a_map_looks_is_told_to_its_figure_alone(config, key):
     parts = [
         (
             config_view(c, "embedding~fig5c"),
-            [config_view(c, f"descriptors~fig5c~{n}") for n in samples.samples_of(e)],
+            [config_view(c, f"descriptors~fig5c~{n}") for n in samples_of(e)],
         )
         for c in (before, after)
         for e in [c["embeddings"]["fig5c"]]

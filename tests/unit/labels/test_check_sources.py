@@ -27,7 +27,7 @@ from pretraining.labels.check.summary import (
     summarise,
 )
 from pretraining.runtime.errors import UserError
-from pretraining.study.schema import validate_config
+from pretraining.study.config import validate_config
 from pretraining.study.sources import load_source
 from scripts import run_script
 

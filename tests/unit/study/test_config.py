@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from pretraining.runtime.errors import UserError
-from pretraining.study.config import load_config, validate_study
+from pretraining.study.config import load_config, validate_config, validate_study
 from pretraining.study.queries import largest_pool
-from pretraining.study.schema import validate_config
 from pretraining.study.views import config_view
 
 
@@ -51,11 +50,11 @@ def change(config, key, value):
         ("experiments.fig2.transforms", ["Ge"], ["fig2.transforms[0]", "'Ge'", "none, Si"]),
         ("experiments.fig2.sizes", [25, 5000], ["fig2.sizes[1]", "5000", "pool of 'C-GAP-17'"]),
         ("experiments.fig2.pretrain_sizes", [200000], ["pretrain_sizes[0]", "pool"]),
-        ("experiments.fig2.sizes", [-25], ["fig2.sizes[0]", "-25", ">= 1"]),
+        ("experiments.fig2.sizes", [-25], ["fig2.sizes[0]", "-25", "minimum of 1"]),
         ("experiments.fig2.sizes", [], ["fig2.sizes"]),
         ("experiments.fig2.sizes", [25.5], ["fig2.sizes[0]", "25.5", "integer"]),
         ("experiments.fig2.direct_seeds", [1, 2, 1], ["direct_seeds", "1 is given twice"]),
-        ("experiments.fig2.finetune_seeds", [-1], ["finetune_seeds[0]", "-1", ">= 0"]),
+        ("experiments.fig2.finetune_seeds", [-1], ["finetune_seeds[0]", "-1", "minimum of 0"]),
         ("experiments.fig2.sizes", ..., ["experiments.fig2", "'sizes' is missing"]),
         ("experiments.fig2.compare", "colour", ["fig2.compare", "'colour'", "pretrain_size"]),
         ("experiments.fig2.also_test", ["C-GAP-71"], ["also_test[0]", "'C-GAP-71'", "allowed"]),
@@ -66,9 +65,13 @@ def change(config, key, value):
         ("sources", ..., ["'sources' is missing"]),
         ("trainig", {}, ["unknown key 'trainig'", "did you mean 'training'"]),
         ("training.batchsize", 10, ["training", "'batchsize'", "did you mean 'batch_size'"]),
-        ("training.batch_size", 0, ["training.batch_size", "0", ">= 1"]),
-        ("training.learning_rate", -0.01, ["training.learning_rate", "-0.01", "> 0"]),
-        ("training.device", "gpu", ["training.device", "'gpu'", "auto, cpu, cuda"]),
+        ("training.batch_size", 0, ["training.batch_size", "0", "minimum of 1"]),
+        (
+            "training.learning_rate",
+            -0.01,
+            ["learning_rate", "-0.01", "equal to the minimum of 0"],
+        ),
+        ("training.device", "gpu", ["training.device", "'gpu'", "'auto', 'cpu', 'cuda'"]),
         ("training.ema_decay", 1.0, ["training.ema_decay", "1.0"]),
         ("network.cutoff", 0, ["network.cutoff", "0", "Å"]),
         ("network.num_layers", "four", ["network.num_layers", "'four'", "integer"]),
@@ -86,11 +89,19 @@ def change(config, key, value):
         ("datasets.C-GAP-17.filters", [{"key": "a"}], ["C-GAP-17.filters[0]", "include"]),
         ("datasets.C/GAP", {"path": "x"}, ["C/GAP"]),
         ("sources.ace.calculator", "PyACE", ["sources.ace.calculator", "'PyACE'", "import path"]),
-        ("sources.ace.kind", "machine", ["sources.ace.kind", "'machine'", "empirical, ml, dft"]),
+        (
+            "sources.ace.kind",
+            "machine",
+            ["ace.kind", "'machine'", "'empirical', 'ml', 'dft'"],
+        ),
         ("sources.ace.elements", ["Carbon"], ["sources.ace.elements[0]", "'Carbon'"]),
         ("transforms.Si", {"energy_shift": {"Sj": 1}}, ["Si.energy_shift", "'Sj'"]),
         ("sources.ace.elements", ["C", "Xx"], ["sources.ace.elements[1]", "'Xx'", "symbol"]),
-        ("sources.ace.time_limit", 0, ["sources.ace.time_limit", "0", "> 0"]),
+        (
+            "sources.ace.time_limit",
+            0,
+            ["ace.time_limit", "0", "equal to the minimum of 0"],
+        ),
         ("sources.ace.files", [{"url": "https://a/b"}], ["sources.ace.files[0]", "'path'"]),
         (
             "sources.ace.neutral_kwargs",
@@ -102,14 +113,18 @@ def change(config, key, value):
             {"basis_set": "{home}/c_ace.yace"},
             ["sources.ace.kwargs", "'{home}'", "{root}, {prefix}"],
         ),
-        ("transforms.Si", {"scale": 0}, ["transforms.Si.scale", "0", "> 0"]),
+        (
+            "transforms.Si",
+            {"scale": 0},
+            ["Si.scale", "0", "equal to the minimum of 0"],
+        ),
         (
             "pretrained_weights",
             [{"structures": "C-SYNTH-23M", "source": "ace", "npre": 1, "seed": 1, "file": "w"}],
             ["pretrained_weights[0]", "'avg_num_neighbors' is missing"],
         ),
-        ("labelling.chunk_size", -5, ["labelling.chunk_size", "-5", ">= 1"]),
-        ("figures.aggregate", "median", ["figures.aggregate", "'median'", "best, mean"]),
+        ("labelling.chunk_size", -5, ["labelling.chunk_size", "-5", "minimum of 1"]),
+        ("figures.aggregate", "median", ["figures.aggregate", "'median'", "'best', 'mean'"]),
     ],
 )
 def test_bad_configuration_is_one_line(paper, key, value, words):

@@ -118,7 +118,7 @@ def test_sizes_are_checked_against_what_will_be_made(config):
         ({"densities": []}, "densities"),
         ({"densities": [1.2345671, 1.2345672]}, "two trajectories are called 'density~1.23457_ann"),
         ({"exclude": ["density~9"]}, "exclude: no trajectory is called 'density~9'"),
-        ({"thermostat": "berendsen"}, "'berendsen' is not allowed; allowed: nose-hoover, langevin"),
+        ({"thermostat": "berendsen"}, "'berendsen' is not one of .'nose-hoover', 'langevin'"),
         ({"engine": "lammps", "source": "emt"}, "engine: source 'emt' is no LAMMPS pair style"),
         ({"timestep": 1}, "unknown key 'timestep'; did you mean 'timestep_fs'"),
     ],

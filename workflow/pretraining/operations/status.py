@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from pretraining.runtime.lease import running, worker
-from pretraining.study import stability
 from pretraining.study.estimate import estimated_seconds
 from pretraining.study.generation import trajectory_files
+from pretraining.study.grid import stability_models
 from pretraining.study.queries import label_source
 from pretraining.training.progress import DONE, STATES, Progress, log_of, modified, run_progress
 
@@ -189,7 +189,7 @@ def _trajectories(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:
     for name, test in config["dynamics"].items():
         files = [
             Path(config["results"], "dynamics", name, model, f"replica~{replica}", "outcome.json")
-            for model in stability.models(config, grid, name)
+            for model in stability_models(config, grid, name)
             for replica in range(1, test["replicas"] + 1)
         ]
         leases = [file.with_name("running.json") for file in files]

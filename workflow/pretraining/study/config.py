@@ -1,24 +1,25 @@
-"""Load a study's configuration and validate it: the schema, then the rules between keys."""
+"""Load a study's configuration: validate it with the schema and fill in the defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import difflib
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import read_yaml
-from pretraining.study import embeddings, generation, stability
-from pretraining.study.queries import (
-    datasets_read,
-    fitted_zero,
-    has_own_labels,
-    label_source,
-    largest_pool,
-    unknown,
-)
-from pretraining.study.schema import validate_config
-from pretraining.study.sources import unknown_placeholders
+from pretraining.runtime.files import SafeLoader, read_yaml
+from pretraining.study.consistency import problems
+from pretraining.study.generation import structures_of
+from pretraining.study.queries import datasets_read
+
+SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -36,21 +37,14 @@ def load_config(path: str | Path) -> dict[str, Any]:
 def validate_study(
     config: dict[str, Any], file: str, root: str | Path | None = None
 ) -> dict[str, Any]:
-    """Validate the configuration of a whole study, which must configure everything it names.
+    """Return a validated copy, with its defaults, of the configuration of a whole study.
 
     Parameters
     ----------
-    config
-        The configuration as read.
     file
-        Its name, for messages.
+        The configuration's name, for messages.
     root
         Folder that paths are relative to; if given, the files must exist.
-
-    Returns
-    -------
-    dict
-        The configuration with its defaults.
 
     Raises
     ------
@@ -61,7 +55,7 @@ def validate_study(
         if section not in config:
             raise UserError(f"{file}: section '{section}' is missing; see config/README.md")
     config = validate_config(config, file)
-    for problem in _problems(config):
+    for problem in problems(config):
         raise UserError(f"{file}: {problem}")
     if root is not None:
         for key, path in _named_files(config):
@@ -85,124 +79,104 @@ def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"dynamics.{name}.start.file", test["start"]["file"]
 
 
-def _problems(config: dict[str, Any]) -> Iterator[str]:
-    """Yield every broken rule between keys of a configuration with its defaults."""
-    for name, dataset in config["datasets"].items():
-        yield from _dataset_problems(name, config)
+def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
+    """Return a validated copy of `config` with its defaults; `file` names it in messages.
+
+    Raises
+    ------
+    UserError
+        In one line, for the first rule of the schema that is broken.
+    """
+    schema = _schema()
+    config = dict(config)
+    for key, value in config.items():
+        # `--config allow_missing=true` arrives as text.
+        if schema["properties"].get(key, {}).get("type") == "boolean" and isinstance(value, str):
+            config[key] = {"true": True, "false": False}.get(value.lower(), value)
+    config = _validated(config, schema, file)
+    for dataset in config.get("datasets", {}).values():
         if "generate" in dataset:
-            yield from generation.problems(name, config)
-    for key, names in config["compare_sources"].items():
-        for index, name in enumerate(names):
-            yield from unknown(config, f"compare_sources.{key}[{index}]", name, key)
-    for name, source in config["sources"].items():
-        for key in sorted(source["kwargs"].keys() & source["neutral_kwargs"].keys()):
-            yield f"sources.{name}.neutral_kwargs.{key}: it is in kwargs too; keep one"
-        for key in ("args", "kwargs", "neutral_kwargs", "preload"):
-            for text in unknown_placeholders(source[key]):
-                yield (
-                    f"sources.{name}.{key}: unknown placeholder '{text}'; allowed: {{config}}, "
-                    f"{{root}}, {{prefix}}, {{package:NAME}}"
-                )
-    yield from _weights_problems(config)
-    yield from _figure_problems(config)
-    for name in config["experiments"]:
-        yield from _experiment_problems(name, config)
-    for name in config["embeddings"]:
-        yield from embeddings.problems(name, config)
-    for name in config["dynamics"]:
-        yield from stability.problems(name, config)
+            dataset.setdefault("structures", structures_of(dataset["generate"]))
+    config["transforms"] = {"none": {"scale": 1.0, "scale_forces": False}} | config["transforms"]
+    return config
 
 
-def _dataset_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
-    dataset = config["datasets"][name]
-    reference = dataset["energy_reference"]
-    uses = {
-        "energy_reference": (reference.get("source"), "evaluate the isolated atoms with"),
-        "labels": (label_source(dataset), "label with"),
-    }
-    for key, (source, purpose) in uses.items():
-        if source is not None:
-            yield from unknown(config, f"datasets.{name}.{key}.source", source, "sources")
-            if "calculator" not in config["sources"][source]:
-                yield f"datasets.{name}.{key}.source: '{source}' has no calculator to {purpose}"
-    fixed = reference.keys() & {"given", "source"}
-    if fixed and not has_own_labels(dataset):
-        yield (
-            f"datasets.{name}.energy_reference.{fixed.pop()}: the set has no labels to "
-            f"subtract it from; those of a source are relative to its isolated atoms already"
-        )
-    if "val" in dataset["split"] and "key" not in dataset["split"]:
-        yield f"datasets.{name}.split.val: needs split.key, the info key with the set's split"
+def validate_sections(content: dict[str, Any], sections: Sequence[str]) -> dict[str, Any]:
+    """Return a validated copy of some sections of a configuration, with their defaults.
+
+    Raises
+    ------
+    UserError
+        In one line, for the first rule of the schema that is broken.
+    """
+    schema = _schema()
+    properties = {name: schema["properties"][name] for name in sections}
+    return _validated(content, schema | {"properties": properties, "required": []})
 
 
-def _weights_problems(config: dict[str, Any]) -> Iterator[str]:
-    files = [Path(weights["file"]) for weights in config["pretrained_weights"]]
-    for index, weights in enumerate(config["pretrained_weights"]):
-        where = f"pretrained_weights[{index}]"
-        for key in ("structures", "source", "transform"):
-            section = {"structures": "datasets"}.get(key, f"{key}s")
-            yield from unknown(config, f"{where}.{key}", weights[key], section)
-        # The record of their retrieval has the file's name.
-        file = files[index]
-        if any(file.name == other.name and file != other for other in files):
-            yield f"{where}.file: another file has the name '{file.name}'; rename one"
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return yaml.load(SCHEMA.read_text(encoding="utf-8"), Loader=SafeLoader)
 
 
-def _figure_problems(config: dict[str, Any]) -> Iterator[str]:
-    """Yield the experiments with the name of another figure."""
-    figures = {"sources", "students"}
-    figures |= {f"umap-{name}" for name in config["embeddings"]}
-    figures |= {f"md-{name}" for name in config["dynamics"]}
-    figures |= {f"structures-{name}" for name, d in config["datasets"].items() if "generate" in d}
-    for name in sorted(figures & config["experiments"].keys()):
-        yield f"experiments.{name}: figures/{name}.pdf is another figure; give it another name"
+def _validated(config: dict[str, Any], schema: dict[str, Any], file: str = "") -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        raise UserError(f"{file}: {_described(error)}" if file else _described(error))
+    _set_defaults(config, schema, schema)
+    return config
 
 
-def _experiment_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
-    experiment = config["experiments"][name]
-    where = f"experiments.{name}"
-    for key in ("target", "structures"):
-        yield from unknown(config, f"{where}.{key}", experiment[key], "datasets")
-    for section in ("sources", "transforms"):
-        for index, value in enumerate(experiment[section]):
-            yield from unknown(config, f"{where}.{section}[{index}]", value, section)
-    if "embedding" in experiment:
-        yield from unknown(config, f"{where}.embedding", experiment["embedding"], "embeddings")
-    for index, value in enumerate(experiment["also_test"]):
-        key = f"{where}.also_test[{index}]"
-        yield from unknown(config, key, value, "datasets")
-        if value == experiment["target"]:
-            yield f"{key}: '{value}' is the target, on which every model is tested anyway"
-        if "labels" not in config["datasets"].get(value, {}):
-            yield f"{key}: '{value}' has no labels to test with"
-    target, structures = (config["datasets"][experiment[k]] for k in ("target", "structures"))
-    for source in experiment["sources"]:
-        if "own_labels" in config["sources"].get(source, {}) and not has_own_labels(structures):
-            yield (
-                f"sources.{source}.own_labels: '{experiment['structures']}' has no labels; "
-                f"name their keys in datasets.{experiment['structures']}.labels"
-            )
-    zeros = [fitted_zero(dataset) for dataset in (target, structures)]
-    if zeros[0] != zeros[1]:
-        kinds = [f"fitted ({zero})" if zero else "that of isolated atoms" for zero in zeros]
-        yield (
-            f"{where}: the energy zero of target '{experiment['target']}' is {kinds[0]}, "
-            f"that of structures '{experiment['structures']}' is {kinds[1]}: give both "
-            f"the same energy_reference, or fine-tuning starts several eV/atom off"
-        )
-    if "labels" not in target:
-        yield (
-            f"{where}.target: '{experiment['target']}' has no labels; name their keys, or a "
-            f"source that computes them, in datasets.{experiment['target']}.labels"
-        )
-    for key, dataset_name, dataset in [
-        ("sizes", experiment["target"], target),
-        ("pretrain_sizes", experiment["structures"], structures),
-    ]:
-        pool = largest_pool(dataset)
-        for index, size in enumerate(experiment[key]):
-            if pool is not None and size > pool:
-                yield (
-                    f"{where}.{key}[{index}]: {size} is more than the pool of "
-                    f"'{dataset_name}', at most {pool} training structures"
-                )
+def _described(error: ValidationError) -> str:
+    """Return one line that names the wrong key, its value and what is allowed."""
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
+    where = path.removeprefix(".") or "top level"
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    meaning = f" ({schema['description']})" if "description" in schema else ""
+    match error.validator:
+        case "additionalProperties":
+            known = sorted(schema.get("properties", {}))
+            unknown = next(key for key in error.instance if key not in known)
+            near = difflib.get_close_matches(str(unknown), known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            return f"{where}: unknown key '{unknown}'{hint} allowed: {', '.join(known)}"
+        case "required":
+            missing = next(key for key in error.validator_value if key not in error.instance)
+            return f"{where}: key '{missing}' is missing"
+        case "uniqueItems":
+            twice = next(item for item in error.instance if error.instance.count(item) > 1)
+            return f"{where}: {twice!r} is given twice; every entry must differ"
+        case "oneOf" if all(set(option) == {"required"} for option in error.validator_value):
+            options = " | ".join(" + ".join(o["required"]) for o in error.validator_value)
+            return f"{where}: give one of: {options}"
+        case "pattern":
+            return f"{where}: {error.instance!r} is not allowed{meaning}"
+    return f"{where}: {error.message}{meaning}"
+
+
+def _set_defaults(value: Any, schema: dict, root: dict) -> None:
+    """Write the schema's defaults into `value`, in place, at every depth."""
+    schema = _resolved(schema, root)
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        for key, subschema in properties.items():
+            default = _resolved(subschema, root).get("default")
+            if default is not None:
+                value.setdefault(key, copy.deepcopy(default))
+            if key in value:
+                _set_defaults(value[key], subschema, root)
+        extra = schema.get("additionalProperties")
+        if isinstance(extra, dict):
+            for key in value.keys() - properties.keys():
+                _set_defaults(value[key], extra, root)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            _set_defaults(item, schema["items"], root)
+
+
+def _resolved(schema: dict, root: dict) -> dict:
+    """Return a subschema with the content of its ``$ref``; its own entries take precedence."""
+    if "$ref" not in schema:
+        return schema
+    return root["$defs"][schema["$ref"].rsplit("/", 1)[1]] | schema

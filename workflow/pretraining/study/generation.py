@@ -6,12 +6,10 @@ Imported in interpreters of label sources: only the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor
 from typing import Any
-
-from pretraining.study.queries import unknown
 
 ANNEAL = "anneal"  # as a temperature: that of the trajectory
 LAMMPSLIB = "ase.calculators.lammpslib.LAMMPSlib"  # the calculator that engine lammps can drive
@@ -130,88 +128,3 @@ def frames_of(generate: Mapping[str, Any]) -> int:
 def structures_of(generate: Mapping[str, Any]) -> int:
     """Return the number of structures of the whole dataset."""
     return len(trajectories(generate)) * frames_of(generate)
-
-
-def problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the broken rules between keys of the generated dataset `name`."""
-    dataset = config["datasets"][name]
-    generate, where = dataset["generate"], f"datasets.{name}.generate"
-    for key in ("densities", "anneal_temperatures"):
-        entry = generate.get(key)
-        if isinstance(entry, Mapping) and entry["stop"] < entry["start"]:
-            yield (
-                f"{where}.{key}: stop {entry['stop']:g} is below start {entry['start']:g}: "
-                "exchange them"
-            )
-    yield from _source_problems(where, generate, config)
-    yield from stage_problems(where, generate)
-    per_formula = sum(generate["composition"].values())
-    if generate["atoms"] % per_formula:
-        yield (
-            f"{where}.atoms: {generate['atoms']} is no multiple of the {per_formula} atoms of the "
-            "composition"
-        )
-    every = [trajectory.name for trajectory in trajectories({**generate, "exclude": []})]
-    names = set(every)
-    if len(names) < len(every):
-        twice = next(name for name in every if every.count(name) > 1)
-        yield (
-            f"{where}.densities: two trajectories are called '{twice}': give values that differ "
-            "more"
-        )
-    for excluded in generate["exclude"]:
-        if excluded not in names:
-            yield (
-                f"{where}.exclude: no trajectory is called '{excluded}'; the first is "
-                f"'{min(names)}'"
-            )
-    if names <= set(generate["exclude"]):
-        yield f"{where}.exclude: no trajectory is left; name fewer"
-    made = structures_of(generate)
-    if dataset["structures"] != made:
-        yield f"datasets.{name}.structures: generate makes {made}; leave the number out"
-    if dataset.get("format", "extxyz") != "extxyz" or "sha256" in dataset:
-        yield f"datasets.{name}: format and sha256 are of files, and the set is generated"
-
-
-def _source_problems(
-    where: str, generate: Mapping[str, Any], config: Mapping[str, Any]
-) -> Iterator[str]:
-    name = generate["source"]
-    yield from unknown(config, f"{where}.source", name, "sources")
-    source = config["sources"][name]
-    if "calculator" not in source:
-        yield f"{where}.source: '{name}' has no calculator to drive the dynamics with"
-    if generate["engine"] == "lammps" and source["calculator"] != LAMMPSLIB:
-        yield (
-            f"{where}.engine: source '{name}' is no LAMMPS pair style ({LAMMPSLIB}): choose ase or "
-            "auto"
-        )
-    for element in generate["composition"]:
-        if element not in source["elements"]:
-            known = ", ".join(source["elements"])
-            yield f"{where}.composition: source '{name}' does not know {element}; it knows: {known}"
-
-
-def stage_problems(where: str, protocol: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the broken rules between keys of the stages of `protocol`, which is at `where`."""
-    timestep, every = protocol["timestep_fs"], protocol["frame_every_ps"]
-    if not steps_of(every, timestep):
-        yield (
-            f"{where}.frame_every_ps: {every:g} ps is no whole number of steps of {timestep:g} fs"
-        )
-    annealed = False
-    for index, stage in enumerate(protocol["stages"]):
-        annealed |= ANNEAL in (stage.get("temperature"), stage.get("from"), stage.get("to"))
-        length = stage["ps"] / every
-        if round(length) < 1 or abs(length - round(length)) > TOLERANCE * length:
-            yield (
-                f"{where}.stages[{index}].ps: {stage['ps']:g} ps is no multiple of the {every:g} "
-                "ps from frame to frame"
-            )
-    if annealed and "anneal_temperatures" not in protocol:
-        yield f"{where}.anneal_temperatures: missing; a stage has the temperature '{ANNEAL}'"
-    if not annealed and "anneal_temperatures" in protocol:
-        yield (
-            f"{where}.anneal_temperatures: no stage has the temperature '{ANNEAL}'; leave them out"
-        )

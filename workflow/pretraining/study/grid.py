@@ -8,7 +8,7 @@ Imported in every job of Snakemake: nothing heavier than pandas.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,3 +257,34 @@ def results_table(
 def evaluation_folder(tested: str, path: str) -> str:
     """Return the folder of the errors of a run's model on the test set of `tested`."""
     return f"evaluations/target~{tested}/{path.removeprefix('runs/')}"
+
+
+def stability_models(config: Mapping[str, Any], grid: pd.DataFrame, name: str) -> list[str]:
+    """Return the models of a stability test, by the path of their runs after ``runs/``.
+
+    Raises
+    ------
+    UserError
+        If an entry selects no run of the grid, or has a value that no run has.
+    """
+    chosen: dict[str, None] = {}
+    for index, entry in enumerate(config["dynamics"][name]["models"]):
+        where = f"dynamics.{name}.models[{index}]"
+        rows = select(grid, entry["experiment"])
+        rows = rows[rows["kind"].isin(entry["kinds"])]
+        for key in ("n", "npre", "source", "transform", "seed"):
+            if key not in entry:
+                continue
+            # Direct training has no pre-training to choose, a pre-training no fine-tuning.
+            free = rows["kind"] == {"n": "pretrain", "seed": None}.get(key, "direct")
+            for value in entry[key]:
+                if not (~free & (rows[key] == value)).any():
+                    known = ", ".join(str(v) for v in sorted(rows.loc[~free, key].unique()))
+                    raise UserError(
+                        f"{where}.{key}: no such run has {key} {value}; known: {known or 'none'}"
+                    )
+            rows = rows[free | rows[key].isin(entry[key])]
+        if rows.empty:
+            raise UserError(f"{where}: selects no run of experiment '{entry['experiment']}'")
+        chosen |= dict.fromkeys(path.removeprefix("runs/") for path in rows["path"])
+    return list(chosen)

@@ -5,12 +5,15 @@ Imported in every job of Snakemake: only the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 # Energy references that are fitted; the others are energies of isolated atoms.
 FITTED = ("least_squares", "median_shift")
+# Samples of a map of atomic environments: base samples span it, the others are placed on it.
+SAMPLE_ROLES = ("base", "project")
+TORCH_SIM = "torch-sim"  # the engine that moves several replicas together
 FRACTION = 0.1
 MAX_TEST = 1000
 MAX_VAL = 100
@@ -78,8 +81,29 @@ def part_size(n: int, split: Mapping[str, Any], part: str) -> int:
     return min(limit, int(n * Fraction(str(split.get("fraction", FRACTION)))))
 
 
-def unknown(config: Mapping[str, Any], key: str, name: str, section: str) -> Iterator[str]:
-    """Yield a problem if `name`, the value of `key`, is not in a section of the configuration."""
-    if name not in config[section]:
-        allowed = ", ".join(config[section]) or "none configured"
-        yield f"{key}: '{name}' is not one of the configured {section}; allowed: {allowed}"
+def samples_of(embedding: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the samples of a map by name, with their ``role``, base samples first."""
+    named: dict[str, dict[str, Any]] = {}
+    for role in SAMPLE_ROLES:
+        for sample in embedding[role]:
+            named.setdefault(sample_name(sample), {**sample, "role": role})
+    return named
+
+
+def sample_name(sample: Mapping[str, Any]) -> str:
+    """Return the name of a sample; the default is that of its dataset and transform."""
+    if "name" in sample:
+        return sample["name"]
+    transform = sample["transform"]
+    return sample["dataset"] + ("" if transform == "none" else f"-{transform}")
+
+
+def sample_names(embedding: Mapping[str, Any], role: str) -> list[str]:
+    """Return the names of a map's samples of one role."""
+    return [name for name, sample in samples_of(embedding).items() if sample["role"] == role]
+
+
+def replica_batches(test: Mapping[str, Any]) -> list[list[int]]:
+    """Return the replicas of each torch-sim job of a test."""
+    numbers, size = list(range(1, test["replicas"] + 1)), test["batch"]
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
-from pretraining.study.schema import validate_sections
+from pretraining.study.config import validate_sections
 
 KINDS = ("pretrain", "direct", "finetune")
 # Keys of `training` without influence on the result: they may change when a run resumes.

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretraining.study.embeddings import samples_of
 from pretraining.study.generation import trajectory_files
+from pretraining.study.queries import samples_of
 from pretraining.study.settings import KINDS, RUNTIME_OPTIONS
 
 # Keys of a source that decide its labels; the others are no reason to label again.

@@ -1,4 +1,5 @@
 # What the rules of generated structures and of MD stability look up.
+from pretraining.study.queries import TORCH_SIM, replica_batches
 
 # ------------------------------------------------------------------------- generated structures
 
@@ -31,14 +32,14 @@ def generated_files(suffix):
 # -------------------------------------------------------------------------------- MD stability
 
 ONE_BY_ONE = [
-    name for name, test in config["dynamics"].items() if test["engine"] != stability.TORCH_SIM
+    name for name, test in config["dynamics"].items() if test["engine"] != TORCH_SIM
 ]
 # Rules by name, conda environment, test and replicas of a job.
 DYNAMICS_RULES = [("dynamics", "train", "{test}", ["{replica}"])] + [
     (f"dynamics_{name}_{replicas[0]}", "dynamics", name, replicas)
     for name, test in config["dynamics"].items()
-    if test["engine"] == stability.TORCH_SIM
-    for replicas in stability.batches(test)
+    if test["engine"] == TORCH_SIM
+    for replicas in replica_batches(test)
 ]
 
 

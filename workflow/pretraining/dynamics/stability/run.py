@@ -29,8 +29,8 @@ from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256, write_json, write_text
 from pretraining.runtime.stop import StopRequest
 from pretraining.study.generation import duration_ps, stages_of, steps_of
+from pretraining.study.queries import TORCH_SIM
 from pretraining.study.settings import COMPILE_ABOVE_S
-from pretraining.study.stability import TORCH_SIM
 from pretraining.training.compiled.calculator import compiled_network
 from pretraining.training.compiled.fused_convolution import PREDICTION_SHARE, uncompiled_seconds
 from pretraining.training.device import device_name, resolve_device, versions

@@ -1,0 +1,302 @@
+"""Rules between keys of a configuration, which its schema cannot express."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pretraining.study.generation import (
+    ANNEAL,
+    LAMMPSLIB,
+    TOLERANCE,
+    duration_ps,
+    steps_of,
+    structures_of,
+    trajectories,
+)
+from pretraining.study.queries import (
+    SAMPLE_ROLES,
+    fitted_zero,
+    has_own_labels,
+    label_source,
+    largest_pool,
+    sample_name,
+)
+from pretraining.study.sources import unknown_placeholders
+
+
+def problems(config: dict[str, Any]) -> Iterator[str]:
+    """Yield every broken rule between keys of a configuration with its defaults."""
+    for name, dataset in config["datasets"].items():
+        yield from _dataset_problems(name, config)
+        if "generate" in dataset:
+            yield from _generation_problems(name, config)
+    for key, names in config["compare_sources"].items():
+        for index, name in enumerate(names):
+            yield from _unknown(config, f"compare_sources.{key}[{index}]", name, key)
+    for name, source in config["sources"].items():
+        for key in sorted(source["kwargs"].keys() & source["neutral_kwargs"].keys()):
+            yield f"sources.{name}.neutral_kwargs.{key}: it is in kwargs too; keep one"
+        for key in ("args", "kwargs", "neutral_kwargs", "preload"):
+            for text in unknown_placeholders(source[key]):
+                yield (
+                    f"sources.{name}.{key}: unknown placeholder '{text}'; allowed: {{config}}, "
+                    f"{{root}}, {{prefix}}, {{package:NAME}}"
+                )
+    yield from _weights_problems(config)
+    yield from _figure_problems(config)
+    for name in config["experiments"]:
+        yield from _experiment_problems(name, config)
+    for name in config["embeddings"]:
+        yield from _map_problems(name, config)
+    for name in config["dynamics"]:
+        yield from _stability_problems(name, config)
+
+
+def _dataset_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
+    dataset = config["datasets"][name]
+    reference = dataset["energy_reference"]
+    uses = {
+        "energy_reference": (reference.get("source"), "evaluate the isolated atoms with"),
+        "labels": (label_source(dataset), "label with"),
+    }
+    for key, (source, purpose) in uses.items():
+        if source is not None:
+            yield from _unknown(config, f"datasets.{name}.{key}.source", source, "sources")
+            if "calculator" not in config["sources"][source]:
+                yield f"datasets.{name}.{key}.source: '{source}' has no calculator to {purpose}"
+    fixed = reference.keys() & {"given", "source"}
+    if fixed and not has_own_labels(dataset):
+        yield (
+            f"datasets.{name}.energy_reference.{fixed.pop()}: the set has no labels to "
+            f"subtract it from; those of a source are relative to its isolated atoms already"
+        )
+    if "val" in dataset["split"] and "key" not in dataset["split"]:
+        yield f"datasets.{name}.split.val: needs split.key, the info key with the set's split"
+
+
+def _generation_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the broken rules between keys of the generated dataset `name`."""
+    dataset = config["datasets"][name]
+    generate, where = dataset["generate"], f"datasets.{name}.generate"
+    for key in ("densities", "anneal_temperatures"):
+        entry = generate.get(key)
+        if isinstance(entry, Mapping) and entry["stop"] < entry["start"]:
+            yield (
+                f"{where}.{key}: stop {entry['stop']:g} is below start {entry['start']:g}: "
+                "exchange them"
+            )
+    yield from _source_problems(where, generate, config)
+    yield from _stage_problems(where, generate)
+    per_formula = sum(generate["composition"].values())
+    if generate["atoms"] % per_formula:
+        yield (
+            f"{where}.atoms: {generate['atoms']} is no multiple of the {per_formula} atoms of the "
+            "composition"
+        )
+    every = [trajectory.name for trajectory in trajectories({**generate, "exclude": []})]
+    names = set(every)
+    if len(names) < len(every):
+        twice = next(name for name in every if every.count(name) > 1)
+        yield (
+            f"{where}.densities: two trajectories are called '{twice}': give values that differ "
+            "more"
+        )
+    for excluded in generate["exclude"]:
+        if excluded not in names:
+            yield (
+                f"{where}.exclude: no trajectory is called '{excluded}'; the first is "
+                f"'{min(names)}'"
+            )
+    if names <= set(generate["exclude"]):
+        yield f"{where}.exclude: no trajectory is left; name fewer"
+    made = structures_of(generate)
+    if dataset["structures"] != made:
+        yield f"datasets.{name}.structures: generate makes {made}; leave the number out"
+    if dataset.get("format", "extxyz") != "extxyz" or "sha256" in dataset:
+        yield f"datasets.{name}: format and sha256 are of files, and the set is generated"
+
+
+def _source_problems(
+    where: str, generate: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[str]:
+    name = generate["source"]
+    yield from _unknown(config, f"{where}.source", name, "sources")
+    source = config["sources"][name]
+    if "calculator" not in source:
+        yield f"{where}.source: '{name}' has no calculator to drive the dynamics with"
+    if generate["engine"] == "lammps" and source["calculator"] != LAMMPSLIB:
+        yield (
+            f"{where}.engine: source '{name}' is no LAMMPS pair style ({LAMMPSLIB}): choose ase or "
+            "auto"
+        )
+    for element in generate["composition"]:
+        if element not in source["elements"]:
+            known = ", ".join(source["elements"])
+            yield f"{where}.composition: source '{name}' does not know {element}; it knows: {known}"
+
+
+def _stage_problems(where: str, protocol: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the broken rules between keys of the stages of `protocol`, which is at `where`."""
+    timestep, every = protocol["timestep_fs"], protocol["frame_every_ps"]
+    if not steps_of(every, timestep):
+        yield (
+            f"{where}.frame_every_ps: {every:g} ps is no whole number of steps of {timestep:g} fs"
+        )
+    annealed = any(ANNEAL in stage.values() for stage in protocol["stages"])
+    for index, stage in enumerate(protocol["stages"]):
+        if not _is_whole(stage["ps"] / every):
+            yield (
+                f"{where}.stages[{index}].ps: {stage['ps']:g} ps is no multiple of the {every:g} "
+                "ps from frame to frame"
+            )
+    if annealed and "anneal_temperatures" not in protocol:
+        yield f"{where}.anneal_temperatures: missing; a stage has the temperature '{ANNEAL}'"
+    if not annealed and "anneal_temperatures" in protocol:
+        yield (
+            f"{where}.anneal_temperatures: no stage has the temperature '{ANNEAL}'; leave them out"
+        )
+
+
+def _weights_problems(config: dict[str, Any]) -> Iterator[str]:
+    files = [Path(weights["file"]) for weights in config["pretrained_weights"]]
+    for index, weights in enumerate(config["pretrained_weights"]):
+        where = f"pretrained_weights[{index}]"
+        for key in ("structures", "source", "transform"):
+            section = {"structures": "datasets"}.get(key, f"{key}s")
+            yield from _unknown(config, f"{where}.{key}", weights[key], section)
+        # The record of their retrieval has the file's name.
+        file = files[index]
+        if any(file.name == other.name and file != other for other in files):
+            yield f"{where}.file: another file has the name '{file.name}'; rename one"
+
+
+def _figure_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Yield the experiments with the name of another figure."""
+    figures = {"sources", "students"}
+    figures |= {f"umap-{name}" for name in config["embeddings"]}
+    figures |= {f"md-{name}" for name in config["dynamics"]}
+    figures |= {f"structures-{name}" for name, d in config["datasets"].items() if "generate" in d}
+    for name in sorted(figures & config["experiments"].keys()):
+        yield f"experiments.{name}: figures/{name}.pdf is another figure; give it another name"
+
+
+def _experiment_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
+    experiment = config["experiments"][name]
+    where = f"experiments.{name}"
+    for key in ("target", "structures"):
+        yield from _unknown(config, f"{where}.{key}", experiment[key], "datasets")
+    for section in ("sources", "transforms"):
+        for index, value in enumerate(experiment[section]):
+            yield from _unknown(config, f"{where}.{section}[{index}]", value, section)
+    if "embedding" in experiment:
+        yield from _unknown(config, f"{where}.embedding", experiment["embedding"], "embeddings")
+    for index, value in enumerate(experiment["also_test"]):
+        key = f"{where}.also_test[{index}]"
+        yield from _unknown(config, key, value, "datasets")
+        if value == experiment["target"]:
+            yield f"{key}: '{value}' is the target, on which every model is tested anyway"
+        if "labels" not in config["datasets"].get(value, {}):
+            yield f"{key}: '{value}' has no labels to test with"
+    target, structures = (config["datasets"][experiment[k]] for k in ("target", "structures"))
+    for source in experiment["sources"]:
+        if "own_labels" in config["sources"].get(source, {}) and not has_own_labels(structures):
+            yield (
+                f"sources.{source}.own_labels: '{experiment['structures']}' has no labels; "
+                f"name their keys in datasets.{experiment['structures']}.labels"
+            )
+    zeros = [fitted_zero(dataset) for dataset in (target, structures)]
+    if zeros[0] != zeros[1]:
+        kinds = [f"fitted ({zero})" if zero else "that of isolated atoms" for zero in zeros]
+        yield (
+            f"{where}: the energy zero of target '{experiment['target']}' is {kinds[0]}, "
+            f"that of structures '{experiment['structures']}' is {kinds[1]}: give both "
+            f"the same energy_reference, or fine-tuning starts several eV/atom off"
+        )
+    if "labels" not in target:
+        yield (
+            f"{where}.target: '{experiment['target']}' has no labels; name their keys, or a "
+            f"source that computes them, in datasets.{experiment['target']}.labels"
+        )
+    for key, dataset_name, dataset in [
+        ("sizes", experiment["target"], target),
+        ("pretrain_sizes", experiment["structures"], structures),
+    ]:
+        pool = largest_pool(dataset)
+        for index, size in enumerate(experiment[key]):
+            if pool is not None and size > pool:
+                yield (
+                    f"{where}.{key}[{index}]: {size} is more than the pool of "
+                    f"'{dataset_name}', at most {pool} training structures"
+                )
+
+
+def _map_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the broken rules between keys of the map `name`."""
+    embedding = config["embeddings"][name]
+    seen = set()
+    for role in SAMPLE_ROLES:
+        for index, sample in enumerate(embedding[role]):
+            where = f"embeddings.{name}.{role}[{index}]"
+            yield from _unknown(config, f"{where}.dataset", sample["dataset"], "datasets")
+            yield from _unknown(config, f"{where}.transform", sample["transform"], "transforms")
+            own_name = sample_name(sample)
+            if own_name in seen:
+                yield f"{where}: there are two samples '{own_name}'; give this one a name"
+            seen.add(own_name)
+            dataset = config["datasets"][sample["dataset"]]
+            for key in sample["where"]:
+                if key not in dataset["keep"]:
+                    yield (
+                        f"{where}.where: '{key}' is not kept; add it to "
+                        f"datasets.{sample['dataset']}.keep"
+                    )
+            own = dataset.get("labels", {}).keys() & {"energy", "per_atom_energy"}
+            if role == "base" and "energy" in embedding["colour_by"] and not own:
+                yield (
+                    f"embeddings.{name}.colour_by: '{sample['dataset']}' has no energies; name "
+                    f"their key in its labels, or colour by something else"
+                )
+
+
+def _stability_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the broken rules between keys of the test `name`."""
+    test = config["dynamics"][name]
+    where = f"dynamics.{name}"
+    for index, entry in enumerate(test["models"]):
+        key = f"{where}.models[{index}].experiment"
+        yield from _unknown(config, key, entry["experiment"], "experiments")
+    start = test["start"]
+    if "dataset" in start:
+        yield from _unknown(config, f"{where}.start.dataset", start["dataset"], "datasets")
+        for key in start["nearest"]:
+            if key not in config["datasets"][start["dataset"]]["keep"]:
+                yield (
+                    f"{where}.start.nearest: '{key}' is not kept; add it to "
+                    f"datasets.{start['dataset']}.keep"
+                )
+    yield from _stage_problems(where, test)
+    ratio = test["frame_every_ps"] / test["log_every_ps"]
+    steps = 1000 * test["log_every_ps"] / test["timestep_fs"]
+    for value, what in ((ratio, "frame_every_ps"), (steps, "timestep_fs")):
+        if not _is_whole(value):
+            relation = "divide" if what == "frame_every_ps" else "be a multiple of"
+            yield (
+                f"{where}.log_every_ps: {test['log_every_ps']:g} ps must {relation} {what}, "
+                f"{test[what]:g}"
+            )
+    for time in test["snapshots"]:
+        if time > duration_ps(test) + TOLERANCE:
+            yield f"{where}.snapshots: {time:g} ps is after the end at {duration_ps(test):g} ps"
+
+
+def _is_whole(ratio: float) -> bool:
+    return round(ratio) >= 1 and abs(ratio - round(ratio)) <= TOLERANCE * ratio
+
+
+def _unknown(config: Mapping[str, Any], key: str, name: str, section: str) -> Iterator[str]:
+    """Yield a problem if `name`, the value of `key`, is not in a section of the configuration."""
+    if name not in config[section]:
+        allowed = ", ".join(config[section]) or "none configured"
+        yield f"{key}: '{name}' is not one of the configured {section}; allowed: {allowed}"
