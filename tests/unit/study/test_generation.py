@@ -106,7 +106,10 @@ def test_sizes_are_checked_against_what_will_be_made(config):
         ({"composition": {"Si": 1}}, "composition: source 'lcbop_lammps' does not know Si"),
         ({"composition": {"C": 3}}, "atoms: 200 is no multiple of the 3 atoms"),
         ({"frame_every_ps": 3}, r"stages\[0\].ps: 5 ps is no multiple of the 3 ps"),
-        ({"frame_every_ps": 0.0005}, "frame_every_ps: 0.0005 ps is no whole number of steps of 1 "),
+        (
+            {"frame_every_ps": 0.0005},
+            "frame_every_ps: 0.0005 ps is not a whole number of steps of 1 ",
+        ),
         ({"frame_every_ps": 10}, r"stages\[0\].ps: 5 ps is no multiple"),
         ({"anneal_temperatures": None}, "anneal_temperatures: missing; a stage has the temp"),
         ({"stages": [{"temperature": 300, "ps": 1}]}, "no stage has the temperature 'anneal'"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,38 +77,25 @@ def _dataset_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
 
 
 def _generation_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the broken rules between keys of the generated dataset `name`."""
     dataset = config["datasets"][name]
     generate, where = dataset["generate"], f"datasets.{name}.generate"
     for key in ("densities", "anneal_temperatures"):
         entry = generate.get(key)
         if isinstance(entry, Mapping) and entry["stop"] < entry["start"]:
-            yield (
-                f"{where}.{key}: stop {entry['stop']:g} is below start {entry['start']:g}: "
-                "exchange them"
-            )
+            ends = f"stop {entry['stop']:g} is below start {entry['start']:g}"
+            yield f"{where}.{key}: {ends}: exchange them"
     yield from _source_problems(where, generate, config)
     yield from _stage_problems(where, generate)
-    per_formula = sum(generate["composition"].values())
-    if generate["atoms"] % per_formula:
-        yield (
-            f"{where}.atoms: {generate['atoms']} is no multiple of the {per_formula} atoms of the "
-            "composition"
-        )
+    atoms, per_formula = generate["atoms"], sum(generate["composition"].values())
+    if atoms % per_formula:
+        yield f"{where}.atoms: {atoms} is no multiple of the {per_formula} atoms of the composition"
     every = [trajectory.name for trajectory in trajectories({**generate, "exclude": []})]
     names = set(every)
     if len(names) < len(every):
         twice = next(name for name in every if every.count(name) > 1)
-        yield (
-            f"{where}.densities: two trajectories are called '{twice}': give values that differ "
-            "more"
-        )
-    for excluded in generate["exclude"]:
-        if excluded not in names:
-            yield (
-                f"{where}.exclude: no trajectory is called '{excluded}'; the first is "
-                f"'{min(names)}'"
-            )
+        yield f"{where}.densities: two trajectories are called '{twice}': give other values"
+    for other in sorted(set(generate["exclude"]) - names):
+        yield f"{where}.exclude: no trajectory is called '{other}'; the first is '{min(names)}'"
     if names <= set(generate["exclude"]):
         yield f"{where}.exclude: no trajectory is left; name fewer"
     made = structures_of(generate)
@@ -127,10 +114,7 @@ def _source_problems(
     if "calculator" not in source:
         yield f"{where}.source: '{name}' has no calculator to drive the dynamics with"
     if generate["engine"] == "lammps" and source["calculator"] != LAMMPSLIB:
-        yield (
-            f"{where}.engine: source '{name}' is no LAMMPS pair style ({LAMMPSLIB}): choose ase or "
-            "auto"
-        )
+        yield f"{where}.engine: source '{name}' is no LAMMPS pair style: choose ase or auto"
     for element in generate["composition"]:
         if element not in source["elements"]:
             known = ", ".join(source["elements"])
@@ -138,33 +122,27 @@ def _source_problems(
 
 
 def _stage_problems(where: str, protocol: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the broken rules between keys of the stages of `protocol`, which is at `where`."""
     timestep, every = protocol["timestep_fs"], protocol["frame_every_ps"]
     if not steps_of(every, timestep):
-        yield (
-            f"{where}.frame_every_ps: {every:g} ps is no whole number of steps of {timestep:g} fs"
-        )
+        steps = f"a whole number of steps of {timestep:g} fs"
+        yield f"{where}.frame_every_ps: {every:g} ps is not {steps}"
     annealed = any(ANNEAL in stage.values() for stage in protocol["stages"])
     for index, stage in enumerate(protocol["stages"]):
         if not _is_whole(stage["ps"] / every):
-            yield (
-                f"{where}.stages[{index}].ps: {stage['ps']:g} ps is no multiple of the {every:g} "
-                "ps from frame to frame"
-            )
+            fault = f"{stage['ps']:g} ps is no multiple of the {every:g} ps from frame to frame"
+            yield f"{where}.stages[{index}].ps: {fault}"
     if annealed and "anneal_temperatures" not in protocol:
         yield f"{where}.anneal_temperatures: missing; a stage has the temperature '{ANNEAL}'"
     if not annealed and "anneal_temperatures" in protocol:
-        yield (
-            f"{where}.anneal_temperatures: no stage has the temperature '{ANNEAL}'; leave them out"
-        )
+        yield f"{where}.anneal_temperatures: no stage has the temperature '{ANNEAL}'; remove them"
 
 
 def _weights_problems(config: dict[str, Any]) -> Iterator[str]:
     files = [Path(weights["file"]) for weights in config["pretrained_weights"]]
+    sections = {"structures": "datasets", "source": "sources", "transform": "transforms"}
     for index, weights in enumerate(config["pretrained_weights"]):
         where = f"pretrained_weights[{index}]"
-        for key in ("structures", "source", "transform"):
-            section = {"structures": "datasets"}.get(key, f"{key}s")
+        for key, section in sections.items():
             yield from _unknown(config, f"{where}.{key}", weights[key], section)
         # The record of their retrieval has the file's name.
         file = files[index]
@@ -173,7 +151,6 @@ def _weights_problems(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _figure_problems(config: dict[str, Any]) -> Iterator[str]:
-    """Yield the experiments with the name of another figure."""
     figures = {"sources", "students"}
     figures |= {f"umap-{name}" for name in config["embeddings"]}
     figures |= {f"md-{name}" for name in config["dynamics"]}
@@ -219,21 +196,17 @@ def _experiment_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
             f"{where}.target: '{experiment['target']}' has no labels; name their keys, or a "
             f"source that computes them, in datasets.{experiment['target']}.labels"
         )
-    for key, dataset_name, dataset in [
-        ("sizes", experiment["target"], target),
-        ("pretrain_sizes", experiment["structures"], structures),
-    ]:
-        pool = largest_pool(dataset)
+    for key, role in (("sizes", "target"), ("pretrain_sizes", "structures")):
+        pool = largest_pool(config["datasets"][experiment[role]])
         for index, size in enumerate(experiment[key]):
             if pool is not None and size > pool:
                 yield (
                     f"{where}.{key}[{index}]: {size} is more than the pool of "
-                    f"'{dataset_name}', at most {pool} training structures"
+                    f"'{experiment[role]}', at most {pool} training structures"
                 )
 
 
 def _map_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the broken rules between keys of the map `name`."""
     embedding = config["embeddings"][name]
     seen = set()
     for role in SAMPLE_ROLES:
@@ -246,12 +219,7 @@ def _map_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{where}: there are two samples '{own_name}'; give this one a name"
             seen.add(own_name)
             dataset = config["datasets"][sample["dataset"]]
-            for key in sample["where"]:
-                if key not in dataset["keep"]:
-                    yield (
-                        f"{where}.where: '{key}' is not kept; add it to "
-                        f"datasets.{sample['dataset']}.keep"
-                    )
+            yield from _not_kept(config, f"{where}.where", sample["where"], sample["dataset"])
             own = dataset.get("labels", {}).keys() & {"energy", "per_atom_energy"}
             if role == "base" and "energy" in embedding["colour_by"] and not own:
                 yield (
@@ -261,7 +229,6 @@ def _map_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _stability_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the broken rules between keys of the test `name`."""
     test = config["dynamics"][name]
     where = f"dynamics.{name}"
     for index, entry in enumerate(test["models"]):
@@ -270,25 +237,26 @@ def _stability_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
     start = test["start"]
     if "dataset" in start:
         yield from _unknown(config, f"{where}.start.dataset", start["dataset"], "datasets")
-        for key in start["nearest"]:
-            if key not in config["datasets"][start["dataset"]]["keep"]:
-                yield (
-                    f"{where}.start.nearest: '{key}' is not kept; add it to "
-                    f"datasets.{start['dataset']}.keep"
-                )
+        yield from _not_kept(config, f"{where}.start.nearest", start["nearest"], start["dataset"])
     yield from _stage_problems(where, test)
-    ratio = test["frame_every_ps"] / test["log_every_ps"]
-    steps = 1000 * test["log_every_ps"] / test["timestep_fs"]
-    for value, what in ((ratio, "frame_every_ps"), (steps, "timestep_fs")):
-        if not _is_whole(value):
-            relation = "divide" if what == "frame_every_ps" else "be a multiple of"
-            yield (
-                f"{where}.log_every_ps: {test['log_every_ps']:g} ps must {relation} {what}, "
-                f"{test[what]:g}"
-            )
+    every, frame, timestep = (
+        test[key] for key in ("log_every_ps", "frame_every_ps", "timestep_fs")
+    )
+    if not _is_whole(frame / every):
+        yield f"{where}.log_every_ps: {every:g} ps must divide frame_every_ps, {frame:g}"
+    if not _is_whole(1000 * every / timestep):
+        yield f"{where}.log_every_ps: {every:g} ps must be a multiple of timestep_fs, {timestep:g}"
     for time in test["snapshots"]:
         if time > duration_ps(test) + TOLERANCE:
             yield f"{where}.snapshots: {time:g} ps is after the end at {duration_ps(test):g} ps"
+
+
+def _not_kept(
+    config: Mapping[str, Any], where: str, keys: Iterable[str], dataset: str
+) -> Iterator[str]:
+    for key in keys:
+        if key not in config["datasets"][dataset]["keep"]:
+            yield f"{where}: '{key}' is not kept; add it to datasets.{dataset}.keep"
 
 
 def _is_whole(ratio: float) -> bool:

@@ -23,15 +23,7 @@ def published_costs(path: str | Path) -> pd.DataFrame:
 
 
 def finished_seconds(grid: pd.DataFrame, results: str | Path) -> pd.Series:
-    """Return the wall time of each run, s; NaN for a run that has not finished.
-
-    Parameters
-    ----------
-    grid
-        Table of runs with their ``path`` relative to `results`.
-    results
-        Folder of the study's results.
-    """
+    """Return the wall time of each run of the table, s; NaN for a run that has not finished."""
 
     def seconds(path: str) -> float:
         try:
@@ -54,8 +46,6 @@ def estimated_seconds(
 
     Parameters
     ----------
-    grid
-        Table of runs.
     costs
         Table of :func:`published_costs`.
     finished
@@ -135,15 +125,7 @@ def compile_choice(training: dict[str, Any], grid: pd.DataFrame, seconds: pd.Ser
     """Return whether trainings compile: ``always`` or ``never``; ``auto`` is decided here.
 
     All trainings share the compiled functions, so their sum is compared with `COMPILE_ABOVE_S`.
-
-    Parameters
-    ----------
-    training
-        The configuration's ``training``.
-    grid
-        Table of runs.
-    seconds
-        Expected wall time of each, s: that of a published training, which had 300 epochs.
+    `seconds` is the expected wall time of each run: that of a published one, which had 300 epochs.
     """
     if training["compile"] != "auto":
         return training["compile"]

@@ -74,9 +74,8 @@ def values(entry: list[float] | Mapping[str, float]) -> list[float]:
 
 def trajectories(generate: Mapping[str, Any]) -> list[Trajectory]:
     """Return the trajectories of a dataset, in the order of their structures."""
-    anneals = (
-        values(generate["anneal_temperatures"]) if "anneal_temperatures" in generate else [None]
-    )
+    temperatures = generate.get("anneal_temperatures")
+    anneals = [None] if temperatures is None else values(temperatures)
     every = [
         Trajectory(density, anneal, replica)
         for density in values(generate["densities"])

@@ -1,13 +1,13 @@
 """The grid: a table with one row per training run, and the path of each run.
 
-The path contains the run's identity: adding a size, a seed or a source adds only its own runs, and
-a run of two experiments is one job.
+The path contains the run's identity: adding a size, a seed or a source adds only its own runs.
 Imported in every job of Snakemake: nothing heavier than pandas.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,12 +119,10 @@ def grid_table(config: dict[str, Any]) -> pd.DataFrame:
         ``path``, ``parent`` (path, or empty) and ``imported`` (True if published weights replace
         the training).
     """
-    wanted: dict[Run, list[str]] = {}
+    wanted: dict[Run, dict[str, None]] = {}
     for name, experiment in config["experiments"].items():
         for run in experiment_runs(experiment):
-            names = wanted.setdefault(run, [])
-            if name not in names:
-                names.append(name)
+            wanted.setdefault(run, {})[name] = None
     imported = imported_runs(config)
     rows = [
         vars(run)
@@ -134,13 +132,9 @@ def grid_table(config: dict[str, Any]) -> pd.DataFrame:
             "parent": run_path(run.parent, imported) if run.parent else "",
             "imported": run in imported,
         }
-        for run, names in sorted(wanted.items(), key=lambda item: _order(item[0]))
+        for run, names in sorted(wanted.items(), key=lambda w: (KINDS.index(w[0].kind), w[0]))
     ]
     return pd.DataFrame(rows)
-
-
-def _order(run: Run) -> tuple:
-    return (KINDS.index(run.kind), run)
 
 
 def imported_runs(config: dict[str, Any]) -> dict[Run, dict[str, Any]]:
@@ -194,9 +188,8 @@ def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
         if made_with != entry:
             continue
         files = entry.get("path", [])
-        files = [Path(file) for file in ([files] if isinstance(files, str) else files)]
-        made = path.stat().st_mtime
-        if any(file.exists() and file.stat().st_mtime > made for file in files):
+        files = filter(os.path.exists, [files] if isinstance(files, str) else files)
+        if any(os.path.getmtime(file) > path.stat().st_mtime for file in files):
             continue
         with whole(path):
             pool = json.loads(path.read_text(encoding="utf-8"))["counts"]["train"]

@@ -32,21 +32,13 @@ COMPILE_ABOVE_S = 600.0
 
 @dataclass(frozen=True)
 class Training:
-    """The training procedure.
+    """The training procedure: the keys of ``training``, which config/README.md explains.
 
     Attributes
     ----------
-    batch_size, val_batch_size
-        Structures in a training step and in a batch of validation.
-    learning_rate
-        Of Adam, constant.
-    ema_decay
-        Decay of the exponential moving average of the weights, which is validated and kept.
     loss
         Weights of the mean squared errors of the energy per atom (``energy``) and of the force
         components (``forces``). Only their ratio matters.
-    max_epochs
-        Maximum number of epochs.
     patience, min_delta
         Training stops when the validation force RMSE has not improved by `min_delta` (eV/Å) for
         `patience` epochs.
@@ -54,21 +46,6 @@ class Training:
         A run has diverged when a loss is not finite, or when an epoch's training loss exceeds the
         lowest so far (or that of the first step) by this factor. A good run lowers the loss by a
         factor of a few thousand: only a hopeless run reaches the default.
-    device, allow_cpu
-        ``cpu``, ``cuda`` or ``auto`` (a GPU if available); whether ``cuda`` may fall back to the
-        CPU.
-    checkpoint_seconds
-        Time between two checkpoints, s.
-    neighbour_memory_gb
-        Memory for neighbour lists; those beyond it are rebuilt at each access.
-    workers
-        Processes that load data; useful only beyond `neighbour_memory_gb`.
-    threads
-        Threads of a run on the CPU. A resumed run ends exactly as an uninterrupted one only with
-        one thread, since the order of sums depends on their number.
-    compile
-        Whether the steps run as compiled functions, with the same results up to rounding:
-        ``always``, ``never``, or ``auto`` (if the steps take longer than `COMPILE_ABOVE_S`).
     """
 
     batch_size: int
@@ -99,10 +76,9 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the result."""
-        training = dataclasses.asdict(self.training)
-        for key in RUNTIME_OPTIONS:
-            del training[key]
-        return {"network": self.network, "training": training}
+        training = dataclasses.asdict(self.training).items()
+        decisive = {key: value for key, value in training if key not in RUNTIME_OPTIONS}
+        return {"network": self.network, "training": decisive}
 
 
 @dataclass(frozen=True)
@@ -113,18 +89,12 @@ class Request:
     ----------
     kind
         ``pretrain``, ``direct`` or ``finetune``.
-    data
-        Labelled store.
-    n
-        Train on the first `n` structures of its pool.
+    data, n
+        Labelled store; the run trains on the first `n` structures of its pool.
     seed
         Of the initial weights and of the order of batches.
-    settings
-        Settings file.
-    out
-        The run's folder.
-    transform
-        Name of the transform of structures.
+    settings, out
+        Settings file; the run's folder.
     initial
         Model file that a fine-tuning starts from.
     runtime
@@ -218,8 +188,6 @@ def run_identity(
     ----------
     run
         Kind, number of structures, seed.
-    settings
-        Settings of the run.
     transform
         Fields of its :class:`pretraining.data.transforms.Transform`.
     data

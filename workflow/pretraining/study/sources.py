@@ -1,12 +1,10 @@
 """Label sources: their entries in the configuration and the files that these name.
 
-Like :mod:`pretraining.labels.evaluate`, this runs in the source's interpreter and imports only
-the standard library, numpy, ASE and PyYAML.
+This runs in the source's interpreter: only the standard library and PyYAML.
 """
 
 from __future__ import annotations
 
-import functools
 import glob
 import hashlib
 import importlib.util
@@ -34,23 +32,13 @@ IN_BRACES = re.compile(r"(?<!\$)\{[A-Za-z_][\w.:-]*\}")
 INSTALLED = re.compile(r"\{(prefix|package:)")
 # A folder of parameters has fewer files.
 MOST_FILES = 10_000
+# Keys of a source that decide its labels; the others are no reason to label again.
+DECISIVE_KEYS = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One entry of the configuration's ``sources``, as written there.
-
-    Attributes
-    ----------
-    neutral_kwargs
-        Further keyword arguments, which cannot change a label: log files, scratch folders.
-    time_limit
-        Longest time for one structure, s, without the start of the calculator.
-    install
-        How to get the code; part of the message if it cannot be imported.
-    files
-        Parameter files to retrieve: ``path`` and optionally ``url``, ``sha256``, ….
-    """
+    """One entry of the configuration's ``sources``; config/README.md explains the keys."""
 
     name: str
     calculator: str
@@ -89,17 +77,14 @@ class Source:
 
     def definition(self) -> dict[str, Any]:
         """Everything that decides a label, placeholders unexpanded, files by their content."""
-        keys = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
-        return {key: getattr(self, key) for key in keys} | {"files": parameter_files(self)}
+        definition = {key: getattr(self, key) for key in DECISIVE_KEYS}
+        return definition | {"files": parameter_files(self)}
 
 
 def load_source(config: Path, name: str, options: Mapping[str, Any] | None = None) -> Source:
     """Read the source `name` from the section ``sources`` of a YAML file.
 
-    Parameters
-    ----------
-    options
-        Entries that replace those of the file: runtime options, which do not decide a label.
+    Entries in `options`, which do not decide a label, replace those of the file.
 
     Raises
     ------
@@ -125,13 +110,7 @@ def load_source(config: Path, name: str, options: Mapping[str, Any] | None = Non
 
 
 def check_interpreter(source: Source) -> None:
-    """Check that this is the interpreter that the source names.
-
-    Raises
-    ------
-    UserError
-        With the command line to use instead, or if the interpreter does not exist.
-    """
+    """Raise a `UserError` with the right command line if the source names another interpreter."""
     if source.python in (None, "python", sys.executable):
         return
     tell = "import sys; print([sys.prefix, sys.version])"
@@ -197,12 +176,8 @@ def parameter_files(source: Source, installed: bool = True) -> dict[str, str]:
     """SHA-256 of the files and folders that the source's arguments name, by their last name.
 
     Words within an argument count, as in a LAMMPS ``pair_coeff``, and so do files whose name
-    continues that of a named file: a GAP's sparse points lie in ``<file>.*``.
-
-    Parameters
-    ----------
-    installed
-        Whether the interpreter's own files, in ``{prefix}`` and ``{package:NAME}``, count.
+    continues that of a named file: a GAP's sparse points lie in ``<file>.*``. Without `installed`,
+    the interpreter's own files, in ``{prefix}`` and ``{package:NAME}``, do not count.
 
     Raises
     ------
@@ -218,7 +193,7 @@ def parameter_files(source: Source, installed: bool = True) -> dict[str, str]:
             if os.path.isfile(word):
                 for path in [word, *sorted(glob.glob(glob.escape(word) + ".*"))]:
                     if os.path.isfile(path):
-                        _add(found, path, _file_digest(path))
+                        _add(found, path, file_sha256(path))
             elif os.path.isdir(word) and (word == text or os.path.dirname(word) not in ("", "/")):
                 _add(found, word, _folder_digest(source, word))
     return found
@@ -230,17 +205,7 @@ def changed_files(name: str, entry: Mapping[str, Any], stamp: Path) -> dict[str,
     A package's files belong to the interpreter. A retrieved file counts only if its content differs
     from that in its stamp, which the workflow follows by itself.
 
-    Parameters
-    ----------
-    name, entry
-        The source and its entry in the configuration's ``sources``.
-    stamp
-        JSON that ``retrieve.py`` has written for this source, if it exists.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read.
+    `stamp` is the JSON that ``retrieve.py`` has written for this source, if it exists.
     """
     files = json.loads(stamp.read_text(encoding="utf-8"))["files"] if stamp.is_file() else []
     stamped = {Path(file["path"]).name: file["sha256"] for file in files}
@@ -271,7 +236,7 @@ def _folder_digest(source: Source, folder: str) -> str:
             f"working folder or more than {MOST_FILES:,} files: give a folder of parameters, or "
             "move the argument to neutral_kwargs if it cannot change a label"
         )
-    lines = [f"{os.path.relpath(file, path)} {_file_digest(file)}" for file in files]
+    lines = [f"{os.path.relpath(file, path)} {file_sha256(file)}" for file in files]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -280,17 +245,6 @@ def _files_in(folder: Path) -> Iterator[str]:
         folders[:] = [name for name in folders if name[0] != "." and name != "__pycache__"]
         paths = (os.path.join(parent, name) for name in names if name[0] != ".")
         yield from filter(os.path.isfile, paths)
-
-
-def _file_digest(path: str) -> str:
-    """SHA-256 of a file, read again only if its size or time has changed."""
-    status = os.stat(path)
-    return _cached_digest(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _cached_digest(path: str, size: int, changed: int) -> str:
-    return file_sha256(Path(path))
 
 
 def strings(value: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ Titles = Mapping[str, Mapping[str, str]]  # section -> name -> title
 
 @dataclass(frozen=True)
 class SourceStyle:
-    """Title, kind, colour and marker of a label source; None takes the next colour or marker."""
+    """How a label source is drawn; None takes the next colour or marker."""
 
     title: str
     kind: str = "ml"
@@ -38,16 +38,8 @@ PAPER_SOURCES = {
 def read_styles(path: str | Path | None) -> dict[str, SourceStyle]:
     """Read titles, kinds and (optionally) colours and markers of the label sources.
 
-    Parameters
-    ----------
-    path
-        YAML or JSON: a mapping of source to ``{title, kind, colour, marker}``, or a configuration
-        that has one under ``sources``. None gives the paper's sources.
-
-    Raises
-    ------
-    UserError
-        If the file is no such mapping or has an unknown kind.
+    The YAML or JSON file maps a source to ``{title, kind, colour, marker}``, or is a configuration
+    with this under ``sources``. None gives the paper's sources; an unknown kind is a `UserError`.
     """
     if path is None:
         return dict(PAPER_SOURCES)
@@ -119,10 +111,7 @@ def order_sources(
 
 
 def run_title(config: Mapping, run: Mapping, tested: str) -> str:
-    """Return the title of a plot of one run's model on the test set of the dataset `tested`.
-
-    `config` is the configuration, `run` a row of its grid.
-    """
+    """Return the title of a plot of one run's model (a row of the grid) on `tested`'s test set."""
     titles = {name: dataset.get("title", name) for name, dataset in config["datasets"].items()}
     seed = f"seed {run['seed']}"
     if run["kind"] == "direct":

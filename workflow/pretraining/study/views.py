@@ -12,9 +12,8 @@ from typing import Any
 from pretraining.study.generation import trajectory_files
 from pretraining.study.queries import samples_of
 from pretraining.study.settings import KINDS, RUNTIME_OPTIONS
+from pretraining.study.sources import DECISIVE_KEYS
 
-# Keys of a source that decide its labels; the others are no reason to label again.
-DECISIVE_KEYS = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
 ADDRESS_KEYS = ("url", "from")
 # Keys of a source that are passed to a job outside its settings file.
 SOURCE_OPTIONS = ("on_error", "time_limit", "python", "install", "neutral_kwargs")
@@ -33,8 +32,6 @@ def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    config
-        A validated configuration.
     view
         ``study`` (the keys that decide runs and results), ``pretrain~TRANSFORM``, ``direct``,
         ``finetune``, ``styles``, ``dataset~NAME``, ``generate~NAME``, ``source~NAME`` (the keys
@@ -109,7 +106,6 @@ def dataset_view(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _descriptors_view(config: Mapping[str, Any], embedding: str, name: str) -> dict[str, Any]:
-    """Return the keys that decide the descriptors of one sample."""
     entry = config["embeddings"][embedding]
     sample = dict(samples_of(entry)[name])
     transform = _only(config["transforms"][sample["transform"]], ("elements", "scale"))
@@ -125,7 +121,6 @@ def _descriptors_view(config: Mapping[str, Any], embedding: str, name: str) -> d
 
 
 def _map_style(config: Mapping[str, Any], embedding: str) -> dict[str, Any]:
-    """Return the keys that decide how a map is drawn."""
     entry = config["embeddings"][embedding]
     samples = {}
     for name, sample in samples_of(entry).items():
