@@ -26,11 +26,10 @@ from pretraining.dynamics.engines import Settings, thermalise
 from pretraining.dynamics.torchsim_engine import Batch, load_batch_model
 from pretraining.study.generation import Stage
 from pretraining.study.settings import settings_of
-from pretraining.training.compiled.calculator import compiled_network
 from pretraining.training.device import device_name, resolve_device
 from pretraining.training.network.builders import network_config
 from pretraining.training.network.checkpoint import make_module, save_model
-from pretraining.training.predict import load_calculator
+from pretraining.training.predict import compiled_network, load_calculator
 
 FORMS = ("modules", "programs")
 # Layers and features of the network, and the cell: 200 and 64 atoms.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pretraining.embedding.maps import embed
 from pretraining.embedding.soap import Environments
-from pretraining.embedding.umap import embed
 from pretraining.runtime.cli import run
 from pretraining.runtime.files import read_yaml
 from pretraining.runtime.tables import write_csv
@@ -24,7 +24,7 @@ def main() -> None:
         {path.stem: Environments.read(path) for path in paths}
         for paths in (args.base, args.project)
     )
-    table = embed(base, project, settings)
+    table = embed(base, project, **settings)
     write_csv(args.out, table)
     counts = ", ".join(f"{len(sample):,} of {name}" for name, sample in (base | project).items())
     print(f"{args.out}: environments: {counts}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pretraining.embedding.coverage import as_markdown, coverage_table
+from pretraining.embedding.maps import as_markdown, coverage_table
 from pretraining.embedding.soap import Environments
 from pretraining.runtime.cli import run
 from pretraining.runtime.files import write_text

@@ -26,7 +26,7 @@ def main() -> None:
 
     from pretraining.data.transforms import Transform
     from pretraining.study.settings import load_settings
-    from pretraining.training.imported_weights import import_weights
+    from pretraining.training.network.checkpoint import import_weights
 
     settings = load_settings(arguments.settings, "pretrain")
     import_weights(

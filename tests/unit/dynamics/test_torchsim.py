@@ -31,8 +31,7 @@ from pretraining.dynamics.torchsim_engine import Batch, load_batch_model
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.stop import Interrupted
 from pretraining.study.generation import Stage
-from pretraining.training.compiled.calculator import CompiledNetwork, compiled_network
-from pretraining.training.predict import load_calculator
+from pretraining.training.predict import CompiledNetwork, compiled_network, load_calculator
 from pretraining.training.run import Request as Training
 from pretraining.training.run import train
 from stopping import StopAt

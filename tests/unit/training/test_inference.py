@@ -19,8 +19,7 @@ from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
 from pretraining.study.settings import load_settings
-from pretraining.training.imported_weights import import_weights
-from pretraining.training.network.checkpoint import load_model
+from pretraining.training.network.checkpoint import import_weights, load_model
 from pretraining.training.predict import (
     load_calculator,
     parse_elements_as,

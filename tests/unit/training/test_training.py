@@ -168,8 +168,7 @@ def test_the_seed_changes_the_weights_and_only_the_seed_and_epoch_the_order(fini
     assert sorted(order(1, 3)) == list(range(20))
     assert order(1, 3) != order(1, 4) and order(1, 3) != order(2, 3)
     resumed = EpochSampler(20, 1)
-    resumed.resume(3, 12)
-    resumed.set_epoch(3)
+    resumed.set_epoch(3, done=12)
     assert list(resumed) == order(1, 3)[12:]
     resumed.set_epoch(4)
     assert list(resumed) == order(1, 4)

@@ -1,14 +1,12 @@
 """Atomic environments as vectors: SOAP, the smooth overlap of atomic positions.
 
-The density of an atom's neighbours, each smeared to a Gaussian, is expanded in radial functions and
-spherical harmonics; its power spectrum is invariant under rotation. A vector has unit length, so
-that the squared distance of two is 2 - 2k with their SOAP kernel k.
+A vector is the power spectrum of the density of an atom's neighbours and has unit length: the
+squared distance of two is 2 - 2k with their SOAP kernel k.
 Source: Bartók, Kondor, Csányi, Phys. Rev. B 87, 184115 (2013).
 
-Without `Z` and `species_Z` in its string quippy's SOAP treats all atoms as one element. Then carbon
-and silicon differ only by the positions of neighbours, and a carbon environment stretched to the
-bond length of silicon is a silicon environment. A string with species distinguishes elements; those
-of a transformed structure are the new ones.
+Without `Z` and `species_Z` in its string quippy's SOAP treats all atoms as one element: a carbon
+environment stretched to the bond length of silicon is a silicon environment. With species it
+distinguishes elements; those of a transformed structure are the new ones.
 
 Layout of a file (m environments)::
 
@@ -74,13 +72,7 @@ class Environments:
 
     @classmethod
     def read(cls, path: Path) -> Environments:
-        """Read a file.
-
-        Raises
-        ------
-        UserError
-            If the file cannot be read.
-        """
+        """Read a file; raise a `UserError` if it is no file of descriptors."""
         try:
             with h5py.File(path, "r", locking=False) as file:
                 return cls(*(file[field.name][:] for field in fields(cls)))
@@ -91,13 +83,7 @@ class Environments:
 
 
 def soap(descriptor: str):
-    """Return quippy's descriptor.
-
-    Raises
-    ------
-    UserError
-        If quippy is not installed, or rejects the string.
-    """
+    """Return quippy's descriptor; a `UserError` if quippy is missing or rejects the string."""
     try:
         from quippy.descriptors import Descriptor
     except ImportError as error:
@@ -116,7 +102,7 @@ def _reason(message: str) -> str:
 
 
 def vectors_of(atoms: Atoms, chosen: np.ndarray, descriptor) -> np.ndarray:
-    """Return the descriptors of chosen atoms.
+    """Return the descriptors of chosen atoms, shape (m, d), float32.
 
     Parameters
     ----------
@@ -125,12 +111,7 @@ def vectors_of(atoms: Atoms, chosen: np.ndarray, descriptor) -> np.ndarray:
     chosen
         Numbers of the atoms, shape (m,), ascending.
     descriptor
-        Descriptor of :func:`soap`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (m, d), float32.
+        Of :func:`soap`.
 
     Raises
     ------
@@ -165,12 +146,8 @@ def choose(store: Store, sample: Mapping[str, Any], seed: int) -> dict[int, np.n
 
     Parameters
     ----------
-    store
-        The prepared set.
     sample
         ``part``, ``where`` and, to draw fewer than all, ``structures`` and ``environments``.
-    seed
-        Seed of the draw.
 
     Returns
     -------
@@ -209,16 +186,7 @@ def _draw(rng: np.random.Generator, items: np.ndarray, n: int | None, has: str) 
 
 
 def describe(store: Store, settings: Mapping[str, Any]) -> Environments:
-    """Describe the environments of a sample.
-
-    Parameters
-    ----------
-    store
-        The prepared set.
-    settings
-        ``descriptor``, ``seed``, ``sample`` and ``transforms``: the config view
-        ``descriptors~MAP~SAMPLE``.
-    """
+    """Describe the environments of a sample; `settings`: the view ``descriptors~MAP~SAMPLE``."""
     sample = settings["sample"]
     transform = Transform.from_settings(sample["transform"], settings["transforms"])
     descriptor = soap(settings["descriptor"])

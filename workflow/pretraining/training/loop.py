@@ -60,23 +60,13 @@ class Fit:
     module
         NequIP's training module, on the device.
     evaluator
-        Gradients and predictions of its network.
-    training
-        Training procedure.
+        Of its network.
     train_set, val_set
         Structures for the steps, and for choosing the best model.
     seed
         Of the order of batches.
-    device
-        Where it runs.
-    state
-        Keeps checkpoints, log and progress.
-    stop
-        Whether the run has been asked to stop.
     started
         Value of ``time.monotonic()`` when the program began.
-    gpu_use
-        Records when the run uses a GPU.
 
     Attributes
     ----------
@@ -177,8 +167,10 @@ class Fit:
     # -- one epoch --------------------------------------------------------------------------------
 
     def _train_epoch(self) -> None:
-        self._sampler.set_epoch(self._epoch)
-        left = math.ceil((len(self._sampler) - self._sampler.done) / self._training.batch_size)
+        # The weight of the losses so far is the number of structures that the epoch has seen.
+        done = self._loss_weight
+        self._sampler.set_epoch(self._epoch, done)
+        left = math.ceil((len(self._sampler) - done) / self._training.batch_size)
         for batch in self._train_loader:
             self._step(to_device(batch, self._device))
             left -= 1
@@ -299,8 +291,6 @@ class Fit:
         self._optimizer.load_state_dict(content["optimizer"])
         self._earlier = content["seconds"]
         self._gpu_use.earlier = content["gpu_use"]
-        # The weight of the losses so far is the number of structures that the epoch has seen.
-        self._sampler.resume(self._epoch, self._loss_weight)
         torch.set_rng_state(content["random"])
         on_gpu = self._device.type == "cuda"
         if on_gpu and len(content["random_cuda"]) == torch.cuda.device_count():

@@ -1,9 +1,9 @@
-"""Predictions of a trained network: for files, as an ASE calculator, and against labels."""
+"""Predictions of a trained network: for files, against labels, and in calculators."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,18 @@ from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
-from pretraining.training.network.checkpoint import cutoff_of, load_model, type_names_of_model
+from pretraining.training.compiled.loss_and_gradient import INPUTS, PREDICTIONS, Evaluator
+from pretraining.training.network.checkpoint import (
+    cutoff_of,
+    load_model,
+    network_config_of,
+    type_names_of_model,
+)
 from pretraining.training.network.graphs import (
     StructureDataset,
-    TypeMapper,
     graph_of,
     make_loader,
+    types_of,
 )
 from pretraining.training.predictions import Predictions
 
@@ -47,8 +53,6 @@ def predict(
         Network in evaluation mode, on `device`.
     structures
         Taken one batch at a time.
-    batch_size
-        Structures in a batch.
     elements_as
         Elements evaluated as another that the network knows: ``{"Si": "C"}``.
 
@@ -63,14 +67,14 @@ def predict(
     UserError
         If a structure has an element that the network does not know.
     """
-    mapper = TypeMapper(type_names_of_model(model))
+    type_names, cutoff = type_names_of_model(model), cutoff_of(model)
     rename = Transform(elements=elements_as or {})
-    cutoff = cutoff_of(model)
     numbered = enumerate(structures)
     while batch := list(itertools.islice(numbered, batch_size)):
         frames = []
         for i, atoms in batch:
-            types = mapper(rename.apply_to_numbers(atoms.numbers), f"structure {i}")
+            numbers = rename.apply_to_numbers(atoms.numbers)
+            types = types_of(numbers, type_names, f"structure {i}")
             frames.append(graph_of(atoms, types, cutoff))
         out = model(Key.to_(Key.batched_from_list(frames), device))
         energies = out[Key.TOTAL_ENERGY_KEY].detach().cpu().double().numpy().ravel()
@@ -83,13 +87,7 @@ def predict(
 
 
 def predict_file(model: GraphModel, source: Path, out: Path, **options: Any) -> int:
-    """Predict all structures of a file and write them as extended XYZ; see :func:`predict`.
-
-    Returns
-    -------
-    int
-        Number of structures.
-    """
+    """Write the structures of a file as :func:`predict` yields them; return their number."""
     if not source.is_file():
         raise UserError(f"no structures at {source}")
     try:
@@ -127,8 +125,6 @@ def load_calculator(
     path
         A run's ``model.ckpt``, published weights, or a model that ``nequip-compile`` has compiled
         for ASE (``.nequip.pt2``).
-    device
-        Where it runs.
     elements_as
         Elements evaluated as another that the network knows: ``{"Si": "C"}``.
     options
@@ -160,18 +156,7 @@ def predict_part(
     device: str | torch.device = "cpu",
     elements_as: Mapping[str, str] | None = None,
 ) -> Predictions:
-    """Predict the structures of a part of a labelled set.
-
-    Parameters
-    ----------
-    model
-        Network in evaluation mode, on `device`.
-    store
-        Labelled set.
-    part
-        ``train``, ``val`` or ``test``.
-    elements_as
-        Elements evaluated as another that the network knows: ``{"Si": "C"}``.
+    """Predict a part (``train``, ``val`` or ``test``) of a labelled set, otherwise as `predict`.
 
     Raises
     ------
@@ -208,3 +193,75 @@ def parse_elements_as(pairs: Iterable[str]) -> dict[str, str]:
             raise UserError(f"--elements-as: {pair!r} is not of the form Si:C (silicon as carbon)")
         mapping[old] = new
     return mapping
+
+
+class CompiledNetwork(torch.nn.Module):
+    """Energies and forces of one or more structures by a compiled function.
+
+    Parameters
+    ----------
+    evaluator
+        Evaluator of `model`, compiled.
+    """
+
+    def __init__(self, evaluator: Evaluator, model: GraphModel) -> None:
+        super().__init__()
+        self._evaluator = evaluator
+        self._weights = list(model.parameters())
+
+    def forward(self, data: Key.Type) -> Key.Type:
+        """Add energies and forces to structures in NequIP's form; no stress."""
+        data = Key.with_batch_(dict(data))
+        n_structures, n_atoms = len(data[Key.NUM_NODES_KEY]), len(data[Key.POSITIONS_KEY])
+        batch = {name: data[name] for name in INPUTS}
+        if n_structures == 1:
+            batch = _with_lone_atom(batch)
+        energies, forces = self._evaluator.predict(batch, self._weights)
+        data[Key.TOTAL_ENERGY_KEY] = energies[:n_structures]
+        data[Key.FORCE_KEY] = forces[:n_atoms]
+        return data
+
+
+def compiled_network(
+    model: GraphModel, path: Path, structure: Atoms, log: Callable[[str], None]
+) -> torch.nn.Module:
+    """Return a compiled network for a calculator; the network itself if it cannot be compiled.
+
+    Parameters
+    ----------
+    model
+        The network, on its device.
+    path
+        Its file.
+    structure
+        Example of the structures to evaluate.
+    log
+        Called before long waits, and with the reason if nothing is compiled.
+    """
+    config = network_config_of(path)
+    if config is None:
+        log(f"not compiled: {path} does not hold the configuration of its network")
+        return model
+    device = next(model.parameters()).device
+    types = types_of(structure.numbers, type_names_of_model(model), "the structure")
+    one = graph_of(structure, types, cutoff_of(model))
+    # A prediction needs no loss.
+    evaluator = Evaluator(model, {"energy": 1.0, "forces": 1.0})
+    example = _with_lone_atom(Key.batched_from_list([one, one]))
+    evaluator.compile(config, Key.to_(example, device), log, [PREDICTIONS])
+    return CompiledNetwork(evaluator, model) if evaluator.compiled else model
+
+
+def _with_lone_atom(batch: Key.Type) -> Key.Type:
+    """Add a structure of one atom: compiled functions need two structures."""
+    n_structures = len(batch[Key.NUM_NODES_KEY])
+    cell = batch[Key.CELL_KEY].view(-1, 3, 3)
+    more = {
+        Key.POSITIONS_KEY: batch[Key.POSITIONS_KEY].new_zeros(1, 3),
+        Key.CELL_KEY: torch.eye(3, dtype=cell.dtype, device=cell.device)[None],
+        Key.ATOM_TYPE_KEY: batch[Key.ATOM_TYPE_KEY].new_zeros(1),
+        Key.BATCH_KEY: batch[Key.BATCH_KEY].new_full((1,), n_structures),
+        Key.NUM_NODES_KEY: batch[Key.NUM_NODES_KEY].new_ones(1),
+    }
+    batch = batch | {Key.CELL_KEY: cell}
+    return batch | {name: torch.cat([batch[name], tensor]) for name, tensor in more.items()}

@@ -31,11 +31,10 @@ from pretraining.runtime.stop import StopRequest
 from pretraining.study.generation import duration_ps, stages_of, steps_of
 from pretraining.study.queries import TORCH_SIM
 from pretraining.study.settings import COMPILE_ABOVE_S
-from pretraining.training.compiled.calculator import compiled_network
 from pretraining.training.compiled.fused_convolution import PREDICTION_SHARE, uncompiled_seconds
 from pretraining.training.device import device_name, resolve_device, versions
 from pretraining.training.network.checkpoint import cutoff_of
-from pretraining.training.predict import load_calculator
+from pretraining.training.predict import compiled_network, load_calculator
 
 # Files of a replica, and the folder of its checkpoint.
 TRAJECTORY = "trajectory.extxyz"

@@ -32,7 +32,7 @@ def network_config(
     seed: int,
     cutoff: float | None = None,
 ) -> dict[str, Any]:
-    """Turn the configuration's `network` into the arguments of a NequIP model builder.
+    """Return ``model`` of NequIP's Lightning modules: a builder's ``_target_`` and arguments.
 
     Parameters
     ----------
@@ -43,15 +43,8 @@ def network_config(
         Chemical symbols of the atom types.
     avg_num_neighbors
         Average number of neighbours in the run's own training set.
-    seed
-        Seed of the initial weights.
     cutoff
         Replaces the network's cut-off, Å.
-
-    Returns
-    -------
-    dict
-        ``model`` of NequIP's Lightning modules: ``_target_`` and keyword arguments.
     """
     options = dict(network)
     model = options.pop("model", "paper")
@@ -75,7 +68,16 @@ def network_config(
 
 
 def build_network(config: dict[str, Any]) -> GraphModel:
-    """Build a network from the arguments of :func:`network_config`.
+    """Build a network of :func:`network_config`; errors as in :func:`building`."""
+    options = dict(config)
+    target = options.pop("_target_")
+    with building(config):
+        return get_method(target)(**options)
+
+
+@contextlib.contextmanager
+def building(config: dict[str, Any]) -> Iterator[None]:
+    """Prepare NequIP to build a network of :func:`network_config`.
 
     Raises
     ------
@@ -83,16 +85,8 @@ def build_network(config: dict[str, Any]) -> GraphModel:
         If there is no such builder, or a hyperparameter is unknown or invalid.
     """
     set_global_state(allow_tf32=False)
-    check_network_config(config)
-    options = dict(config)
-    target = options.pop("_target_")
-    with name_faults(target):
-        return get_method(target)(**options)
-
-
-@contextlib.contextmanager
-def name_faults(target: str) -> Iterator[None]:
-    """Turn a builder's error about its arguments into a `UserError`."""
+    target = config["_target_"]
+    _check_hyperparameters(target, config)
     try:
         yield
     except (AssertionError, TypeError, ValueError) as error:
@@ -102,9 +96,7 @@ def name_faults(target: str) -> Iterator[None]:
         ) from error
 
 
-def check_network_config(config: dict[str, Any]) -> None:
-    """Raise a `UserError` for an unknown builder or hyperparameter."""
-    target = config["_target_"]
+def _check_hyperparameters(target: str, config: dict[str, Any]) -> None:
     try:
         builder = get_method(target)
     except Exception as error:
@@ -132,23 +124,14 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def copy_parameters(weights: dict[str, torch.Tensor], model: torch.nn.Module, source: str) -> None:
-    """Copy trained parameters, by name, into a network.
+    """Copy trained parameters, by name, into a network; `source` names their file in messages.
 
     Buffers, such as the cut-off and the average number of neighbours, stay those of `model`.
-
-    Parameters
-    ----------
-    weights
-        Tensors by parameter name, exactly those of `model`.
-    model
-        The network.
-    source
-        Origin of the weights, for messages.
 
     Raises
     ------
     UserError
-        If the names or shapes do not fit.
+        If the names or shapes of `weights` are not those of `model`.
     """
     parameters = dict(model.named_parameters())
     missing = sorted(parameters.keys() - weights.keys())

@@ -1,4 +1,4 @@
-"""Trained models as files: Lightning checkpoints that NequIP's own tools open.
+"""Trained models as files: NequIP's own tools open them. Published weights become such files.
 
 A run's ``model.ckpt`` holds the network's configuration and weights (the moving average of the best
 epoch), but no optimiser. ``nequip.model.ModelFromCheckpoint``, ``nequip-compile`` and NequIP's
@@ -25,18 +25,20 @@ from nequip.train import EMALightningModule
 from nequip.utils import get_current_code_versions
 from nequip.utils.global_state import get_latest_global_state, set_global_state
 
+from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError, remake
-from pretraining.runtime.files import write_atomically
-from pretraining.study.settings import Training
+from pretraining.runtime.files import file_sha256, write_atomically, write_json
+from pretraining.study.settings import Settings, Training
 from pretraining.training.network.builders import (
     build_network,
-    check_network_config,
+    building,
     copy_parameters,
-    name_faults,
+    count_parameters,
     network_config,
 )
 from pretraining.training.network.graphs import graph_of
 from pretraining.training.network.paper import PUBLISHED_SUFFIX, read_published
+from pretraining.training.predictions import NO_ERRORS
 
 SOLE_MODEL = "sole_model"  # NequIP's name for the model of a module that has only one
 
@@ -62,15 +64,11 @@ def make_module(
     Parameters
     ----------
     model
-        Configuration of :func:`pretraining.training.network.builders.network_config`.
-    training
-        Training procedure.
+        Of :func:`pretraining.training.network.builders.network_config`.
     about
         Description of the run for the model file.
     """
     silence_lightning()
-    set_global_state(allow_tf32=False)
-    check_network_config(model)
     config = {
         "model": model,
         "ema_decay": training.ema_decay,
@@ -93,21 +91,21 @@ def make_module(
         },
         "num_datasets": {"train": 1, "val": 1, "test": 0, "predict": 0},
     }
-    info = {
-        "versions": get_current_code_versions(verbose=False),
-        "training_module": {"_target_": "nequip.train.EMALightningModule", **config},
-        # The example structure of nequip-compile.
-        "data": {
-            "_target_": "pretraining.training.network.checkpoint.ExampleData",
-            "type_names": model["type_names"],
-            "cutoff": model["r_max"],
-        },
-        "trainer": {},
-        "global_options": dict(get_latest_global_state()),
-        "runs": ["train"],
-        "about": about,
-    }
-    with name_faults(model["_target_"]):
+    with building(model):
+        info = {
+            "versions": get_current_code_versions(verbose=False),
+            "training_module": {"_target_": "nequip.train.EMALightningModule", **config},
+            # The example structure of nequip-compile.
+            "data": {
+                "_target_": "pretraining.training.network.checkpoint.ExampleData",
+                "type_names": model["type_names"],
+                "cutoff": model["r_max"],
+            },
+            "trainer": {},
+            "global_options": dict(get_latest_global_state()),
+            "runs": ["train"],
+            "about": about,
+        }
         return EMALightningModule(**config, info_dict=info)
 
 
@@ -134,13 +132,7 @@ def save_model(module: EMALightningModule, path: Path) -> None:
 
 
 def check_sums(path: str | Path) -> None:
-    """Raise an error if a file written by PyTorch is damaged, which PyTorch does not check.
-
-    Raises
-    ------
-    zipfile.BadZipFile
-        If it is cut short, or a checksum in it is wrong.
-    """
+    """Raise `zipfile.BadZipFile` if a file of PyTorch is damaged; PyTorch checks no checksums."""
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -168,12 +160,9 @@ def load_model(
     avg_num_neighbors
         For published weights only, whose file lacks it: average number of neighbours in their
         training set.
-    network
-        Hyperparameters of the network of published weights; default, the paper's.
-    type_names
-        Chemical symbols of the atom types of published weights.
-    device
-        Where the network goes.
+    network, type_names
+        Of published weights: hyperparameters (default, the paper's), and chemical symbols of the
+        atom types.
 
     Returns
     -------
@@ -220,6 +209,70 @@ def load_model(
     return model.eval().to(device)
 
 
+def import_weights(
+    path: Path,
+    out: Path,
+    *,
+    avg_num_neighbors: float,
+    settings: Settings,
+    transform: Transform,
+    elements: Sequence[str] = ("C",),
+    sha256: str | None = None,
+) -> None:
+    """Import published weights as the folder of a pre-training run.
+
+    Parameters
+    ----------
+    path
+        Published weights (``.pth``).
+    out
+        The run's folder, for ``model.ckpt`` and a ``metrics.json`` without errors.
+    avg_num_neighbors
+        Average number of neighbours in their training set.
+    settings
+        Of a pre-training with their network.
+    transform
+        Of their training structures: renames `elements`, and may set the cut-off.
+    elements
+        Of their training structures before the transform.
+    sha256
+        Expected checksum of the file.
+
+    Raises
+    ------
+    UserError
+        If the file has another checksum, or its weights do not fit the network.
+    """
+    if not path.is_file():
+        raise UserError(f"no published weights at {path}")
+    found = file_sha256(path)
+    if sha256 is not None and found != sha256:
+        raise UserError(f"{path} has SHA-256 {found}, not {sha256}: fetch it again")
+    config = network_config(
+        settings.network,
+        type_names=sorted({transform.elements.get(element, element) for element in elements}),
+        avg_num_neighbors=avg_num_neighbors,
+        seed=0,
+        cutoff=transform.cutoff,
+    )
+    metrics = {
+        "kind": "pretrain",
+        "imported": path.name,
+        "sha256": found,
+        "avg_num_neighbors": avg_num_neighbors,
+        "cutoff": config["r_max"],
+        "elements": config["type_names"],
+        **{part: NO_ERRORS for part in ("val", "test", "train")},
+    }
+    module = make_module(config, settings.training, about=metrics)
+    copy_parameters(read_published(path), network_of(module), str(path))
+    set_weights(module, list(module.model.parameters()))
+    metrics["n_parameters"] = count_parameters(module.model)
+    out.mkdir(parents=True, exist_ok=True)
+    save_model(module, out / "model.ckpt")
+    write_json(out / "metrics.json", metrics)
+
+
 def network_config_of(path: str | Path) -> dict[str, Any] | None:
     """Return the network's configuration in a run's ``model.ckpt``; None for other files."""
     if Path(path).suffix != ".ckpt":
@@ -239,29 +292,13 @@ def type_names_of_model(model: GraphModel) -> list[str]:
     return model.metadata["type_names"].split(" ")
 
 
-class ExampleData:
-    """Data module with one example structure, for NequIP's tools that trace a network.
-
-    Parameters
-    ----------
-    type_names
-        Chemical symbols of the network's atom types.
-    cutoff
-        Its cut-off, Å.
-    """
+class ExampleData(lightning.LightningDataModule):
+    """Data module with one example structure, for NequIP's tools that trace a network."""
 
     def __init__(self, type_names: Sequence[str], cutoff: float, **_: Any) -> None:
+        super().__init__()
         self.n_types = len(type_names)
         self.cutoff = cutoff
-
-    def prepare_data(self) -> None:
-        """Do nothing."""
-
-    def setup(self, stage: str) -> None:
-        """Do nothing."""
-
-    def teardown(self, stage: str) -> None:
-        """Do nothing."""
 
     def train_dataloader(self) -> list[Key.Type]:
         """Return one batch of one structure: a rattled simple cubic lattice of 27 atoms."""

@@ -35,24 +35,24 @@ def type_names_of(store: Store, transform: Transform) -> list[str]:
     return sorted({chemical_symbols[z] for z in transform.apply_to_numbers(present)})
 
 
-class TypeMapper:
-    """Map atomic numbers to the network's atom types."""
+def types_of(numbers: np.ndarray, type_names: Sequence[str], what: str) -> np.ndarray:
+    """Return the network's atom types, shape (N,), for the atomic numbers of the structure `what`.
 
-    def __init__(self, type_names: Sequence[str]) -> None:
-        self.type_names = list(type_names)
-        self._types = np.full(len(chemical_symbols), -1, dtype=np.int64)
-        self._types[[atomic_numbers[name] for name in type_names]] = np.arange(len(type_names))
-
-    def __call__(self, numbers: np.ndarray, what: str) -> np.ndarray:
-        """Return the types, shape (N,), of `what`, the name of a structure in messages."""
-        types = self._types[numbers]
-        if (types < 0).any():
-            unknown = sorted({chemical_symbols[z] for z in numbers[types < 0]})
-            raise UserError(
-                f"{what} has atoms of {', '.join(unknown)}, but the network knows only "
-                f"{', '.join(self.type_names)}"
-            )
-        return types
+    Raises
+    ------
+    UserError
+        If the network does not know an element.
+    """
+    types = np.full(len(chemical_symbols), -1, dtype=np.int64)
+    types[[atomic_numbers[name] for name in type_names]] = np.arange(len(type_names))
+    found = types[numbers]
+    if (found < 0).any():
+        unknown = sorted({chemical_symbols[z] for z in numbers[found < 0]})
+        raise UserError(
+            f"{what} has atoms of {', '.join(unknown)}, but the network knows only "
+            f"{', '.join(type_names)}"
+        )
+    return found
 
 
 def to_data(arrays: dict[str, np.ndarray], types: np.ndarray) -> Key.Type:
@@ -91,10 +91,8 @@ class StructureDataset(Dataset):
         Labelled set.
     rows
         Rows of the store.
-    type_names
-        Chemical symbols of the network's atom types.
-    cutoff
-        Cut-off, Å.
+    type_names, cutoff
+        The network's: chemical symbols of its atom types, and Å.
     transform
         Applied to each structure as it is read.
     memory
@@ -125,7 +123,6 @@ class StructureDataset(Dataset):
         self._n_bonded = 0
         self._structures: list[Key.Type] = []
         self._pairs: list[tuple[torch.Tensor, torch.Tensor] | None] = []
-        mapper = TypeMapper(type_names)
         self._bytes = 0
         for row in rows:
             arrays = transform.apply(store.arrays(row))
@@ -133,7 +130,7 @@ class StructureDataset(Dataset):
             for name in ("positions", "cell", "energy", "forces"):
                 if not np.isfinite(arrays[name]).all():
                     raise UserError(f"{what} has a value in its {name} that is not finite")
-            data = to_data(arrays, mapper(arrays["numbers"], what))
+            data = to_data(arrays, types_of(arrays["numbers"], type_names, what))
             pairs = self._find_pairs(data)
             self.n_atoms += len(arrays["numbers"])
             self.n_pairs += pairs[0].shape[1]
@@ -187,26 +184,15 @@ class EpochSampler(Sampler[int]):
     """The order of an epoch, which depends only on the seed and the epoch.
 
     ``nequip-train`` can use it too: Lightning's trainer calls :meth:`set_epoch`.
-
-    Attributes
-    ----------
-    done
-        Structures that the epoch has seen before the run resumed.
     """
 
     def __init__(self, n: int, seed: int) -> None:
         self.n = n
         self.seed = seed
-        self.epoch = 0
-        self.done = 0
+        self.set_epoch(0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next iteration."""
-        if epoch != self.epoch:
-            self.epoch, self.done = epoch, 0
-
-    def resume(self, epoch: int, done: int) -> None:
-        """Resume in `epoch` after `done` structures."""
+    def set_epoch(self, epoch: int, done: int = 0) -> None:
+        """Set the epoch of the next iteration, which begins after `done` structures."""
         self.epoch, self.done = epoch, done
 
     def __len__(self) -> int:

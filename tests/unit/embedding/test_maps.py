@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pretraining.embedding.coverage import as_markdown, coverage_table, nearest_distances
+from pretraining.embedding.maps import as_markdown, coverage_table, embed, nearest_distances
 from pretraining.embedding.soap import Environments
-from pretraining.embedding.umap import embed
 from pretraining.figures.maps import (
     GREY,
     colours_of,
@@ -53,17 +52,17 @@ def others():
 
 @pytest.fixture(scope="module")
 def table(bases, others):
-    return embed(bases, others, UMAP)
+    return embed(bases, others, **UMAP)
 
 
 def test_a_map_is_the_same_each_time(tmp_path, bases, others, table):
-    for name, again in (("a", table), ("b", embed(bases, others, UMAP))):
+    for name, again in (("a", table), ("b", embed(bases, others, **UMAP))):
         write_csv(tmp_path / f"{name}.csv", again)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
 def test_another_projection_moves_nothing(bases, others, table):
-    alone = embed(bases, {"within": others["within"]}, UMAP)
+    alone = embed(bases, {"within": others["within"]}, **UMAP)
     for name in ("near", "far", "within"):
         xy = [t.loc[t["sample"] == name, ["x", "y"]].to_numpy() for t in (table, alone)]
         np.testing.assert_array_equal(*xy)
@@ -80,7 +79,7 @@ def test_what_is_near_in_descriptors_is_near_on_the_map(table, others):
 
 def test_too_small_a_base_is_named(bases):
     with pytest.raises(UserError, match="150 environments, UMAP's n_neighbors is 150"):
-        embed({"near": bases["near"]}, {}, UMAP | {"n_neighbors": 150})
+        embed({"near": bases["near"]}, {}, **UMAP | {"n_neighbors": 150})
 
 
 def test_nearest_distances_are_those_of_all_pairs(bases, others):
