@@ -114,8 +114,8 @@ def truths(column: pd.Series, path: str | Path) -> pd.Series:
     return values.astype(bool)
 
 
-def write_csv(path: str | Path, table: pd.DataFrame, floats: str = "%.10g") -> None:
-    """Write a table as CSV, atomically, with booleans in lower case and 10 digits by default."""
+def write_csv(path: str | Path, table: pd.DataFrame, floats: str | None = "%.10g") -> None:
+    """Write a table as CSV, atomically, with booleans in lower case; `floats` None: all digits."""
     table = table.copy()
     for column in table.columns:
         if table[column].dtype == bool:

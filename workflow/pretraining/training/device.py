@@ -19,13 +19,11 @@ def resolve_device(device: str, allow_cpu: bool = False) -> torch.device:
     Raises
     ------
     UserError
-        If a GPU is asked for, there is none, and `allow_cpu` is false.
+        For ``cuda`` without a GPU, unless `allow_cpu` is set.
     """
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return torch.device("cuda")
-    if allow_cpu:
+    if device in ("cpu", "auto") or allow_cpu:
         return torch.device("cpu")
     raise UserError(
         "training.device: a GPU is asked for, but PyTorch finds none; check the driver and that "
@@ -50,12 +48,7 @@ class GpuUse:
     """When a run used a GPU, with the GPU's energy counter at both ends (NVML).
 
     The counter is that of the whole GPU: :func:`pretraining.results.cost.gpu_shares` divides time
-    and energy among the runs that used it at once.
-
-    Parameters
-    ----------
-    device
-        The run's device; a CPU leaves no record.
+    and energy among the runs that used it at once. A run on a CPU leaves no record.
 
     Attributes
     ----------

@@ -1,18 +1,15 @@
 """The training loop: steps, validation, best model, early stopping, divergence and checkpoints.
 
-Optimiser, moving average and loss are those of NequIP's Lightning module, and so are the results.
-The loop itself is not Lightning's trainer, which adds 3 ms to each step: more than a step of a
-small network.
+Optimiser, moving average, loss and results are those of NequIP's Lightning module, without
+Lightning's trainer, which adds 3 ms to each step: more than a step of a small network.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,17 +31,9 @@ from pretraining.training.network.graphs import (
 from pretraining.training.predictions import named_errors
 from pretraining.training.state import RunState
 
-CURVE = (
-    "epoch",
-    "train_loss",
-    "val_energy_rmse_mev_per_atom",
-    "val_force_rmse_ev_per_angstrom",
-    "learning_rate",
-    "elapsed_s",
-)
 # Steps between two readings of the losses on a GPU, each of which waits for the GPU.
 STEPS_PER_READING = 100
-# Attributes of a fit that a checkpoint holds, without underscore.
+# Attributes of a fit that a checkpoint holds.
 SAVED = ("rows", "best", "steps", "_patience", "_lowest_loss", "_loss_sum", "_loss_weight")
 
 
@@ -222,8 +211,14 @@ class Fit:
         weights = self._module.ema.ema_weights
         energy, forces = self._evaluator.errors(self._val_loader, weights)
         epoch = self._epoch + 1 if self.rows else 0
-        numbers = (epoch, loss, 1000 * energy, forces, self._training.learning_rate, self.seconds)
-        row = dict(zip(CURVE, numbers, strict=True))
+        row = {
+            "epoch": epoch,
+            "train_loss": loss,
+            "val_energy_rmse_mev_per_atom": 1000 * energy,
+            "val_force_rmse_ev_per_angstrom": forces,
+            "learning_rate": self._training.learning_rate,
+            "elapsed_s": self.seconds,
+        }
         self.rows.append(row)
         finite = math.isfinite(energy) and math.isfinite(forces)
         better = finite and (self.best is None or forces < self.best["forces"])
@@ -246,11 +241,14 @@ class Fit:
             routine=True,
         )
         best = {"epoch": self.best["epoch"], **self.best["errors"]} if self.best else None
-        self._report(phase="training", epoch=epoch, best=best)
+        self._state.report(
+            routine=True,
+            phase="training",
+            epoch=epoch,
+            best=best,
+            train_time_s=round(self.seconds, 3),
+        )
         return row
-
-    def _report(self, **facts: Any) -> None:
-        self._state.report(routine=True, train_time_s=round(self.seconds, 3), **facts)
 
     # -- checkpoints ------------------------------------------------------------------------------
 
@@ -263,16 +261,16 @@ class Fit:
             torch.save(self.state_dict(), content)
             self._state.save(lambda path: path.write_bytes(content.getbuffer()))
             self._saved = time.monotonic()
-            self._report()
+            self._state.report(routine=True, train_time_s=round(self.seconds, 3))
         if self._stop:
             raise Interrupted(
                 f"stopped by {self._stop.signal} in epoch {self._epoch + 1} after {self.steps} "
-                "steps; run the same command again to go on"
+                "steps; run the same command again to resume"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the content of a checkpoint."""
-        return {name.removeprefix("_"): getattr(self, name) for name in SAVED} | {
+        return {name: getattr(self, name) for name in SAVED} | {
             "module": self._module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "compiled": self._evaluator.compiled,
@@ -280,21 +278,17 @@ class Fit:
             "gpu_use": self._gpu_use.records(),
             # For networks of users that draw random numbers; the procedure draws none.
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self._device.type == "cuda" else [],
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Resume from what :meth:`state_dict` returned."""
         for name in SAVED:
-            setattr(self, name, content[name.removeprefix("_")])
+            setattr(self, name, content[name])
         self._module.load_state_dict(content["module"])
         self._optimizer.load_state_dict(content["optimizer"])
         self._earlier = content["seconds"]
         self._gpu_use.earlier = content["gpu_use"]
         torch.set_rng_state(content["random"])
-        on_gpu = self._device.type == "cuda"
-        if on_gpu and len(content["random_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(content["random_cuda"])
 
 
 def set_gradients(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
@@ -305,12 +299,3 @@ def set_gradients(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Ten
     for weight, gradient in zip(weights, gradients, strict=True):
         same_layout = gradient.stride() == weight.stride()
         weight.grad = gradient if same_layout else torch.empty_like(weight).copy_(gradient)
-
-
-def write_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write the learning curve, one row per epoch; numbers that are not finite stay empty."""
-    with open(path, "w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, CURVE)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: v if math.isfinite(v) else "" for k, v in row.items()})

@@ -27,14 +27,9 @@ SHIFTED_ENERGY = "energy_rmse_after_median_shift_mev_per_atom"
 
 
 def named_errors(energy: float, forces: float) -> dict[str, float | None]:
-    """Name errors as in metrics files; values that are not finite become None, JSON's null.
+    """Name the RMSEs of the energy per atom (eV) and force components (eV/Å) as in metrics files.
 
-    Parameters
-    ----------
-    energy
-        RMSE of the energy per atom, eV.
-    forces
-        RMSE of the force components, eV/Å.
+    Values that are not finite become None, JSON's null.
     """
     named = {ENERGY: 1000 * energy, FORCE: forces}
     return {name: value if math.isfinite(value) else None for name, value in named.items()}
@@ -84,9 +79,8 @@ class Predictions:
     def errors(self, part: str = "test") -> dict[str, Any]:
         """Return the errors of a part, as in a run's metrics, and its number of structures.
 
-        A model and labels of different methods may differ by a constant energy per atom. The
-        shifted energy error is that after subtracting the median difference on these structures: a
-        lower bound.
+        A model and labels of different methods may differ by a constant energy per atom: without
+        the median difference on these structures, the shifted energy error is a lower bound.
         """
         shift = self.median_shift
         errors: dict[str, Any] = named_errors(self.energy_rmse(), self.force_rmse())
@@ -101,13 +95,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
-        """Read a file of predictions.
-
-        Raises
-        ------
-        UserError
-            If there is none, or it is something else.
-        """
+        """Read a file; raise a `UserError` if there is none, or it is something else."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return cls(**{f.name: stored[f.name] for f in fields(cls)})

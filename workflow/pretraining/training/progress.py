@@ -64,17 +64,7 @@ def write_progress(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def record_end(folder: Path, phase: str, message: str) -> None:
-    """Record why a run ends early, unless another process works on it.
-
-    Parameters
-    ----------
-    folder
-        The run's folder; nothing is recorded if there is none.
-    phase
-        ``stopped`` or ``failed``.
-    message
-        The reason.
-    """
+    """Record why a run ends early (``stopped``, ``failed``), unless another process works on it."""
     if not folder.is_dir() or worker(folder / LEASE) is not None:
         return
     facts = read_progress(folder) | {"phase": phase, "message": " ".join(message.split())}

@@ -1,9 +1,8 @@
 """Train one network: pre-training, direct training or fine-tuning.
 
-The three differ only in their initial weights. The procedure is the paper's, with the parts of
-NequIP's training module. A run may be stopped and resumed at any time. On the CPU its result does
-not change by that: the order of an epoch depends only on the seed and the epoch, and everything
-else is in the checkpoint.
+The three differ only in their initial weights. A run may be stopped and resumed at any time. On the
+CPU its result does not change by that: the order of an epoch depends only on the seed and the
+epoch, and everything else is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import math
 import time
 from typing import Any
 
+import pandas as pd
 import torch
 from nequip.data import AtomicDataDict as Key
 from nequip.nn import GraphModel
@@ -24,15 +24,11 @@ from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import digest, file_sha256, write_atomically, write_json
+from pretraining.runtime.files import digest, file_sha256, write_json
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.stop import Interrupted, StopRequest
-from pretraining.study.settings import (
-    COMPILE_ABOVE_S,
-    Request,
-    load_settings,
-    run_identity,
-)
+from pretraining.runtime.tables import write_csv
+from pretraining.study.settings import COMPILE_ABOVE_S, Request, load_settings, run_identity
 from pretraining.training.compiled.fused_convolution import PREDICTION_SHARE, uncompiled_seconds
 from pretraining.training.compiled.loss_and_gradient import Evaluator
 from pretraining.training.device import (
@@ -42,12 +38,8 @@ from pretraining.training.device import (
     resolve_device,
     versions,
 )
-from pretraining.training.loop import Diverged, Fit, write_curve
-from pretraining.training.network.builders import (
-    copy_parameters,
-    count_parameters,
-    network_config,
-)
+from pretraining.training.loop import Diverged, Fit
+from pretraining.training.network.builders import copy_parameters, count_parameters, network_config
 from pretraining.training.network.checkpoint import (
     load_model,
     make_module,
@@ -74,19 +66,12 @@ TRAIN_ERRORS_OF = 1000
 
 
 def train(request: Request, started: float | None = None) -> int:
-    """Carry out a run, or resume it.
+    """Carry out a run, or resume it; return 0, or 75 if a signal has stopped it.
 
     Parameters
     ----------
-    request
-        The run.
     started
         Value of ``time.monotonic()`` when the program began.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 75 if the run was asked to stop and has saved its state.
     """
     started = time.monotonic() if started is None else started
     request.check()
@@ -106,17 +91,7 @@ def train(request: Request, started: float | None = None) -> int:
 
 
 class Run:
-    """One run under way.
-
-    Parameters
-    ----------
-    request
-        The run.
-    stop
-        Whether the process has been asked to stop.
-    started
-        Value of ``time.monotonic()`` when the program began.
-    """
+    """One run under way; arguments as in :func:`train`."""
 
     def __init__(self, request: Request, stop: StopRequest, started: float) -> None:
         self.request = request
@@ -187,7 +162,22 @@ class Run:
             examples = range(min(len(self.train_set), EXAMPLES))
             example = Key.to_(collate([self.train_set[i] for i in examples]), self.device)
             self.evaluator.compile(config, example, self.state.log)
-        fit = self._fit(module, saved)
+        torch.manual_seed(self.request.seed)
+        fit = Fit(
+            module,
+            self.evaluator,
+            self.training,
+            self.train_set,
+            self.val_set,
+            seed=self.request.seed,
+            device=self.device,
+            state=self.state,
+            stop=self.stop,
+            started=self.started,
+            gpu_use=self.gpu_use,
+        )
+        if saved is not None:
+            fit.load_state_dict(saved)
         self._log_start()
         self.stop.deferred = True
         try:
@@ -255,26 +245,6 @@ class Run:
         self.state.log(f"at most {seconds:.0f} s of uncompiled steps: {judged} compiling")
         return wanted
 
-    def _fit(self, module: EMALightningModule, saved: dict[str, Any] | None) -> Fit:
-        """Return the training, new or resumed."""
-        torch.manual_seed(self.request.seed)
-        fit = Fit(
-            module,
-            self.evaluator,
-            self.training,
-            self.train_set,
-            self.val_set,
-            seed=self.request.seed,
-            device=self.device,
-            state=self.state,
-            stop=self.stop,
-            started=self.started,
-            gpu_use=self.gpu_use,
-        )
-        if saved is not None:
-            fit.load_state_dict(saved)
-        return fit
-
     def _log_start(self) -> None:
         data = self.train_set
         self.state.log(
@@ -288,10 +258,10 @@ class Run:
     # -- results ----------------------------------------------------------------------------------
 
     def _finish(self, module: EMALightningModule, fit: Fit, stopped: str) -> None:
-        """Evaluate the best model and write the outputs, the metrics last."""
+        """Evaluate the best model and write the outputs; the metrics come last."""
         self.state.report(phase="evaluating")
         train_seconds, best = fit.seconds, fit.best
-        n_train, n_evaluated = len(self.train_set), min(len(self.train_set), TRAIN_ERRORS_OF)
+        n_evaluated = min(len(self.train_set), TRAIN_ERRORS_OF)
         errors = {"val": NO_ERRORS, "test": NO_ERRORS, "train": NO_ERRORS}
         if best is not None:
             set_weights(module, best["weights"])
@@ -315,7 +285,7 @@ class Run:
             "epochs": int(fit.rows[-1]["epoch"]),
             "best_epoch": None if best is None else best["epoch"],
             "steps": fit.steps,
-            "n_train": n_train,
+            "n_train": len(self.train_set),
             "n_val": len(self.rows["val"]),
             "n_test": len(self.rows["test"]),
             "n_train_evaluated": n_evaluated,
@@ -334,7 +304,8 @@ class Run:
         out = self.request.out
         self.lease.check()
         save_model(module, out / "model.ckpt")
-        write_atomically(out / "curve.csv", lambda path: write_curve(path, fit.rows))
+        curve = pd.DataFrame(fit.rows).replace([math.inf, -math.inf], math.nan)
+        write_csv(out / "curve.csv", curve, floats=None)
         self.state.log(
             f"stopped ({metrics['stopped_because']}) after {metrics['epochs']} epochs; best epoch "
             f"{metrics['best_epoch']}; test {describe(errors['test'])}; "

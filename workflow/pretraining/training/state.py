@@ -38,8 +38,6 @@ class RunState:
         The run's folder.
     identity
         Everything that decides the run's result, as JSON. State of another identity is removed.
-    lease
-        The right to work on the run.
     """
 
     def __init__(self, run: Path, identity: dict[str, Any], lease: Lease) -> None:

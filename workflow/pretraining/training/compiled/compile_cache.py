@@ -1,8 +1,7 @@
 """Functions of tensors, compiled once on a machine and then loaded in milliseconds.
 
-PyTorch's ahead-of-time compiler (AOTInductor) makes a shared library that takes arrays of any
-number of structures, atoms and edges. The user's cache folder keeps the libraries, each for one
-model of processor and of GPU.
+PyTorch's ahead-of-time compiler (AOTInductor) makes a shared library for arrays of any number of
+structures, atoms and edges. The user's cache folder keeps it for one model of processor and of GPU.
 """
 
 from __future__ import annotations
@@ -53,8 +52,7 @@ class Uncompiled(NamedTuple):
     arguments
         Examples, on the device where the function will run.
     shapes
-        For each argument the dimensions that may have any size from 2 on, as in
-        :func:`torch.export.export`.
+        ``dynamic_shapes`` of :func:`torch.export.export`.
     """
 
     function: Callable[..., list[Tensor]]
@@ -79,8 +77,6 @@ def load_compiled(
     about
         The function's name (``function``) and everything that it depends on beside its arguments,
         as JSON.
-    device
-        Where it runs.
     log
         Called before the compiler starts, which takes minutes.
     wait
@@ -104,7 +100,7 @@ def load_compiled(
 
 def _load(file: Path) -> CompiledFunction:
     # `vec_isa_ok` skips a test of the processor that takes a second: the file's name covers it.
-    with torch._inductor.config.patch({"cpp.vec_isa_ok": True}), _quiet("torch.export"):
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": True}), _quiet():
         return torch._inductor.aoti_load_package(str(file), run_single_threaded=True)
 
 
@@ -160,10 +156,8 @@ def _compile(uncompiled: Uncompiled, file: Path) -> None:
     arguments = tuple(uncompiled.arguments)
     with (
         tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.stem}.") as folder,
-        warnings.catch_warnings(),
-        _quiet("torch._export", "torch._inductor", "torch.export"),
+        _quiet(),
     ):
-        warnings.simplefilter("ignore")
         # Unfold the gradients, which torch.export does not know.
         with fx_duck_shape(False):
             traced = make_fx(
@@ -181,7 +175,6 @@ def _compile(uncompiled: Uncompiled, file: Path) -> None:
 
 
 def _key(about: Mapping[str, Any], device: torch.device) -> str:
-    """Digest of everything that a compiled function depends on."""
     everything = {"about": about, "torch": torch.__version__, "device": _device(device)}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -207,13 +200,12 @@ def code_digest(modules: Sequence[ModuleType]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(*names: str):
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+def _quiet():
+    """Silence Python warnings, and log messages up to warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

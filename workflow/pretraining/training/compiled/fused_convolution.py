@@ -5,11 +5,11 @@ For atom i, path p and output component c of it, NequIP's convolution is
     out[i, c, u] = Σ_j w[ij, p, u] Σ_ab C[a, b, c] x[j, a, u] Y[ij, b],
 
 with features x, spherical harmonics Y of the bond, weights w of its length, and Clebsch-Gordan
-coefficients C, most of which are zero (Batzner et al., Nature Communications 13, 2453, 2022). It is
-linear in x, Y and w. Forces are a first derivative and training on them takes a second: all three
-are written out as one expression per output component. A compiler turns each into a single loop
-over the edges. e3nn's code is a hundred operations on arrays as long as the list of edges, and many
-more when differentiated automatically. Without a compiler, both are equally fast.
+coefficients C, most of which are zero (Batzner et al., Nature Communications 13, 2453, 2022).
+Forces are a first derivative and training on them takes a second: all three are written out as one
+expression per output component, which a compiler turns into a single loop over the edges. e3nn's
+code is a hundred operations on arrays as long as the list of edges, and many more when
+differentiated automatically. Without a compiler, both are equally fast.
 """
 
 from __future__ import annotations
@@ -45,17 +45,7 @@ def fuse(model: GraphModel) -> GraphModel:
 
 
 def uncompiled_seconds(model: GraphModel, steps: float, edges: float) -> float:
-    """Estimate the time of uncompiled training steps on one core, s.
-
-    Parameters
-    ----------
-    model
-        The network.
-    steps
-        Number of steps.
-    edges
-        Number of edges in all steps together.
-    """
+    """Estimate the time of uncompiled training steps on one core, s; `edges`: of all together."""
     convolutions = [m.tp for m in model.modules() if isinstance(m, TensorProductScatter)]
     products = [TensorProduct.of(tp) for tp in convolutions]
     terms = sum(product.n_terms for product in products if product)
@@ -63,18 +53,11 @@ def uncompiled_seconds(model: GraphModel, steps: float, edges: float) -> float:
 
 
 class FusedConvolution(torch.nn.Module):
-    """Replaces a ``TensorProductScatter``.
-
-    Parameters
-    ----------
-    old
-        The module that it replaces. It keeps e3nn's tensor product for the names of its buffers.
-    product
-        The same tensor product.
-    """
+    """Replaces `old`, whose tensor product is `product`."""
 
     def __init__(self, old: TensorProductScatter, product: TensorProduct) -> None:
         super().__init__()
+        # For the irreps, and for the names of its buffers.
         self.tp = old.tp
         self.product = product
 
@@ -144,9 +127,6 @@ class ConvolutionGradient(torch.autograd.Function):
 class TensorProduct:
     """The paths of one convolution.
 
-    The multiplicity is the last dimension of features (atoms, components, multiplicity) and of
-    weights (edges, paths, multiplicity).
-
     Attributes
     ----------
     multiplicity
@@ -198,7 +178,7 @@ class TensorProduct:
         return self.multiplicity * sum(len(terms) for _, _, terms in self.products)
 
     def forward(self, x: Tensor, y: Tensor, w: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
-        """Sum over the neighbours.
+        """Sum over the neighbours; return (atoms, n_out, multiplicity).
 
         Parameters
         ----------
@@ -210,11 +190,6 @@ class TensorProduct:
             Weights, (edges, n_paths, multiplicity).
         sender, receiver
             Atoms at the ends of an edge, (edges,).
-
-        Returns
-        -------
-        Tensor
-            (atoms, n_out, multiplicity).
         """
         x_j = x[sender]
         out: list[Tensor | None] = [None] * self.n_out

@@ -59,7 +59,7 @@ TOLERANCE, FLOOR = 1e-3, 1e-5
 # packages may compile them in, except the seed.
 DECIDED_BY_WEIGHTS = ("seed", "type_names", "avg_num_neighbors")
 KNOWN_PACKAGES = ("nequip", "pretraining")
-# The code of compiled functions, beside the network's builder.
+# Modules whose code is compiled, beside the network's builder.
 CODE = (sys.modules[__name__], fused_convolution, paper)
 
 
@@ -69,7 +69,7 @@ class Evaluator:
     Parameters
     ----------
     model
-        The network, on its device. Its own weights are used only if they are given.
+        The network, on its device.
     loss
         Weights of the mean squared errors of the energy per atom (``energy``) and of the force
         components (``forces``). Only their ratio matters.
@@ -144,12 +144,12 @@ class Evaluator:
         config
             The network's, of :func:`pretraining.training.network.builders.network_config`.
         example
-            A batch on the device where the functions will run, to trace them and to compare
-            results; labelled if `names` has the gradients.
+            A batch on its device, to trace the functions and to compare results; labelled if
+            `names` has the gradients.
         log
             Called before long waits, and with the reason if nothing is compiled.
         names
-            The functions to compile, of :data:`FUNCTIONS`.
+            Of :data:`FUNCTIONS`.
         """
         if not _fits(example):
             log("not compiled: that takes a batch of two structures that have neighbours")
@@ -250,8 +250,6 @@ class Modules:
 
     Parameters
     ----------
-    model
-        The network.
     coefficients
         Weights of the energy's and the forces' mean squared errors in the loss.
     """
@@ -313,6 +311,9 @@ def _agree(plain: Sequence[Tensor], compiled: Sequence[Tensor]) -> bool:
 
 def _modules_of(package: str) -> list[ModuleType]:
     """Return the modules of a package that have been loaded from source files."""
-    found = [name for name in sys.modules if name.partition(".")[0] == package]
-    modules = [sys.modules[name] for name in sorted(found)]
-    return [module for module in modules if (inspect.getsourcefile(module) or "").endswith(".py")]
+    return [
+        module
+        for name, module in sorted(sys.modules.items())
+        if name.partition(".")[0] == package
+        and (inspect.getsourcefile(module) or "").endswith(".py")
+    ]
