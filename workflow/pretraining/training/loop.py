@@ -135,7 +135,7 @@ class Fit:
         Diverged
             With the reason.
         Interrupted
-            If the run was asked to stop; its state has been saved.
+            On a stop request, with the state saved.
         """
         if not self.rows:
             # Validate before the first step: this model may be the best.

@@ -59,8 +59,7 @@ def predict(
     Yields
     ------
     Atoms
-        With ``energy`` (eV, total) and ``forces`` (eV/Å) in a `SinglePointCalculator`; ``info`` and
-        ``arrays`` are kept, labels of an earlier calculator are not.
+        With total energy (eV) and forces (eV/Å) in place of other labels.
 
     Raises
     ------
@@ -123,19 +122,12 @@ def load_calculator(
     Parameters
     ----------
     path
-        A run's ``model.ckpt``, published weights, or a model that ``nequip-compile`` has compiled
-        for ASE (``.nequip.pt2``).
+        A run's ``model.ckpt`` or published weights.
     elements_as
-        Elements evaluated as another that the network knows: ``{"Si": "C"}``.
+        As in :func:`predict`.
     options
         Of :func:`pretraining.training.network.checkpoint.load_model`.
     """
-    if str(path).endswith(".nequip.pt2"):
-        return NequIPCalculator.from_compiled_model(
-            path,
-            device=device,
-            chemical_species_to_atom_type_map=dict(elements_as) if elements_as else True,
-        )
     model = load_model(path, device=device, **options)
     type_names = type_names_of_model(model)
     mapper = ChemicalSpeciesToAtomTypeMapper(
@@ -196,13 +188,7 @@ def parse_elements_as(pairs: Iterable[str]) -> dict[str, str]:
 
 
 class CompiledNetwork(torch.nn.Module):
-    """Energies and forces of one or more structures by a compiled function.
-
-    Parameters
-    ----------
-    evaluator
-        Evaluator of `model`, compiled.
-    """
+    """Energies and forces of one or more structures by the compiled `evaluator` of `model`."""
 
     def __init__(self, evaluator: Evaluator, model: GraphModel) -> None:
         super().__init__()
@@ -229,10 +215,8 @@ def compiled_network(
 
     Parameters
     ----------
-    model
-        The network, on its device.
     path
-        Its file.
+        The network's file.
     structure
         Example of the structures to evaluate.
     log

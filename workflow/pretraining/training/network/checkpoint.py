@@ -143,11 +143,10 @@ def load_model(
     path: str | Path,
     *,
     avg_num_neighbors: float | None = None,
-    network: dict[str, Any] | None = None,
     type_names: Sequence[str] = ("C",),
     device: str | torch.device = "cpu",
 ) -> GraphModel:
-    """Load a network for prediction.
+    """Load a network for prediction, in evaluation mode.
 
     A checkpoint is a pickle, which may run any code: open only files that you trust. Published
     weights are read as tensors only.
@@ -155,19 +154,13 @@ def load_model(
     Parameters
     ----------
     path
-        A run's ``model.ckpt``, any other file that NequIP opens, or published weights of NequIP
-        0.5.6 (``.pth``).
+        A run's ``model.ckpt``, any other file that NequIP opens, or published weights of the
+        paper's network (``.pth``).
     avg_num_neighbors
         For published weights only, whose file lacks it: average number of neighbours in their
         training set.
-    network, type_names
-        Of published weights: hyperparameters (default, the paper's), and chemical symbols of the
-        atom types.
-
-    Returns
-    -------
-    GraphModel
-        In evaluation mode; ``metadata`` holds its cut-off and atom types.
+    type_names
+        Chemical symbols of the atom types of published weights.
 
     Raises
     ------
@@ -186,9 +179,7 @@ def load_model(
                 "give it with --avg-num-neighbors (C-SYNTH-23M at 4 Å: about 31)"
             )
         model = build_network(
-            network_config(
-                network or {}, type_names=type_names, avg_num_neighbors=avg_num_neighbors, seed=0
-            )
+            network_config({}, type_names=type_names, avg_num_neighbors=avg_num_neighbors, seed=0)
         )
         copy_parameters(read_published(path), model, str(path))
     elif avg_num_neighbors is not None:

@@ -1,7 +1,7 @@
 """Structures in NequIP's form: dictionaries of tensors with neighbour lists.
 
-NequIP's datasets rebuild the neighbour list at each access. Here it is built once and kept in
-11 bytes per pair; only lists beyond a memory limit are rebuilt.
+NequIP rebuilds a neighbour list at each access. Here it is built once and kept in 11 bytes per
+pair; only lists beyond a memory limit are rebuilt.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ S. Batzner et al., Nature Communications 13, 2453 (2022).
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,21 +88,14 @@ class RadialNonlinearity(torch.nn.Module):
     """Shifted softplus, normalised as e3nn 0.4 normalised it in the radial network.
 
     The following linear layer multiplies by the gain √2, the normalisation constant of a generic
-    nonlinearity: it is replaced by the constant of this one.
+    nonlinearity. It is replaced by that of this one: for normal x, constant times shifted softplus
+    has a mean square of one.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = _second_moment_constant() / math.sqrt(2.0)
+    factor = float(normalize2mom(shifted_softplus).cst) / math.sqrt(2.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.factor * shifted_softplus(x)
-
-
-@functools.cache
-def _second_moment_constant() -> float:
-    """Return c such that c f(x) has a mean square of one for normal x; f: shifted softplus."""
-    return float(normalize2mom(shifted_softplus).cst)
 
 
 def _use_old_radial_network(layer: ConvNetLayer) -> None:
@@ -139,8 +131,6 @@ def PaperNetwork(
     ----------
     r_max
         Cut-off, Å.
-    type_names
-        Chemical symbols of the atom types.
     avg_num_neighbors
         Average number of neighbours: its square root divides sums over neighbours.
     num_layers, num_features, l_max, parity
@@ -232,15 +222,7 @@ def PaperNetwork(
 def convert_published_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the state dict of a NequIP 0.5.6 network to the parameters of :func:`PaperNetwork`.
 
-    Parameters
-    ----------
-    state
-        Content of a published ``.pth`` file.
-
-    Returns
-    -------
-    dict
-        Parameters by name, values unchanged; the roots of the Bessel basis in double precision.
+    Values are unchanged; the roots of the Bessel basis become double precision.
     """
     weights = {}
     for name, value in state.items():
