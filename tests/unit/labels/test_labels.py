@@ -272,19 +272,6 @@ def test_provenance_of_ace(tmp_path, shared_data):
     assert found["parameter_files_sha256"]["c_ace.yace"].startswith("410d6f97de3c")
 
 
-def test_pypis_pyace_is_named(tmp_path, monkeypatch):
-    """The package that `pip install pyace` brings has nothing to do with ACE."""
-    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path, "pyace"]
-    install += ["--retries", "0", "--timeout", "10", "--disable-pip-version-check"]
-    if subprocess.run(install, capture_output=True, timeout=120).returncode:
-        pytest.skip("PyPI cannot be reached")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in [n for n in sys.modules if n.split(".")[0] == "pyace"]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UserError, match="guitar chords.*ICAMS/python-ace@d1c213a.*numpy<2"):
-        make_calculator(Source("ace", calculator="pyace.PyACECalculator"))
-
-
 # ---------------------------------------------------------------- reference energies
 
 

@@ -1,20 +1,27 @@
-"""Calculators that need more than a class and its arguments: KIM models.
+"""Calculators of KIM models, and the versions of the codes behind calculators.
 
-This runs in the source's interpreter and imports only the standard library and ASE.
+This runs in the source's interpreter: only the standard library, numpy and ASE.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import shlex
 import shutil
+import subprocess
+import sys
 from typing import Any
 
-from pretraining.labels.versions import lammps_help
+import ase
+import numpy as np
+
 from pretraining.runtime.errors import UserError
 
 # Names of the executable: Debian, conda-forge (serial, MPI), LAMMPS' own make.
 LAMMPS_NAMES = ("lmp", "lmp_serial", "lmp_mpi", "lammps")
+KIM_MODEL = re.compile(r"\w+__(MO|SM)_\d{12}_\d{3}")
 # Runs a command in a temporary folder, which holds its log files.
 ELSEWHERE = 'folder=$(mktemp -d) && cd "$folder" && "$@"; cd / && rm -rf "$folder"'
 
@@ -30,8 +37,7 @@ def kim(model: str, simulator: str | None = None, **options: Any):
     model
         KIM id of a portable model (``…__MO_…``) or of a LAMMPS simulator model (``…__SM_…``).
     simulator
-        ASE's name of the program. By default ``lammpsrun`` for simulator models, ``kimmodel`` for
-        portable ones.
+        ASE's name of the program; by default ``kimmodel`` and ``lammpsrun``.
     options
         Options of ASE's calculator; ``command`` names the executable of ``lammpsrun``.
 
@@ -61,20 +67,15 @@ def kim(model: str, simulator: str | None = None, **options: Any):
 
 
 def lammps_with_kim() -> str:
-    """First LAMMPS executable in the path with the package KIM.
-
-    Raises
-    ------
-    UserError
-        If there is none; the message lists those without KIM.
-    """
+    """First LAMMPS executable in the path with the package KIM; a `UserError` without one."""
     without = []
     for folder in os.get_exec_path():
         for name in LAMMPS_NAMES:
             path = shutil.which(name, path=folder)
             if path is None:
                 continue
-            if "KIM" in installed_packages(path):
+            _, _, rest = lammps_help(shlex.quote(path)).partition("Installed packages:")
+            if "KIM" in rest.partition("List of")[0].split():
                 return path
             without.append(path)
     found = f" ({', '.join(without)}: without it)" if without else ""
@@ -84,7 +85,61 @@ def lammps_with_kim() -> str:
     )
 
 
-def installed_packages(executable: str) -> list[str]:
-    """Packages of a LAMMPS executable; none if it does not start."""
-    _, _, rest = lammps_help(shlex.quote(executable)).partition("Installed packages:")
-    return rest.partition("List of")[0].split()
+def versions(calculator: Any) -> dict[str, Any]:
+    """Versions of the code behind a calculator, and of ASE, numpy and Python.
+
+    Some codes know their version only after the calculator's first use.
+    """
+    return {
+        "code": _code(calculator),
+        "ase": ase.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+    }
+
+
+def _code(calculator: Any) -> dict[str, Any]:
+    """Name and version of a code, and of its KIM model if there is one."""
+    package, *parts = type(calculator).__module__.split(".")
+    parameters = getattr(calculator, "parameters", {})
+    if package != "ase":
+        code = {"package": package, "version": version_of(package)}
+    elif "lammpsrun" in parts:
+        code = {"package": "lammps", "version": lammps_version(parameters.get("command"))}
+    elif "lammpslib" in parts:
+        code = {"package": "lammps", "version": version_of("lammps")}
+    else:
+        code = {"package": "ase", "version": ase.__version__}
+    kimpy = sys.modules.get("kimpy")
+    model = KIM_MODEL.search(f"{getattr(calculator, 'model_name', None)} {parameters}")
+    if kimpy is not None and model is not None:
+        api = str(kimpy.sem_ver.get_sem_ver())
+        code |= {"kim_model": model[0], "kim_api": api, "kimpy": version_of("kimpy")}
+        if code["package"] == "ase":
+            code |= {"package": "kim-api", "version": api}
+    return code
+
+
+def version_of(package: str) -> str | None:
+    """Version of an imported package; None if unknown."""
+    version = getattr(sys.modules.get(package), "__version__", None)
+    if version is None:
+        # The distribution may have another name: quippy is in quippy-ase.
+        names = importlib.metadata.packages_distributions().get(package)
+        version = importlib.metadata.version(names[0]) if names else None
+    return None if version is None else str(version)
+
+
+def lammps_version(command: str | None) -> str | None:
+    """Version that a LAMMPS command prints; None if it prints none."""
+    found = re.search(r"Massively Parallel Simulator - (.+)", lammps_help(command or "lammps"))
+    return found[1].strip() if found else None
+
+
+def lammps_help(command: str) -> str:
+    """Help text of a LAMMPS command; empty if it does not start."""
+    try:
+        command_line = [*shlex.split(command), "-h"]
+        return subprocess.run(command_line, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ""

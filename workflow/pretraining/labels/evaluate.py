@@ -12,29 +12,24 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib
-import importlib.util
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from pretraining.labels import calculators
 from pretraining.labels.pool import evaluate_all
-from pretraining.labels.versions import versions
 from pretraining.runtime.errors import UserError
-from pretraining.study.sources import Source, expand, strings, words
+from pretraining.study.sources import Source, expand, parameter_files, strings, words
 
 FILE_NAME = re.compile(r"[^\s:]*/[^\s:]*\.[A-Za-z]\w*$")
 VACUUM = 20.0  # Å on every side of an isolated atom
-PYTHON_ACE = (
-    "uninstall it and run `pip install git+https://github.com/ICAMS/python-ace@"
-    "d1c213a7d9c5b809a3ae83b2e5a916be26d921f0` in an environment with numpy<2 (envs/ace.yaml)"
-)
 
 
 def make_calculator(source: Source):
@@ -63,9 +58,10 @@ def make_calculator(source: Source):
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, ValueError, AttributeError, OSError) as error:
+        cure = f"; to get it: {source.install.strip()}" if source.install else ""
         raise UserError(
             f"source '{source.name}': cannot import {source.calculator} with {sys.executable} "
-            f"({error}); {_cure(source, module_name)}"
+            f"({error}); install it there or set the source's 'python' or 'env'{cure}"
         ) from None
     try:
         return factory(*args, **kwargs)
@@ -75,17 +71,6 @@ def make_calculator(source: Source):
         raise UserError(
             f"source '{source.name}': {source.calculator}: {reason_of(error)}"
         ) from error
-
-
-def _cure(source: Source, module: str) -> str:
-    """Cure if a code cannot be imported."""
-    if module.split(".")[0] == "pyace":
-        spec = importlib.util.find_spec("pyace")
-        folders = list(spec.submodule_search_locations or ()) if spec else []
-        if folders and not os.path.exists(os.path.join(folders[0], "asecalc.py")):
-            return f"{folders[0]} is PyPI's pyace, a tool for guitar chords: {PYTHON_ACE}"
-    cure = "install it there or set the source's 'python' or 'env'"
-    return f"{cure}; to get it: {source.install.strip()}" if source.install else cure
 
 
 def reason_of(error: BaseException) -> str:
@@ -135,7 +120,7 @@ class Evaluator:
 
     def versions(self) -> dict[str, Any]:
         """Versions of the code that evaluated the last structure."""
-        return versions(self.source.calculator, self._used)
+        return calculators.versions(self._used)
 
     def __call__(self, atoms: Atoms) -> tuple[float, np.ndarray]:
         """Energy (eV, as the code gives it) and forces (n_atoms, 3) (eV/Å) of a structure.
@@ -207,3 +192,25 @@ def fingerprint(source: Source, reference: dict[str, float], frames: Iterable[At
     for atoms in frames:
         digest.update(identity(atoms))
     return digest.hexdigest()
+
+
+def provenance(
+    source: Source, reference: dict[str, float], made_with: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """How labels were made: calculator, arguments, files, versions, isolated atoms.
+
+    `made_with` holds the versions that the workers reported, the latest last: several if a job
+    resumed with another version, none if no structure was evaluated.
+    """
+    latest = made_with[-1] if made_with else {}
+    earlier = {"earlier": list(made_with[:-1])} if made_with[1:] else {}
+    return {
+        "source": source.name,
+        "calculator": source.calculator,
+        "args": source.args,
+        "kwargs": source.kwargs,
+        "parameter_files_sha256": parameter_files(source),
+        "isolated_atoms_ev": reference,
+        **latest,
+        **earlier,
+    }

@@ -15,9 +15,8 @@ from ase import Atoms
 from ase.io import read, write
 
 from pretraining.data.readers import unpacked
-from pretraining.labels.evaluate import fingerprint, identity, reason_of
+from pretraining.labels.evaluate import fingerprint, identity, provenance, reason_of
 from pretraining.labels.pool import Outcome, evaluate_all
-from pretraining.labels.versions import provenance
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError, remake
 from pretraining.runtime.files import room_for, write_atomically, write_json

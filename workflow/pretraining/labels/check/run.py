@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from pretraining.labels.check.probes import Probe, effort_of, plan
-from pretraining.labels.evaluate import isolated_energies, make_calculator
+from pretraining.labels.evaluate import isolated_energies, make_calculator, provenance
 from pretraining.labels.pool import Outcome, evaluate_all
-from pretraining.labels.versions import provenance
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source, expand
 
