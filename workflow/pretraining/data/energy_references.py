@@ -20,27 +20,13 @@ from pretraining.runtime.errors import UserError
 
 @dataclass
 class Reference:
-    """Energy of one atom of each element, eV.
+    """Energy of one atom of each element, eV."""
 
-    Attributes
-    ----------
-    kind
-        ``none``, ``given``, ``source``, ``least_squares`` or ``median_shift``.
-    energies
-        eV by element.
-    n_fitted
-        Number of structures of the training pool in the fit; None without a fit.
-    source
-        Label source that computed it.
-    note
-        Caveat of a fit.
-    """
-
-    kind: str
+    kind: str  # none, given, source, least_squares or median_shift
     energies: dict[str, float] = field(default_factory=dict)
-    n_fitted: int | None = None
-    source: str | None = None
-    note: str | None = None
+    n_fitted: int | None = None  # structures of the training pool in a fit
+    source: str | None = None  # label source that computed it
+    note: str | None = None  # caveat of a fit
 
     def of(self, numbers: np.ndarray) -> float:
         """Sum over the atoms with the atomic numbers `numbers`, eV."""
@@ -71,8 +57,7 @@ def make_reference(
     elements
         Elements of the dataset.
     pool
-        Atomic numbers and total energy (eV) of each structure of the training pool; read only for
-        the two fits.
+        Atomic numbers and total energy (eV) of each structure of the training pool, for fits.
     source_file
         JSON file of the label source's isolated-atom energies by element.
 

@@ -90,13 +90,13 @@ def neighbours(atoms: Atoms, radius: float) -> np.ndarray:
     return np.bincount(pairs(atoms, radius, "i"), minlength=len(atoms))
 
 
-def fold_counts(numbers: np.ndarray) -> np.ndarray:
-    """Number of atoms with 0, 1, … and 8 or more neighbours, shape (9,)."""
-    return np.bincount(np.minimum(numbers, TOP), minlength=TOP + 1)
+def fold_counts(numbers: np.ndarray, top: int = TOP) -> np.ndarray:
+    """Number of atoms with 0, 1, … and `top` or more neighbours, shape (top + 1,)."""
+    return np.bincount(np.minimum(numbers, top), minlength=top + 1)
 
 
 def layering(atoms: Atoms, spacings: Sequence[float] = SPACINGS) -> float:
-    """Return how far the atoms lie in evenly spaced flat layers, from 0 to 1.
+    """Return how far the atoms lie in flat layers at `spacings` (least, largest, Å), from 0 to 1.
 
     The largest peak of the atomic density's Fourier transform at distances of layers, relative to
     that of perfect layers::
@@ -105,17 +105,8 @@ def layering(atoms: Atoms, spacings: Sequence[float] = SPACINGS) -> float:
 
     over the reciprocal lattice vectors G of the cell: the height of the (002) peak of the structure
     factor divided by the number of atoms N. It is 1 for flat layers at rest, and about ln(M)/N
-    without order, where M is the number of vectors.
-
-    Parameters
-    ----------
-    spacings
-        Smallest and largest distance of neighbouring layers, Å.
-
-    Returns
-    -------
-    float
-        NaN if the structure is not periodic or no vector of its cell is in the range.
+    without order, where M is the number of vectors; NaN if the structure is not periodic or no
+    vector of its cell is in the range.
     """
     if not atoms.pbc.all():
         return float("nan")

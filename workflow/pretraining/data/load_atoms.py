@@ -42,7 +42,7 @@ def raw_files(name: str) -> list[RemoteFile]:
     """
     files = [
         RemoteFile(
-            str(_entry_file(name)),
+            str(LOAD_ATOMS_ROOT / "database-entries" / f"{name}.yaml"),
             DatabaseEntry.remote_url_for_yaml(name),
             bytes=ENTRY_BYTES,
             estimated=True,
@@ -89,10 +89,6 @@ def _importer(name: str) -> type[BaseImporter]:
             f"load_atoms: '{name}' is unknown to the installed load-atoms: correct the name, or "
             "update load-atoms"
         ) from None
-
-
-def _entry_file(name: str) -> Path:
-    return LOAD_ATOMS_ROOT / "database-entries" / f"{name}.yaml"
 
 
 def _raw_folder(name: str, importer: type[BaseImporter]) -> Path:

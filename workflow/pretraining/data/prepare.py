@@ -17,7 +17,7 @@ from pretraining.data.energy_references import Reference, make_reference
 from pretraining.data.readers import Raw, open_raw
 from pretraining.data.screening import Filter, Kept, read_raw
 from pretraining.data.splits import Split, split_structures
-from pretraining.data.store import Store, StoreWriter
+from pretraining.data.store import GROUPS, Store, StoreWriter
 from pretraining.data.summary import Duplicates, Statistics, as_markdown
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_json, write_text
@@ -32,14 +32,10 @@ def prepare(
     sizes: Sequence[int] = (),
     source_reference: Path | None = None,
 ) -> dict[str, Any]:
-    """Prepare a dataset of the configuration.
+    """Prepare a dataset of the configuration and return its summary.
 
     Parameters
     ----------
-    config
-        The configuration, with its defaults.
-    name
-        Name of the dataset in it.
     root
         The repository's root, to which paths are relative.
     out
@@ -50,11 +46,6 @@ def prepare(
         Training sizes that the training pool must allow.
     source_reference
         JSON file of isolated-atom energies of the energy reference's label source.
-
-    Returns
-    -------
-    dict
-        The summary.
 
     Raises
     ------
@@ -112,7 +103,7 @@ def _write(
             _pool(store, parts.train),
             source_reference,
         )
-    groups = {group: Statistics() for group in ("val", "test", "train", "all")}
+    groups = {group: Statistics() for group in (*GROUPS, "all")}
     duplicates = Duplicates()
     provenance = {
         "dataset": name,
@@ -121,7 +112,7 @@ def _write(
         "energy_reference": reference.as_dict(),
     }
     with StoreWriter(out, store.has_labels, store.info_names) as writer:
-        for group in ("val", "test", "train"):
+        for group in GROUPS:
             for i in map(int, getattr(parts, group)):
                 row = store.arrays(i)
                 if store.has_labels:
@@ -140,9 +131,7 @@ def _write(
             "excluded": kept.n_excluded,
             "dropped": [{"filter": str(f), "structures": f.n_dropped} for f in filters],
             "kept": len(store),
-            "val": len(parts.val),
-            "test": len(parts.test),
-            "train": len(parts.train),
+            **{group: len(getattr(parts, group)) for group in GROUPS},
         },
         "notes": _notes(kept, groups["all"], reference, duplicates),
         "labelled": store.has_labels,
@@ -164,7 +153,6 @@ def _check_sizes(parts: Split, sizes: Sequence[int]) -> None:
 def _notes(
     kept: Kept, everything: Statistics, reference: Reference, duplicates: Duplicates
 ) -> list[str]:
-    """Return remarks on what a reader of the summary might not expect."""
     notes = []
     if kept.n_own_unused:
         notes.append(

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,14 @@ from pretraining.runtime.files import file_sha256
 
 @dataclass
 class Raw:
-    """A raw dataset: its structures, to be iterated over once, their origin and number."""
+    """A raw dataset: its structures, to be iterated over once, and their origin."""
 
     frames: Iterable[Atoms]
-    origin: dict[str, Any] = field(default_factory=dict)
-    n: int | None = None
+    origin: dict[str, Any]
 
 
 def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
-    """Open the raw structures of a configured dataset.
-
-    Parameters
-    ----------
-    dataset
-        The dataset's entry in the configuration: ``load_atoms``, or ``path``, ``format`` and
-        ``sha256``.
-    root
-        The repository's root, to which paths are relative.
+    """Open the raw structures of a dataset of the configuration; paths are relative to `root`.
 
     Raises
     ------
@@ -69,14 +60,9 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
 
 
 def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Atoms]:
-    """Read the structures of one or more files, one at a time.
+    """Read the structures of files, compressed or not, one at a time.
 
-    Parameters
-    ----------
-    paths
-        Files in any format that ASE reads, compressed or not.
-    format
-        ASE's name of the format; None: ASE recognises it.
+    `format` is ASE's name of their format; without it, ASE recognises the format.
 
     Raises
     ------

@@ -40,40 +40,24 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to be retrieved.
+    """A file to be retrieved."""
 
-    Attributes
-    ----------
-    path
-        Its place, relative to the repository's root.
-    url
-        Direct address; None if it must be fetched by hand.
-    origin
-        Page to fetch it from by hand.
-    algorithm, digest
-        Checksum, in hexadecimal; a shortened one is compared with the beginning.
-    bytes
-        Size; with `estimated`, an estimate.
-    """
-
-    path: str
-    url: str | None = None
-    origin: str | None = None
+    path: str  # relative to the repository's root
+    url: str | None = None  # direct address; None if it must be fetched by hand
+    origin: str | None = None  # page to fetch it from by hand
     algorithm: str = "sha256"
-    digest: str | None = None
+    digest: str | None = None  # hexadecimal; a shortened one is compared with the beginning
     bytes: int | None = None
-    estimated: bool = False
+    estimated: bool = False  # whether the size is
 
     @property
     def size(self) -> str:
-        """The size in words."""
         if self.bytes is None:
             return "size unknown"
         return f"{'about ' if self.estimated else ''}{size_text(self.bytes)}"
 
     @property
     def source(self) -> str:
-        """Address and page, in words."""
         return " or ".join(filter(None, (self.url, self.origin))) or "its authors"
 
     def fault(self, path: Path) -> str | None:

@@ -66,14 +66,7 @@ def _entry(config: Mapping[str, Any], item: str) -> Mapping[str, Any]:
 
 
 def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
-    """Return the files of a dataset, of a source or of published weights.
-
-    Parameters
-    ----------
-    config
-        Configuration, or its view with this item.
-    item
-        Name as in :func:`study_items`.
+    """Return the files of an item of :func:`study_items`; a view with this item is enough.
 
     Raises
     ------
@@ -99,23 +92,16 @@ def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
             RemoteFile(path, url, digest=digest)
             for path, url, digest in zip(paths, urls, hashes, strict=True)
         ]
-    return [_listed(file) for file in entry.get("files", [])]
+    files = []
+    for file in entry.get("files", []):
+        kind = "md5" if "md5" in file and "sha256" not in file else "sha256"
+        address = file.get("url"), file.get("from")
+        files.append(RemoteFile(file["path"], *address, kind, file.get(kind), file.get("bytes")))
+    return files
 
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _listed(file: Mapping[str, Any]) -> RemoteFile:
-    algorithm = "md5" if "md5" in file and "sha256" not in file else "sha256"
-    return RemoteFile(
-        path=file["path"],
-        url=file.get("url"),
-        origin=file.get("from"),
-        algorithm=algorithm,
-        digest=file.get(algorithm),
-        bytes=file.get("bytes"),
-    )
 
 
 def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[str, Any]]:

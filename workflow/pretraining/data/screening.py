@@ -15,13 +15,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pretraining.data.geometry import (
-    NEAREST_WITHIN,
-    broken_geometry,
-    clash,
-    nearest_pair,
-    pairs,
-)
+from pretraining.data.geometry import NEAREST_WITHIN, broken_geometry, clash, nearest_pair, pairs
 from pretraining.data.readers import Raw
 from pretraining.data.store_writer import StoreWriter, frame_arrays
 from pretraining.runtime.errors import UserError
@@ -103,14 +97,9 @@ def _among(value: Any, choices: Sequence[Any]) -> bool:
 def read_labels(atoms: Atoms, labels: Mapping[str, str]) -> tuple[float, np.ndarray] | str:
     """Energy (eV, total) and forces (N, 3) (eV/Å) of a raw structure, or why it has none.
 
-    Parameters
-    ----------
-    atoms
-        Raw structure. ASE's readers move some entries (``energy``, ``forces``) to a calculator:
-        its results are searched as well.
-    labels
-        Names of the ``forces`` and of the ``energy`` or the ``per_atom_energy``, which is summed.
+    `labels` names the ``forces``, and the ``energy`` or the ``per_atom_energy``, which is summed.
     """
+    # ASE's readers move some entries to a calculator.
     entries = {**(atoms.calc.results if atoms.calc is not None else {}), **atoms.arrays}
     entries |= atoms.info
     for key in labels.values():
@@ -154,23 +143,14 @@ def read_raw(
 ) -> Kept:
     """Read the raw structures once, one at a time.
 
-    Parameters
-    ----------
-    raw
-        Raw structures.
-    dataset
-        The dataset's entry in the configuration.
-    filters
-        Filters; they count what they drop.
-    scratch
-        Store to write, without parts and with total energies.
+    Those that pass go to the store `scratch`, without parts and with total energies. Filters count
+    what they drop.
 
     Raises
     ------
     UserError
         If a structure is broken, their number is not the expected one, or none is left.
     """
-    _check_count(raw.n, dataset)
     labels = dataset.get("labels")
     if labels is not None and "source" in labels:
         labels = None  # to be computed
@@ -209,7 +189,12 @@ def read_raw(
                     values.append(_required(atoms, split[key], index, f"split.{key}"))
             kept.n_own_unused += split.get("key") is None and "split" in atoms.info
         _refuse(refused, writer.n)
-        _check_count(kept.n_raw, dataset)
+        expected = dataset.get("structures", kept.n_raw)
+        if kept.n_raw != expected:
+            raise UserError(
+                f"{kept.n_raw:,} raw structures, but the configuration expects {expected:,}: the "
+                "file is cut short or another one, or correct `structures`"
+            )
         beyond = sorted(i for i in excluded if i >= kept.n_raw)
         if beyond:
             raise UserError(f"exclude: {beyond[0]} is no structure (there are {kept.n_raw})")
@@ -265,15 +250,6 @@ def _required(atoms: Atoms, key: str, index: int, setting: str) -> Any:
         known = ", ".join(map(str, atoms.info)) or "none"
         raise UserError(f"{setting}: structure {index} has no entry '{key}' (it has: {known})")
     return atoms.info[key]
-
-
-def _check_count(n: int | None, dataset: Mapping[str, Any]) -> None:
-    expected = dataset.get("structures")
-    if expected is not None and n is not None and n != expected:
-        raise UserError(
-            f"{n:,} raw structures, but the configuration expects {expected:,}: the file is cut "
-            "short or another one, or correct `structures`"
-        )
 
 
 def _refuse(refused: Sequence[tuple[int, str]], n_stored: int) -> None:

@@ -49,8 +49,7 @@ def split_structures(
     n
         Number of structures, after filters.
     split
-        The dataset's ``split`` in the configuration: ``seed``, ``test`` and ``val`` (values of
-        `own`), ``fraction``, ``max_test``, ``max_val``, ``n_test``, ``n_val``.
+        The dataset's ``split`` in the configuration; ``test`` and ``val`` are values of `own`.
     own
         Part of each structure in the set's own split.
     groups

@@ -135,7 +135,6 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
     def __len__(self) -> int:
@@ -192,7 +191,7 @@ class Store:
         for name in self.info_names:
             if name not in self._columns:
                 # Reading one value costs as much as reading thousands.
-                self._columns[name] = self._dataset(f"info/{name}")[:]
+                self._columns[name] = self.column(name)
         entries = {name: _value(self._columns[name][i]) for name in self.info_names}
         entries = {name: value for name, value in entries.items() if value is not None}
         return {"index": int(self._dataset("index")[i])} | entries
@@ -236,7 +235,6 @@ class Store:
 
 def _value(value: Any) -> Any:
     """Turn one stored info entry into a plain Python value; None if it is missing."""
-    if isinstance(value, bytes):
-        return value.decode() or None
     value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and np.isnan(value) else value
+    missing = value == "" or (isinstance(value, float) and np.isnan(value))
+    return None if missing else value

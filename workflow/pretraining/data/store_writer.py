@@ -38,16 +38,9 @@ _OVERHEAD = 2**20
 
 
 def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.ndarray]:
-    """Return the arrays of one row of the store.
+    """Return the arrays of one row of the store: those of a structure with this raw `index`.
 
-    Parameters
-    ----------
-    atoms
-        Structure.
-    has_labels
-        Whether to take `energy` (eV, total) and `forces` (eV/Å) from its calculator.
-    index
-        Position in the raw dataset.
+    With labels, energy (eV, total) and forces (eV/Å) are those of its calculator.
 
     Raises
     ------
@@ -79,14 +72,7 @@ def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.nda
 class StoreWriter:
     """Write a store structure by structure; :meth:`finish` moves the whole file into place.
 
-    Parameters
-    ----------
-    path
-        Store to write.
-    has_labels
-        Whether every structure has an energy and forces.
-    info
-        Names of the ``atoms.info`` entries to keep.
+    With labels, every structure has an energy and forces; `info` names the entries to keep.
 
     Examples
     --------
@@ -163,19 +149,10 @@ class StoreWriter:
         return first
 
     def finish(self, n_val: int, n_test: int, provenance: dict[str, Any] | None = None) -> str:
-        """Close the file and move it into place.
+        """Close the file, move it into place and return the content's checksum.
 
-        Parameters
-        ----------
-        n_val, n_test
-            The first `n_val` structures are the validation set, the next `n_test` the test set.
-        provenance
-            Origin and settings of the set, as JSON values.
-
-        Returns
-        -------
-        str
-            The content's checksum.
+        The first `n_val` structures are the validation set, the next `n_test` the test set; the
+        `provenance`, in JSON values, tells the set's origin and settings.
 
         Raises
         ------
@@ -269,15 +246,13 @@ def _column(values: list[Any]) -> np.ndarray:
     """Turn info entries into an array: of numbers if all are (missing: NaN), else of text."""
     present = [value for value in values if value is not None]
     if present and all(isinstance(value, bool | np.bool_) for value in present):
-        kind: type = bool
+        dtype: type = np.bool_
     elif all(isinstance(value, int | np.integer) for value in present):
-        kind = int
+        dtype = np.int64
     elif all(isinstance(value, int | float | np.integer | np.floating) for value in present):
-        kind = float
+        dtype = np.float64
     else:
-        kind = str
-    if kind is str:
         return np.array(["" if v is None else str(v) for v in values], dtype=object)
     if len(present) < len(values):
         return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
-    return np.array(values, dtype={bool: np.bool_, int: np.int64, float: np.float64}[kind])
+    return np.array(values, dtype=dtype)

@@ -10,10 +10,11 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pretraining.data.geometry import density
+from pretraining.data.store import GROUPS
 
 
 class Statistics:
-    """Running statistics of a group of structures; stores a few numbers per structure."""
+    """Running statistics of a group of structures; holds a few numbers of each."""
 
     def __init__(self) -> None:
         self.elements: Counter[int] = Counter()
@@ -29,17 +30,7 @@ class Statistics:
     def add(
         self, row: Mapping[str, np.ndarray], nearest: float | None, config_type: str | None
     ) -> None:
-        """Count a structure.
-
-        Parameters
-        ----------
-        row
-            Its arrays in the store, with labels (relative to the energy reference) if it has them.
-        nearest
-            Shortest distance between two atoms, Å, if known.
-        config_type
-            Its kind, if the set names one.
-        """
+        """Count a structure, given its arrays in the store and its shortest distance (Å)."""
         n = len(row["numbers"])
         self._sizes.append(n)
         elements, counts = np.unique(row["numbers"], return_counts=True)
@@ -118,25 +109,20 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     lines += [f"- {note}" for note in summary["notes"]]
     reference = summary["energy_reference"]
     terms = ", ".join(f"{element} {e:.6f} eV" for element, e in reference["energies"].items())
-    fitted = (
-        f", fitted to the {reference['n_fitted']:,} structures of the training pool"
-        if "n_fitted" in reference
-        else ""
-    )
-    lines += [
-        f"- energy reference: {reference['kind']}{' (' + terms + ')' if terms else ''}{fitted}"
-    ]
-    lines += [f"- content (SHA-256): {summary['checksum']}", ""]
-    groups = ("val", "test", "train", "all")
+    text = f"- energy reference: {reference['kind']}"
+    if terms:
+        text += f" ({terms})"
+    if "n_fitted" in reference:
+        text += f", fitted to the {reference['n_fitted']:,} structures of the training pool"
+    lines += [text, f"- content (SHA-256): {summary['checksum']}", ""]
+    groups = [summary["groups"][group] for group in (*GROUPS, "all")]
     lines += ["| | validation | test | training pool | all |", "|---|---|---|---|---|"]
-    for title, path, form in _ROWS:
-        cells = [_cell(summary["groups"][group], path, form) for group in groups]
+    for title, form in _ROWS:
+        cells = [_cell(group, form) for group in groups]
         if any(cells):
             lines.append(f"| {title} | {' | '.join(cells)} |")
-    for kind in summary["groups"]["all"].get("config_types", {}):
-        cells = [
-            f"{summary['groups'][group].get('config_types', {}).get(kind, 0):,}" for group in groups
-        ]
+    for kind in groups[-1].get("config_types", {}):
+        cells = [f"{group.get('config_types', {}).get(kind, 0):,}" for group in groups]
         lines.append(f"| config_type {kind} | {' | '.join(cells)} |")
     lines += ["", "Training on *n* structures means the first *n* of the training pool. The "]
     lines[-1] += "validation set is the same whatever *n* is."
@@ -144,22 +130,23 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
 
 
 _ROWS = (
-    ("structures", ("structures",), "{:,}"),
-    ("atoms", ("atoms",), "{:,}"),
-    ("atoms in a structure", ("atoms_per_structure",), "{min:,} to {max:,}"),
-    ("density, g/cm³", ("density_g_cm3",), "{min:.2f} to {max:.2f}"),
-    ("shortest distance, Å", ("min_distance_angstrom",), "{:.3f}"),
-    ("energy, eV/atom", ("energy_ev_per_atom",), "{min:.3f} to {max:.3f}"),
-    ("energy, mean ± std, eV/atom", ("energy_ev_per_atom",), "{mean:.3f} ± {std:.3f}"),
-    ("force component, rms, eV/Å", ("force_ev_per_angstrom", "component_rms"), "{:.3f}"),
-    ("largest force, eV/Å", ("force_ev_per_angstrom", "max_norm"), "{:.2f}"),
+    ("structures", "{structures:,}"),
+    ("atoms", "{atoms:,}"),
+    ("atoms in a structure", "{atoms_per_structure[min]:,} to {atoms_per_structure[max]:,}"),
+    ("density, g/cm³", "{density_g_cm3[min]:.2f} to {density_g_cm3[max]:.2f}"),
+    ("shortest distance, Å", "{min_distance_angstrom:.3f}"),
+    ("energy, eV/atom", "{energy_ev_per_atom[min]:.3f} to {energy_ev_per_atom[max]:.3f}"),
+    (
+        "energy, mean ± std, eV/atom",
+        "{energy_ev_per_atom[mean]:.3f} ± {energy_ev_per_atom[std]:.3f}",
+    ),
+    ("force component, rms, eV/Å", "{force_ev_per_angstrom[component_rms]:.3f}"),
+    ("largest force, eV/Å", "{force_ev_per_angstrom[max_norm]:.2f}"),
 )
 
 
-def _cell(group: Mapping[str, Any], path: tuple[str, ...], form: str) -> str:
-    value: Any = group
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if value is None:
+def _cell(group: Mapping[str, Any], form: str) -> str:
+    try:
+        return form.format(**group)
+    except KeyError:
         return ""
-    return form.format(**value) if isinstance(value, Mapping) else form.format(value)

@@ -19,28 +19,14 @@ from pretraining.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Transform:
-    """A named change of structures.
-
-    Attributes
-    ----------
-    elements
-        New chemical symbols by the old ones.
-    scale
-        Factor of the cell and the positions.
-    scale_forces
-        Whether forces are divided by `scale`.
-    energy_shift
-        Energy in eV added per atom, by the symbol after renaming.
-    cutoff
-        Cut-off of a network that trains on these structures, Å; None: the network's own.
-    """
+    """A named change of structures."""
 
     name: str = "none"
-    elements: Mapping[str, str] = field(default_factory=dict)
+    elements: Mapping[str, str] = field(default_factory=dict)  # new symbols by the old ones
     scale: float = 1.0
     scale_forces: bool = False
-    energy_shift: Mapping[str, float] = field(default_factory=dict)
-    cutoff: float | None = None
+    energy_shift: Mapping[str, float] = field(default_factory=dict)  # eV, by the new symbols
+    cutoff: float | None = None  # Å, of a network that trains on these structures, if not its own
 
     @classmethod
     def from_settings(cls, name: str, transforms: Mapping[str, Any]) -> Transform:
@@ -56,22 +42,18 @@ class Transform:
             raise UserError(f"no transform {name!r}: `transforms` has {', '.join(transforms)}")
         options = dict(transforms[name])
         elements = options.get("elements", {})
-        symbols = {"elements": (*elements, *elements.values())}
-        for key, named in (symbols | {"energy_shift": options.get("energy_shift", {})}).items():
+        symbols = {
+            "elements": (*elements, *elements.values()),
+            "energy_shift": options.get("energy_shift", {}),
+        }
+        for key, named in symbols.items():
             for symbol in named:
                 if symbol not in atomic_numbers:
                     raise UserError(f"transforms.{name}.{key}: {symbol!r} is not an element")
         return cls(name, **options)
 
     def apply(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Transform a structure given as arrays (those of :meth:`.Store.arrays`).
-
-        Parameters
-        ----------
-        arrays
-            ``numbers`` (N,), ``positions`` (N, 3) and ``cell`` (3, 3) in Å, and, with labels,
-            ``energy`` in eV and ``forces`` (N, 3) in eV/Å; further entries pass through.
-        """
+        """Transform a structure given as arrays of :meth:`.Store.arrays`; others pass through."""
         changed = dict(arrays)
         changed["numbers"] = self.apply_to_numbers(arrays["numbers"])
         if self.scale != 1.0:
