@@ -50,14 +50,7 @@ class Refusal:
 
 
 def examine(config: dict[str, Any], grid: pd.DataFrame) -> list[Refusal]:
-    """Compare the results of a study with its configuration.
-
-    Parameters
-    ----------
-    config
-        A validated configuration.
-    grid
-        Table of :func:`pretraining.study.grid.grid_table`.
+    """Compare the results of a study with its validated configuration and its grid.
 
     Raises
     ------
@@ -78,24 +71,8 @@ def accept(
 ) -> str:
     """Record with Snakemake all results but those refused and what follows from them.
 
-    Parameters
-    ----------
-    config, config_file
-        The configuration, and the file with it.
-    refusals
-        Of :func:`examine`.
-    targets
-        Targets of Snakemake; none for its default target.
-
-    Returns
-    -------
-    str
-        What Snakemake would run now.
-
-    Raises
-    ------
-    UserError
-        If Snakemake fails.
+    Without `targets`, Snakemake's default target decides. Returns what Snakemake would run now;
+    raises a UserError if Snakemake fails.
     """
     results, options = Path(config["results"]), ["--cores=1", "--configfile", str(config_file)]
     refused = [str(file) for refusal in refusals for file in refusal.files]
@@ -148,7 +125,8 @@ def _training_fault(config: dict[str, Any], row: Any, metrics: dict[str, Any]) -
     if initial and not initial.is_file():
         return f"its initial model {initial} is missing: copy that as well"
     # Only the structures of a pre-training are transformed.
-    view, name = (f"pretrain~{row.transform}", row.transform) if pretraining else (row.kind, "none")
+    name = row.transform if pretraining else "none"
+    view = f"pretrain~{name}" if pretraining else row.kind
     settings = settings_of(config_view(config, view), row.kind)
     identity = run_identity(
         (row.kind, row.npre if pretraining else row.n, row.seed),
@@ -186,7 +164,6 @@ def _weights_fault(config: dict[str, Any], row: Any, metrics: dict[str, Any]) ->
 
 
 def _model_fault(file: Path) -> str | None:
-    """Return the fault of a model file, a ZIP archive with checksums."""
     try:
         with zipfile.ZipFile(file) as archive:
             return None if archive.testzip() is None else "its model.ckpt is damaged"
@@ -227,7 +204,7 @@ def _settings(config: dict[str, Any]) -> Iterator[Refusal]:
 
 
 def _settings_files(config: dict[str, Any]) -> Iterator[tuple[Path, Any, Any]]:
-    """Yield the settings files of a study that are there: what each holds, and should hold."""
+    """Yield the settings files of a study, what each holds, and what it should hold."""
     for file in sorted(Path(config["results"], "settings").glob("*.yaml")):
         try:
             wanted = json.loads(json.dumps(config_view(config, file.stem)))
@@ -253,7 +230,7 @@ def _portable(value: Any) -> Any:
 
 
 def _file_fault(config: dict[str, Any], section: str, name: str) -> str | None:
-    """Say which file of a dataset or source is here, but is not the one that was read."""
+    """Return which file of a dataset or source is not the one that was read."""
     results = Path(config["results"])
     if section == "dataset" and "path" in config["datasets"][name]:
         paths = config["datasets"][name]["path"]
@@ -273,7 +250,6 @@ def _file_fault(config: dict[str, Any], section: str, name: str) -> str | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return a record; an empty one for a file that holds none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -17,16 +17,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pretraining.operations.accept import DERIVED
 from pretraining.runtime.files import file_sha256, write_atomically
 
 # Files of every archive, below the results folder.
 RESULTS = (
     "report.html",
-    "grid.tsv",
-    "tables/*",
-    "figures/**/*",
-    "comparisons/*",
-    "checks/sources.*",
+    *DERIVED,
     "embeddings/*.md",
     "embeddings/*/*.csv",
 )
@@ -43,13 +40,11 @@ RECORDS = (
 MODELS = ("runs/**/model.ckpt",)
 WITH_MODELS = (*MODELS, "runs/**/curve.csv", "runs/**/train.log")
 # Records with versions, and their keys if not ``versions``.
+CODES = ("source", "code", "ase", "numpy", "python")
 VERSIONS = {
     "runs": ("runs/**/metrics.json", ()),
     "dynamics": ("dynamics/**/outcome.json", ()),
-    "labels": (
-        "labels/*/*/chunks/*.provenance.json",
-        ("source", "code", "ase", "numpy", "python"),
-    ),
+    "labels": ("labels/*/*/chunks/*.provenance.json", CODES),
 }
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -59,16 +54,12 @@ README = Path(__file__).resolve().parents[2] / "report" / "archive.md"
 def write_archive(
     out: Path, config: dict[str, Any], written: Iterable[Path], root: Path, models: bool
 ) -> int:
-    """Write the archive of a study; return the number of its files.
+    """Write the archive of a study (ZIP); return the number of its files.
 
     Parameters
     ----------
-    out
-        Archive (ZIP).
-    config
-        Configuration of the study, defaults included.
     written
-        Files of the configuration as written.
+        Files of the configuration as written; `config` has the defaults.
     root
         Root folder of the repository.
     models
@@ -93,7 +84,10 @@ def write_archive(
     versions = {"workflow": {"commit": commit, "clean": clean}, **versions_of(results)}
     members["versions.json"] = (json.dumps(versions, indent=1) + "\n").encode()
     members["README.md"] = readme(config, results, models, commit, clean).encode()
-    sums = (f"{_sha256(members[name])}  {name}\n" for name in sorted(members))
+    sums = (
+        f"{hashlib.sha256(_content(members[name])).hexdigest()}  {name}\n"
+        for name in sorted(members)
+    )
     members["SHA256SUMS"] = "".join(sums).encode()
     write_atomically(out, lambda tmp: _pack(tmp, f"{results.name}-archive", members))
     return len(members)
@@ -110,25 +104,15 @@ def _pack(path: Path, folder: str, members: dict[str, Path | bytes]) -> None:
             info = zipfile.ZipInfo(f"{folder}/{name}", EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
-            content = members[name]
-            archive.writestr(info, content if isinstance(content, bytes) else content.read_bytes())
+            archive.writestr(info, _content(members[name]))
 
 
-def _sha256(content: Path | bytes) -> str:
-    return (
-        hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_sha256(content)
-    )
+def _content(member: Path | bytes) -> bytes:
+    return member if isinstance(member, bytes) else member.read_bytes()
 
 
 def versions_of(results: Path) -> dict[str, Any]:
-    """Return the versions of software in the records.
-
-    Returns
-    -------
-    dict
-        ``runs``, ``dynamics`` and ``labels``: lists of sets of versions, each with the ``number``
-        of its records.
-    """
+    """Return the sets of software versions of runs, dynamics and labels, each with its number."""
     counted = {}
     for name, (pattern, keys) in VERSIONS.items():
         counts: Counter[str] = Counter()

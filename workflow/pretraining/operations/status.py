@@ -23,14 +23,7 @@ REMARKS = {"stopped": " (killed, or at a limit; Snakemake resumes them)"}
 def run_table(config: dict[str, Any], grid: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """Return the training runs of a study with their progress.
 
-    Parameters
-    ----------
-    config
-        A validated configuration.
-    grid
-        Table of :func:`pretraining.study.grid.grid_table`.
-    costs
-        Table of :func:`pretraining.study.estimate.published_costs`.
+    `costs` is the table of :func:`pretraining.study.estimate.published_costs`.
 
     Returns
     -------
@@ -54,25 +47,15 @@ def run_table(config: dict[str, Any], grid: pd.DataFrame, costs: pd.DataFrame) -
 def summary(
     config: dict[str, Any], grid: pd.DataFrame, table: pd.DataFrame, sizes: bool, names: int
 ) -> str:
-    """Return the state of a study.
+    """Return the state of a study, given its grid and the table of :func:`run_table`.
 
-    Parameters
-    ----------
-    config
-        A validated configuration.
-    grid
-        Table of :func:`pretraining.study.grid.grid_table`.
-    table
-        Table of :func:`run_table`.
-    sizes
-        Whether each number of structures has its own line.
-    names
-        Largest number of runs of one state that are named.
+    With `sizes`, each number of structures has its own line. At most `names` runs of one state are
+    named.
     """
     counts = table["state"].value_counts()
     states = ", ".join(f"{counts[state]:,} {state}" for state in STATES if state in counts)
     lines = [f"{config['results']}: {len(table):,} training runs: {states}", _hours(table), ""]
-    lines += _counts(table, sizes)
+    lines.append(_counts(table, sizes))
     for state, title in (("running", "Running"), ("failed", "Failed"), ("stopped", "Stopped")):
         rows = table[table["state"] == state]
         if not rows.empty:
@@ -98,8 +81,8 @@ def _number(hours: float) -> str:
     return f"{hours:,.{1 if hours >= 10 else 2}f}"
 
 
-def _counts(table: pd.DataFrame, sizes: bool) -> Iterator[str]:
-    """Yield the lines of a table of runs by kind, data and source."""
+def _counts(table: pd.DataFrame, sizes: bool) -> str:
+    """Return a table of runs by kind, data and source."""
     shown = [state for state in STATES if (table["state"] == state).any()]
     of = np.where(table["kind"] == "pretrain", table["structures"], table["target"])
     keys = ["kind", "of", "source", "transform", *(["npre", "n"] if sizes else [])]
@@ -112,10 +95,10 @@ def _counts(table: pd.DataFrame, sizes: bool) -> Iterator[str]:
         numbers = [str(counts[state]) if state in counts else "·" for state in shown]
         hours = [_number(part["measured"].sum()), _number(part["remaining"].sum())]
         rows.append([label, str(len(part)), *numbers, *hours])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for label, *cells in rows:
-        right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        yield "  ".join([label.ljust(widths[0]), *right]).rstrip()
+    sides = ["left", *["right"] * (len(rows[0]) - 1)]
+    return pd.DataFrame(rows).to_markdown(
+        index=False, headers=(), tablefmt="plain", colalign=sides, disable_numparse=True
+    )
 
 
 def _named(config: dict[str, Any], row: Any) -> Iterator[str]:
@@ -175,8 +158,7 @@ def _labels(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:
         folder = Path(config["results"], "labels", dataset, source, "chunks")
         names = ["eval", *(f"{number:05d}" for number in range(math.ceil(size / chunk_size)))]
         files = [folder / f"{name}.extxyz" for name in names]
-        leases = map(running, files)
-        yield _line(f"labels of {dataset} by {source}", "chunks", files, leases)
+        yield _line(f"labels of {dataset} by {source}", "chunks", files, map(running, files))
 
 
 def _trajectories(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:
