@@ -21,8 +21,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from pretraining.dynamics.ase_engine import AseEngine
-from pretraining.dynamics.engines import Settings, thermalise
+from pretraining.dynamics.engines import AseEngine, Settings, thermalise
 from pretraining.dynamics.torchsim_engine import Batch, load_batch_model
 from pretraining.study.generation import Stage
 from pretraining.study.settings import settings_of

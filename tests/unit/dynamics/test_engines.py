@@ -13,9 +13,9 @@ from ase.calculators.lj import LennardJones
 from ase.geometry import find_mic
 from ase.io import read
 
-from pretraining.dynamics.ase_engine import NoseHooverChain
-from pretraining.dynamics.engines import Settings, engine_of, make_engine, thermalise
-from pretraining.dynamics.lammps_engine import ARGUMENTS
+from pretraining.dynamics.engines import NoseHooverChain, Settings, thermalise
+from pretraining.dynamics.generate import ENGINES
+from pretraining.dynamics.lammps_engine import ARGUMENTS, engine_of
 from pretraining.dynamics.recorder import Recorder
 from pretraining.dynamics.trajectory import Trajectory, simulate
 from pretraining.labels.evaluate import make_calculator
@@ -48,7 +48,6 @@ CARBON = Source(
         **ARGUMENTS,
     },
 )
-ENGINES = ("ase", "lammps")
 
 
 def start(source: Source, kelvin: float, seed: int = 1):
@@ -116,7 +115,7 @@ def test_constant_energy(tmp_path, engine):
     spread = []
     for timestep in (1.0, 0.5):
         settings = Settings(timestep, thermostat="none")
-        moving = make_engine(engine, start(CARBON, 1500), settings)
+        moving = ENGINES[engine](start(CARBON, 1500), settings)
         steps = round(150 / timestep)
         _, _, log = trajectory(tmp_path, moving, [Stage(1500, 1500, steps)], settings, every=5)
         assert log["kinetic_ev"].std() > 0.5
@@ -133,7 +132,7 @@ def test_engines_give_the_same_forces_and_the_same_trajectory(tmp_path):
     stages = [Stage(2000, 4000, 60), Stage(1000, 1000, 60)]
     found = {}
     for engine in ENGINES:
-        moving = make_engine(engine, start(CARBON, 2000), settings)
+        moving = ENGINES[engine](start(CARBON, 2000), settings)
         _, forces = moving.read()
         (tmp_path / engine).mkdir()
         outcome, frames, log = trajectory(tmp_path / engine, moving, stages, settings, every=30)
@@ -160,7 +159,7 @@ def test_the_thermostat_is_that_of_ase():
         thermalise(atoms[name], 120, np.random.default_rng(1))
         atoms[name].calc = LennardJones(epsilon=0.0104, sigma=3.4, rc=8.0, smooth=True)
     settings = Settings(1.0, "nose-hoover", damping_fs=50)
-    engine = make_engine("ase", atoms["ours"], settings)
+    engine = ENGINES["ase"](atoms["ours"], settings)
     # ASE counts the centre of mass among the degrees of freedom.
     engine.chain = NoseHooverChain(3 * len(atoms["ours"]), 50 * units.fs)
     engine.start(0, Stage(120, 120, 100), 0)
@@ -178,7 +177,7 @@ def test_the_temperature_follows_the_schedule(tmp_path, engine, thermostat):
     settings = Settings(5.0, thermostat, damping_fs=100, seed=4)
     atoms = start(ARGON, 60)
     stages = [Stage(60, 60, 500), Stage(60, 20, 500), Stage(20, 20, 500)]
-    moving = make_engine(engine, atoms, settings)
+    moving = ENGINES[engine](atoms, settings)
     _, frames, log = trajectory(tmp_path, moving, stages, settings, every=10)
     assert len(frames) == 151
     assert log["time_ps"].iloc[[0, 50, 150]].tolist() == [0, 2.5, 7.5]
@@ -220,7 +219,7 @@ def test_a_resumed_trajectory_is_the_uninterrupted_one(tmp_path, capsys, engine,
     stages = [Stage(60, 30, 125), Stage(30, 90, 125)]
 
     def moving():
-        return make_engine(engine, start(ARGON, 60), settings)
+        return ENGINES[engine](start(ARGON, 60), settings)
 
     (tmp_path / "whole").mkdir()
     trajectory(tmp_path / "whole", moving(), stages, settings, every=25)
@@ -258,7 +257,7 @@ def test_the_state_of_another_trajectory_is_not_used(tmp_path, capsys):
     recorder = Recorder(tmp_path / "state", {"density": 1.0}, "run")
     stop = StopAt(0.1)
     with pytest.raises(Interrupted):
-        simulated(make_engine("ase", start(ARGON, 60), settings), stages, 25, settings, recorder,
+        simulated(ENGINES["ase"](start(ARGON, 60), settings), stages, 25, settings, recorder,
                  stop, stop)  # fmt: skip
     assert Recorder(tmp_path / "state", {"density": 1.0}, "run").resumed
     assert not Recorder(tmp_path / "state", {"density": 1.1}, "run").resumed
@@ -271,14 +270,14 @@ def test_an_unusable_checkpoint_is_said_and_left(tmp_path, capsys):
         recorder = Recorder(tmp_path / "state", {}, "run")
         stop = StopAt(0.1)
         with pytest.raises(Interrupted):
-            simulated(make_engine("ase", start(ARGON, 60), settings), stages, 25, settings,
+            simulated(ENGINES["ase"](start(ARGON, 60), settings), stages, 25, settings,
                      recorder, stop, stop)  # fmt: skip
         (tmp_path / "state" / harm).write_bytes(b"not this")
         recorder = Recorder(tmp_path / "state", {}, "run")
         assert not recorder.resumed
         assert "cannot be used" in capsys.readouterr().err
     _, frames, log = trajectory(
-        tmp_path, make_engine("ase", start(ARGON, 60), settings), stages, settings, every=25
+        tmp_path, ENGINES["ase"](start(ARGON, 60), settings), stages, settings, every=25
     )
     assert len(frames) == len(log) == 5
 
@@ -288,7 +287,7 @@ def test_an_unusable_checkpoint_is_said_and_left(tmp_path, capsys):
 
 def test_a_monitor_ends_the_trajectory(tmp_path):
     settings = Settings(2.0)
-    moving = make_engine("ase", start(ARGON, 60), settings)
+    moving = ENGINES["ase"](start(ARGON, 60), settings)
     outcome, frames, log = trajectory(
         tmp_path,
         moving,
@@ -320,7 +319,7 @@ def test_a_failing_potential_ends_the_trajectory(tmp_path, error, reason):
     settings = Settings(2.0)
     atoms = start(ARGON, 60)
     atoms.calc = Failing(epsilon=0.0104, sigma=3.4)
-    moving = make_engine("ase", atoms, settings)
+    moving = ENGINES["ase"](atoms, settings)
     outcome, frames, _ = trajectory(tmp_path, moving, [Stage(60, 60, 100)], settings, every=20)
     assert outcome.reason == reason
     assert 0.05 < outcome.time_ps < 0.07 and len(frames) == 2
@@ -329,7 +328,7 @@ def test_a_failing_potential_ends_the_trajectory(tmp_path, error, reason):
 def test_lost_atoms_end_the_trajectory_in_lammps(tmp_path):
     """Steps of a picosecond: LAMMPS' own error comes back as the reason."""
     settings = Settings(5000.0, "none")
-    moving = make_engine("lammps", start(ARGON, 60), settings)
+    moving = ENGINES["lammps"](start(ARGON, 60), settings)
     outcome, _, _ = trajectory(tmp_path, moving, [Stage(60, 60, 1000)], settings, every=100)
     assert outcome.reason
 
@@ -352,7 +351,7 @@ def test_lammps_needs_a_periodic_cell():
     atoms = start(ARGON, 60)
     atoms.pbc = [True, True, False]
     with pytest.raises(UserError, match="set engine: ase"):
-        make_engine("lammps", atoms, Settings())
+        ENGINES["lammps"](atoms, Settings())
 
 
 def test_unknown_thermostat():

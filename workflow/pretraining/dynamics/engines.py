@@ -1,39 +1,38 @@
-"""Settings, frames and engines of molecular dynamics.
+"""Molecular dynamics: settings, frames, and the engine that takes forces from any ASE calculator.
 
-An engine integrates the equations of motion: :mod:`.ase_engine` with the forces of any ASE
-calculator, :mod:`.lammps_engine` inside LAMMPS, :mod:`.torchsim_engine` for several systems in one
-batch. All integrate the same equations, with a thermostat that is reset at each stage.
+Two more engines integrate the same equations: :mod:`.lammps_engine` inside LAMMPS, and
+:mod:`.torchsim_engine` for several systems in one batch. The thermostat starts anew in each stage.
 
-This runs in the interpreters of label sources: it imports only the standard library, numpy and ASE.
+Velocity Verlet with a chain of Nosé-Hoover thermostats, split and with masses as in LAMMPS'
+``fix nvt``. ASE has this thermostat only since 3.25, and only for a constant temperature. Langevin
+dynamics are ASE's.
+
+Imported in interpreters of label sources: only the standard library, numpy and ASE.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.md.langevin import Langevin
 
 from pretraining.runtime.errors import UserError
-from pretraining.study.sources import Source
+from pretraining.study.generation import Stage
 
 THERMOSTATS = ("nose-hoover", "langevin", "none")
+CHAIN = 3  # thermostats in the chain, as in LAMMPS and ASE
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings of the integration.
 
-    Attributes
-    ----------
-    timestep_fs
-        Time step, fs.
-    thermostat
-        ``nose-hoover`` (a chain of three), ``langevin``, or ``none`` for constant energy.
-    damping_fs
-        Relaxation time of the thermostat, fs; in Langevin dynamics the inverse of the friction.
-    seed
-        Seed of the random forces of Langevin dynamics.
+    The thermostat ``none`` means constant energy. Langevin dynamics take the inverse of
+    `damping_fs` as the friction, and the `seed` for their random forces.
     """
 
     timestep_fs: float = 1.0
@@ -59,30 +58,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Frame:
-    """State of the system at one time.
-
-    Attributes
-    ----------
-    step, time_ps
-        Steps and time since the start of the dynamics.
-    atoms
-        Structure with momenta, its atoms wrapped into the cell.
-    forces
-        (n_atoms, 3), eV/Å.
-    potential, kinetic
-        Energies, eV.
-    temperature, target
-        Measured temperature and that of the stage, K.
-    """
+    """State of the system after `step` steps; its atoms have momenta and are wrapped."""
 
     step: int
     time_ps: float
     atoms: Atoms
-    forces: np.ndarray
-    potential: float
-    kinetic: float
-    temperature: float
-    target: float
+    forces: np.ndarray  # (n_atoms, 3), eV/Å
+    potential: float  # eV
+    kinetic: float  # eV
+    temperature: float  # K, measured
+    target: float  # K, of the stage
 
 
 def thermalise(atoms: Atoms, kelvin: float, rng: np.random.Generator) -> None:
@@ -92,34 +77,132 @@ def thermalise(atoms: Atoms, kelvin: float, rng: np.random.Generator) -> None:
     atoms.set_momenta(momenta - masses * momenta.sum(axis=0) / masses.sum())
 
 
-def engine_of(source: Source, wanted: str) -> str:
-    """Return the engine for a source: ``ase``, or ``lammps`` for a LAMMPS pair style.
+class NoseHooverChain:
+    """Chain of thermostats, integrated by half time steps.
 
-    Raises
-    ------
-    UserError
-        If `wanted` is ``lammps`` and LAMMPS cannot drive the source.
+    Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996). The atoms have `freedom`
+    degrees of freedom; the relaxation time `damping` is in the unit of the time step.
     """
-    from pretraining.dynamics.lammps_engine import obstacle
 
-    reason = obstacle(source)
-    if wanted == "lammps" and reason:
-        raise UserError(f"source '{source.name}' cannot be driven by LAMMPS: {reason}")
-    return "ase" if wanted == "ase" or reason else "lammps"
+    def __init__(self, freedom: int, damping: float) -> None:
+        self.freedom = freedom
+        self.damping = damping
+        self.rates = np.zeros(CHAIN)
+
+    def half_step(self, kinetic: float, kt: float, timestep: float) -> float:
+        """Advance the chain; return the scale factor of the momenta.
+
+        `kinetic` is the kinetic energy of the atoms, `kt` Boltzmann's constant times the target
+        temperature, both in eV.
+        """
+        rates = self.rates
+        # Masses proportional to the temperature keep the relaxation time.
+        masses = kt * self.damping**2 * np.array([self.freedom] + [1] * (CHAIN - 1))
+
+        def kick(link: int) -> None:
+            if link == 0:
+                push = 2 * kinetic - self.freedom * kt
+            else:
+                push = masses[link - 1] * rates[link - 1] ** 2 - kt
+            drag = np.exp(-timestep / 8 * rates[link + 1]) if link + 1 < CHAIN else 1.0
+            rates[link] = (rates[link] * drag + timestep / 4 * push / masses[link]) * drag
+
+        for link in reversed(range(CHAIN)):
+            kick(link)
+        scale = float(np.exp(-timestep / 2 * rates[0]))
+        kinetic *= scale**2
+        for link in range(CHAIN):
+            kick(link)
+        return scale
 
 
-def make_engine(name: str, atoms: Atoms, settings: Settings):
-    """Return an engine for a structure with momenta and a calculator.
+class AseEngine:
+    """Engine for a structure with momenta and a calculator; the others have the same methods.
 
-    Raises
-    ------
-    UserError
-        If the engine cannot move the structure.
+    A state holds positions, momenta, thermostat and random numbers bit by bit. Resumed dynamics
+    equal uninterrupted ones if the forces depend on the positions alone; a calculator that keeps
+    a neighbour list may differ in the last digits.
     """
-    if name == "lammps":
-        from pretraining.dynamics.lammps_engine import LammpsEngine
 
-        return LammpsEngine(atoms, settings)
-    from pretraining.dynamics.ase_engine import AseEngine
+    chunk = 1  # steps between two looks at a stop request: calculators may be slow
 
-    return AseEngine(atoms, settings)
+    def __init__(self, atoms: Atoms, settings: Settings) -> None:
+        self.atoms = atoms
+        self.settings = settings
+        self.n_atoms = len(atoms)
+        self.timestep = settings.timestep_fs * units.fs
+        self.rng = np.random.default_rng(settings.seed)
+        freedom = settings.degrees_of_freedom(self.n_atoms)
+        self.chain = NoseHooverChain(freedom, settings.damping_fs * units.fs)
+        self._masses = atoms.get_masses()[:, None]
+        self._move = self._langevin_step if settings.thermostat == "langevin" else self._verlet_step
+
+    def start(self, number: int, stage: Stage, done: int) -> None:
+        """Begin a stage, or resume it after `done` of its steps."""
+        self._stage, self._done = stage, done
+        if done == 0:
+            self.chain.rates[:] = 0
+        if self.settings.thermostat == "langevin":
+            self._langevin = Langevin(
+                self.atoms,
+                self.timestep,
+                temperature_K=stage.temperature(done),
+                friction=1 / (self.settings.damping_fs * units.fs),
+                fixcm=False,
+                rng=self.rng,
+            )
+
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            self._done += 1
+            self._move(self._stage.temperature(self._done))
+
+    def _verlet_step(self, kelvin: float) -> None:
+        atoms = self.atoms
+        momenta = self._thermostat(atoms.get_momenta(), kelvin)
+        momenta += self.timestep / 2 * atoms.get_forces()
+        atoms.positions += self.timestep * momenta / self._masses
+        momenta += self.timestep / 2 * atoms.get_forces()
+        atoms.set_momenta(self._thermostat(momenta, kelvin))
+
+    def _thermostat(self, momenta: np.ndarray, kelvin: float) -> np.ndarray:
+        if self.settings.thermostat == "none":
+            return momenta
+        kinetic = float(np.sum(momenta**2 / self._masses)) / 2
+        return momenta * self.chain.half_step(kinetic, units.kB * kelvin, self.timestep)
+
+    def _langevin_step(self, kelvin: float) -> None:
+        self._langevin.set_temperature(temperature_K=kelvin)
+        self._langevin.step()
+
+    def energy(self) -> float:
+        """Potential energy, eV; the free energy if there is one: the forces derive from it."""
+        energy = float(self.atoms.get_potential_energy())
+        free = self.atoms.calc.results.get("free_energy")
+        return energy if free is None else float(free)
+
+    def check_state(self) -> tuple[float, bool]:
+        """Kinetic energy (eV), and whether the forces are finite."""
+        finite = bool(np.isfinite(self.atoms.get_forces()).all())
+        return float(self.atoms.get_kinetic_energy()), finite
+
+    def read(self) -> tuple[Atoms, np.ndarray]:
+        """Structure with momenta, its atoms wrapped into the cell, and forces (eV/Å)."""
+        atoms = self.atoms.copy()
+        atoms.wrap()
+        return atoms, self.atoms.get_forces()
+
+    def state(self) -> dict[str, Any]:
+        """Return the arrays from which :meth:`restore` resumes."""
+        return {
+            "positions": self.atoms.positions,
+            "momenta": self.atoms.get_momenta(),
+            "thermostat": self.chain.rates,
+            "random": np.array(json.dumps(self.rng.bit_generator.state)),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.atoms.positions = state["positions"]
+        self.atoms.set_momenta(state["momenta"])
+        self.chain.rates[:] = state["thermostat"]
+        self.rng.bit_generator.state = json.loads(str(state["random"]))

@@ -5,8 +5,7 @@ distance. At that distance atoms overlap and forces reach thousands of eV/Å. A 
 the overlaps first, as is usual with random cells in LAMMPS (``minimize`` with its ``dmax`` of
 0.1 Å). It ends long before a minimum.
 
-This runs in the interpreter of the driving source: it imports only the standard library, numpy and
-ASE.
+Imported in the interpreter of the driving source: only the standard library, numpy and ASE.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from ase.data import atomic_masses, atomic_numbers
 from ase.neighborlist import neighbor_list
 from ase.optimize import LBFGS
 
-from pretraining.dynamics.engines import Frame, Settings, engine_of, make_engine, thermalise
-from pretraining.dynamics.lammps_engine import ARGUMENTS
+from pretraining.dynamics.engines import AseEngine, Frame, Settings, thermalise
+from pretraining.dynamics.lammps_engine import ARGUMENTS, LammpsEngine, engine_of
 from pretraining.dynamics.recorder import Recorder
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Outcome, Trajectory, simulate
 from pretraining.labels.evaluate import make_calculator, reason_of
@@ -34,6 +33,7 @@ from pretraining.study import generation
 from pretraining.study.generation import Stage, stages_of, steps_of
 from pretraining.study.sources import Source
 
+ENGINES = {"ase": AseEngine, "lammps": LammpsEngine}
 GRAM_PER_CM3 = units._Nav * 1e-24  # 1 g/cm³ in u/Å³
 PLACEMENTS = 100_000  # random places tried for one atom
 RELAXED = 20.0  # eV/Å, the largest force after relaxing overlaps, as in a hot liquid
@@ -50,14 +50,11 @@ class Request:
 
     Attributes
     ----------
-    source, reference
-        Source that drives the dynamics, and its isolated-atom energies (eV), subtracted from its
-        energies.
+    reference
+        Isolated-atom energies of the source, eV, subtracted from its energies.
     protocol
         The dataset's entry ``generate`` with the dataset's name (``dataset``) and the
         ``clash_distance`` (Å) below which two atoms end the trajectory.
-    trajectory
-        Density, anneal temperature and replica.
     frames, log
         Output files: trajectory (extended XYZ) and thermodynamics (CSV).
     """
@@ -82,9 +79,7 @@ def random_cell(
     Parameters
     ----------
     composition
-        Number of atoms of each element in a formula unit.
-    n_atoms
-        A multiple of the atoms in a formula unit.
+        Number of atoms of each element in a formula unit; `n_atoms` is a multiple of its sum.
     density
         g/cm³.
     min_distance
@@ -187,7 +182,7 @@ def _engine(
     rng: np.random.Generator,
     resumed: bool,
 ) -> Any:
-    """Return the engine with the random cell, relaxed and thermalised."""
+    """Return the engine with the relaxed and thermalised cell."""
     run, source = request.trajectory.name, request.source
     if name == "lammps":
         source = replace(source, kwargs={**source.kwargs, **ARGUMENTS})
@@ -195,7 +190,7 @@ def _engine(
     try:
         taken = 0 if resumed else relax_overlaps(atoms)
         thermalise(atoms, kelvin, rng)
-        engine = make_engine(name, atoms, settings)
+        engine = ENGINES[name](atoms, settings)
     except UserError:
         raise
     except Exception as error:

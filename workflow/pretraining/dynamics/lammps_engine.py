@@ -1,7 +1,4 @@
-"""Molecular dynamics inside LAMMPS, for sources that are LAMMPS pair styles.
-
-ASE's ``LAMMPSlib`` sets LAMMPS up from the source's entry, as for labelling.
-"""
+"""Molecular dynamics inside LAMMPS, which ASE's ``LAMMPSlib`` sets up as for labelling."""
 
 from __future__ import annotations
 
@@ -18,21 +15,29 @@ from pretraining.runtime.errors import UserError
 from pretraining.study.generation import LAMMPSLIB, Stage
 from pretraining.study.sources import Source
 
-# Arguments of LAMMPSlib that the dynamics support: those of a potential.
+# Arguments of LAMMPSlib that the dynamics support.
 KNOWN = {"lmpcmds", "atom_types", "atom_type_masses", "keep_alive", "log_file"}
 # Arguments of LAMMPSlib that replace the source's own.
 ARGUMENTS = {"keep_alive": True, "log_file": None}
 LARGEST_SEED = 900_000_000  # of LAMMPS
 
 
-def obstacle(source: Source) -> str | None:
-    """Return why LAMMPS cannot drive a source; None if it can."""
+def engine_of(source: Source, wanted: str) -> str:
+    """Return the engine for a source: ``ase``, or ``lammps`` for a LAMMPS pair style.
+
+    Raises
+    ------
+    UserError
+        If `wanted` is ``lammps`` and LAMMPS cannot drive the source.
+    """
+    reason = None
     if source.calculator != LAMMPSLIB:
-        return f"its calculator is not {LAMMPSLIB}"
-    unknown = sorted(set(source.kwargs) - KNOWN)
-    if unknown or source.args:
-        return f"its arguments are not only {', '.join(sorted(KNOWN))}"
-    return None
+        reason = f"its calculator is not {LAMMPSLIB}"
+    elif source.args or set(source.kwargs) - KNOWN:
+        reason = f"its arguments are not only {', '.join(sorted(KNOWN))}"
+    if wanted == "lammps" and reason:
+        raise UserError(f"source '{source.name}' cannot be driven by LAMMPS: {reason}")
+    return "ase" if wanted == "ase" or reason else "lammps"
 
 
 class LammpsEngine:
@@ -50,11 +55,8 @@ class LammpsEngine:
             raise UserError("dynamics in LAMMPS need a periodic cell: set engine: ase")
         self.settings = settings
         self._atoms = atoms.copy()
-        calculator = atoms.calc
-        # This sets LAMMPS up and passes the positions.
-        calculator.get_forces(atoms)
-        # LAMMPS closes with its calculator.
-        self._calculator = calculator
+        self._calculator = calculator = atoms.calc  # kept: LAMMPS closes with it
+        calculator.get_forces(atoms)  # sets LAMMPS up and passes the positions
         self.lmp, self.prism = calculator.lmp, calculator.prism
         velocities = convert(atoms.get_velocities(), "velocity", "ASE", "metal")
         self._scatter("v", self.prism.vector_to_lammps(velocities))
@@ -70,7 +72,6 @@ class LammpsEngine:
         return self.prism.vector_to_ase(flat.reshape(-1, 3))
 
     def start(self, number: int, stage: Stage, done: int) -> None:
-        """Begin a stage, or resume it after `done` of its steps."""
         self._stage, self._done = stage, done
         if self._fix is not None:
             self.lmp.command(f"unfix {self._fix}")
@@ -84,7 +85,6 @@ class LammpsEngine:
         self.lmp.command(f"fix {self._fix} all {style}")
 
     def advance(self, steps: int) -> None:
-        """Integrate the equations of motion."""
         now = int(self.lmp.extract_global("ntimestep"))
         if self.settings.thermostat == "langevin":
             # Restart files lack the random numbers: each chunk has its own seed.
@@ -98,11 +98,9 @@ class LammpsEngine:
         self._done += steps
 
     def energy(self) -> float:
-        """Potential energy, eV."""
         return float(self.lmp.get_thermo("pe"))
 
     def read(self) -> tuple[Atoms, np.ndarray]:
-        """Structure with momenta, its atoms wrapped into the cell, and forces (eV/Å)."""
         atoms = self._atoms
         atoms.positions = self._gather("x")
         atoms.set_velocities(convert(self._gather("v"), "velocity", "metal", "ASE"))
@@ -111,14 +109,12 @@ class LammpsEngine:
         return atoms, self._gather("f")
 
     def state(self) -> dict[str, Any]:
-        """Arrays for :meth:`restore`."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "state.restart"
             self.lmp.command(f'write_restart "{path}"')
             return {"restart": np.frombuffer(path.read_bytes(), dtype=np.uint8)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Return to a state of :meth:`state`."""
         parameters = self._calculator.parameters
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "state.restart"

@@ -4,7 +4,7 @@ Frames and log grow in a folder beside the output, with ``checkpoint.npz``: the 
 the step, and the lengths of both files at that step. A resumed trajectory truncates the files to
 these lengths: no frame is doubled, none is missing.
 
-This runs in the interpreters of label sources: it imports only the standard library, numpy and ASE.
+Imported in interpreters of label sources: only the standard library, numpy and ASE.
 """
 
 from __future__ import annotations
@@ -44,15 +44,8 @@ class Recorder:
         Returns the structure to write for a frame.
     measure
         Returns further columns of the log and their values; without a frame, any values.
-    keeps
-        Whether the structure of a frame is written; every frame has a line in the log.
-
-    Attributes
-    ----------
-    last
-        Last frame added by this process.
-    outcome
-        Result of the trajectory, once saved: it has then ended.
+    keep_every
+        Steps between frames whose structure is written; every frame has a line in the log.
     """
 
     def __init__(
@@ -62,14 +55,14 @@ class Recorder:
         name: str,
         describe: Callable[[Frame], Atoms] = lambda frame: frame.atoms,
         measure: Callable[[Frame | None], dict[str, float]] = lambda frame: {},
-        keeps: Callable[[Frame], bool] = lambda frame: True,
+        keep_every: int = 1,
     ) -> None:
         self.folder = folder
         self.name = name
         self.describe = describe
         self.measure = measure
-        self.keeps = keeps
-        self.last: Frame | None = None
+        self.keep_every = keep_every
+        self.last: Frame | None = None  # added by this process
         self.log = folder / "log.csv"
         self._frames = folder / "frames.extxyz"
         self._checkpoint = folder / "checkpoint.npz"
@@ -82,7 +75,7 @@ class Recorder:
         if not file.is_file():
             write_json(file, identity)
         self._state = self._read()
-        self.outcome: dict[str, Any] | None = None
+        self.outcome: dict[str, Any] | None = None  # set by the save at the end
         if self._state is None:
             self._frames.write_bytes(b"")
             header = ",".join([*LOG_COLUMNS, *measure(None)])
@@ -125,8 +118,8 @@ class Recorder:
     def add(self, frame: Frame) -> None:
         """Write a frame and its line of the log."""
         self.last = frame
-        if self.keeps(frame):
-            self.keep(frame)
+        if frame.step % self.keep_every == 0:
+            self._keep(frame)
         row = (frame.target, frame.temperature, frame.potential, frame.kinetic)
         numbers = [f"{number:.10g}" for number in (frame.time_ps, *row)]
         total = f"{frame.potential + frame.kinetic:.12g}"
@@ -134,8 +127,13 @@ class Recorder:
         with room_for(self.log), open(self.log, "a", encoding="utf-8") as handle:
             handle.write(",".join([*numbers, total, *more]) + "\n")
 
-    def keep(self, frame: Frame) -> None:
-        """Write the structure of a frame."""
+    def keep_last(self) -> None:
+        """Write the structure of the last frame, unless it is written or not finite."""
+        last = self.last
+        if last and last.step % self.keep_every and np.isfinite(last.atoms.positions).all():
+            self._keep(last)
+
+    def _keep(self, frame: Frame) -> None:
         text = io.StringIO()
         write(text, self.describe(frame), format="extxyz")
         with room_for(self._frames), open(self._frames, "a", encoding="utf-8") as handle:

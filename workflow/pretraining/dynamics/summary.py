@@ -10,7 +10,7 @@ import pandas as pd
 from ase import Atoms
 from ase.io import read
 
-from pretraining.data.geometry import neighbours
+from pretraining.data.geometry import fold_counts, neighbours
 from pretraining.runtime.errors import UserError, whole
 from pretraining.runtime.tables import markdown
 
@@ -19,21 +19,8 @@ ENERGY = "energy_ev_per_atom"
 
 
 def coordination(atoms: Atoms, radius: float) -> np.ndarray:
-    """Return the fractions of atoms with 0, 1, 2, 3, 4, and 5 or more neighbours.
-
-    Parameters
-    ----------
-    radius
-        Distance within which an atom is a neighbour, Å.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (6,), its sum is 1.
-    """
-    counts = neighbours(atoms, radius)
-    top = len(CLASSES) - 1
-    return np.bincount(np.minimum(counts, top), minlength=top + 1) / len(atoms)
+    """Fractions of atoms with 0, … 4, and 5 or more neighbours within `radius` (Å), shape (6,)."""
+    return fold_counts(neighbours(atoms, radius), top=5) / len(atoms)
 
 
 def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame:
@@ -42,9 +29,7 @@ def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame
     Parameters
     ----------
     paths
-        Trajectories, each with its log (CSV) beside it.
-    source
-        Name of the label source whose energies they hold.
+        Trajectories with energies of the label source `source`, each with its log (CSV) beside it.
     radius
         Distance within which an atom is a neighbour, Å.
 

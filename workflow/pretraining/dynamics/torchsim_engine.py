@@ -1,7 +1,7 @@
 """Molecular dynamics of several systems in one batch, with torch-sim and NequIP's interface to it.
 
 State, batches and velocity Verlet are torch-sim's. Each system has its own thermostat of
-:mod:`pretraining.dynamics.ase_engine`, and both engines give the same trajectories. The thermostat
+:mod:`pretraining.dynamics.engines`, and both engines give the same trajectories. The thermostat
 of torch-sim 0.3.0 is one chain for the whole batch, fails for more than one system, and counts the
 motion of the centre of mass.
 
@@ -20,13 +20,13 @@ import torch
 from ase import Atoms, units
 from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
 
-from pretraining.dynamics.ase_engine import NoseHooverChain
-from pretraining.dynamics.engines import Settings
+from pretraining.dynamics.engines import NoseHooverChain, Settings
 from pretraining.runtime.errors import UserError
 from pretraining.study.generation import Stage
 from pretraining.training.network.checkpoint import cutoff_of, load_model, type_names_of_model
 
 REQUIREMENT = "torch-sim-atomistic==0.3.0"
+MOVING = ("positions", "momenta", "forces")  # arrays of a state that change
 
 try:
     from nequip.integrations.torchsim import NequIPTorchSimCalc
@@ -55,21 +55,10 @@ def load_batch_model(path: Path, device: torch.device | str) -> NequIPTorchSimCa
 
 
 class Batch:
-    """Structures with momenta that one model moves together.
+    """Structures with momenta that one model of :func:`load_batch_model` moves together.
 
-    Parameters
-    ----------
-    model
-        What :func:`load_batch_model` returns.
-    structures
-        Periodic in all directions or in none.
-    settings
-        With the thermostat ``nose-hoover`` or ``none``.
-
-    Attributes
-    ----------
-    systems
-        An engine for each structure; :meth:`advance` moves all of them.
+    Each structure has an engine in `systems`; :meth:`advance` moves all of them. The thermostat is
+    ``nose-hoover`` or ``none``.
 
     Raises
     ------
@@ -106,7 +95,6 @@ class Batch:
         self._observe()
 
     def advance(self, steps: int) -> None:
-        """Integrate the equations of motion of all systems in the batch."""
         for _ in range(steps):
             targets = [system.next_target() for system in self._live]
             self._thermostat(targets)
@@ -129,10 +117,8 @@ class Batch:
     def _observe(self) -> None:
         """Fetch energies and finiteness of forces of all systems in one transfer."""
         state = self._state
-        infinite = torch.zeros_like(state.energy)
-        infinite.index_add_(
-            0, state.system_idx, (~torch.isfinite(state.forces)).any(dim=1).to(infinite.dtype)
-        )
+        wrong = (~torch.isfinite(state.forces)).any(dim=1).to(state.energy.dtype)
+        infinite = torch.zeros_like(state.energy).index_add_(0, state.system_idx, wrong)
         kinetic = calc_kinetic_energy(
             masses=state.masses, momenta=state.momenta, system_idx=state.system_idx
         )
@@ -156,17 +142,12 @@ class Batch:
         return slice(first, first + system.n_atoms)
 
     def fetch(self, system: System) -> dict[str, np.ndarray]:
-        """Return positions, momenta and forces of a system."""
         rows = self.atoms_of(system)
-        return {
-            name: getattr(self._state, name)[rows].cpu().numpy().copy()
-            for name in ("positions", "momenta", "forces")
-        }
+        return {name: getattr(self._state, name)[rows].cpu().numpy().copy() for name in MOVING}
 
     def put(self, system: System, values: dict[str, np.ndarray]) -> None:
-        """Set positions, momenta and forces of a system."""
         rows = self.atoms_of(system)
-        for name in ("positions", "momenta", "forces"):
+        for name in MOVING:
             # A copy, since outputs of a compiled model cannot be changed in place.
             tensor = getattr(self._state, name).clone()
             tensor[rows] = torch.as_tensor(values[name], device=tensor.device)
@@ -191,13 +172,12 @@ class System:
         self._like.set_masses(atoms.get_masses())
 
     def start(self, number: int, stage: Stage, done: int) -> None:
-        """Begin a stage, or resume it after `done` of its steps."""
         self._stage, self._done = stage, done
         if done == 0:
             self.chain.rates[:] = 0
 
     def next_target(self) -> float:
-        """Target temperature after the next step, K."""
+        """Return the target temperature after the next step, K."""
         self._done += 1
         return self._stage.temperature(self._done)
 
@@ -210,15 +190,12 @@ class System:
         return scale
 
     def energy(self) -> float:
-        """Potential energy, eV."""
         return self.potential
 
     def check_state(self) -> tuple[float, bool]:
-        """Kinetic energy (eV), and whether the forces are finite."""
         return self.kinetic, self.finite
 
     def read(self) -> tuple[Atoms, np.ndarray]:
-        """Structure with momenta, its atoms wrapped into the cell, and forces (eV/Å)."""
         values = self.batch.fetch(self)
         atoms = self._like.copy()
         atoms.positions = values["positions"]
@@ -227,7 +204,6 @@ class System:
         return atoms, values["forces"]
 
     def state(self) -> dict[str, Any]:
-        """Arrays for :meth:`restore`."""
         return {
             **self.batch.fetch(self),
             "energies": np.array([self.potential, self.kinetic]),
@@ -235,7 +211,6 @@ class System:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Return to a state of :meth:`state`."""
         self.batch.put(self, state)
         self.potential, self.kinetic = map(float, state["energies"])
         self.finite = bool(np.isfinite(state["forces"]).all())

@@ -1,8 +1,6 @@
-"""Trajectories of molecular dynamics: stages of temperature, frames, checkpoints, and their ends.
+"""Trajectories of molecular dynamics: stages, frames and checkpoints, alone or in a batch.
 
-Several trajectories can advance together, for an engine that moves a batch; each has its own end.
-
-This runs in the interpreters of label sources: it imports only the standard library, numpy and ASE.
+Imported in interpreters of label sources: only the standard library, numpy and ASE.
 """
 
 from __future__ import annotations
@@ -26,14 +24,11 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a trajectory: its time, and the reason if it ended early.
-
-    `raised` marks an error of the engine, as opposed to a reason seen in the atoms.
-    """
+    """End of a trajectory: its time, and the reason if it ended early."""
 
     time_ps: float
     reason: str | None = None
-    raised: bool = False
+    raised: bool = False  # an error of the engine, as opposed to a reason seen in the atoms
 
 
 class Trajectory:
@@ -43,26 +38,13 @@ class Trajectory:
     ----------
     engine
         Engine at the first frame; it resumes from the recorder's checkpoint.
-    stages
-        Temperatures in the course of the trajectory.
     frame_every
         Steps between frames.
-    settings
-        Settings of the dynamics.
-    recorder
-        Writes frames and checkpoints.
     monitor
-        Looks at every frame and may return a reason to end the trajectory.
+        Takes every frame and may return a reason to end the trajectory.
     watch
-        Looks at the engine between frames and may return a reason to end the trajectory; the state
+        Takes the engine between frames and may return a reason to end the trajectory; the state
         at that step becomes the last frame.
-
-    Attributes
-    ----------
-    step
-        Steps since the start.
-    outcome
-        How the trajectory ended; None before its end.
     """
 
     def __init__(
@@ -82,14 +64,13 @@ class Trajectory:
         self.recorder = recorder
         self.monitor = monitor
         self.watch = watch
-        self.outcome: Outcome | None = None
+        self.outcome: Outcome | None = None  # set at the end
         self._ends = np.cumsum([stage.steps for stage in stages])
         self._number = -1
         self.step = recorder.restore(engine)
 
     @property
     def time_ps(self) -> float:
-        """Time since the start, ps."""
         return self.step * self.settings.timestep_fs / 1000
 
     def begin(self) -> None:
@@ -116,14 +97,6 @@ class Trajectory:
         if reason is None and (reason := self.watch(self.engine)):
             self._record(target)
         self._judge(reason)
-
-    def fail(self, error: Exception) -> None:
-        """End with an error of the engine."""
-        self.outcome = Outcome(self.time_ps, reason_of(error), raised=True)
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        self.recorder.save(self.engine, self.step)
 
     @property
     def _done(self) -> int:
@@ -170,12 +143,8 @@ def simulate(
 
     Parameters
     ----------
-    trajectories
-        Trajectories that advance together.
     advance
         Moves the engines of all unfinished trajectories by a number of steps.
-    stop
-        Whether the process was asked to stop.
     checkpoint_seconds
         Time between checkpoints.
     ended
@@ -211,11 +180,12 @@ def simulate(
             raise
         except Exception as error:
             for trajectory in live:
-                trajectory.fail(error)
+                reason = reason_of(error)
+                trajectory.outcome = Outcome(trajectory.time_ps, reason, raised=True)
         live = unfinished(live)
         if live and (stop or time.monotonic() - saved >= checkpoint_seconds):
             for trajectory in live:
-                trajectory.save()
+                trajectory.recorder.save(trajectory.engine, trajectory.step)
             saved = time.monotonic()
         if live and stop:
             behind = min(trajectory.time_ps for trajectory in live)

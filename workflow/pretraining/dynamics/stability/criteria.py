@@ -52,23 +52,8 @@ class Limits:
 class StabilityMonitor:
     """Checks the frames of one trajectory, and temperature and forces after every step.
 
-    Parameters
-    ----------
-    limits
-        Limits of the criteria.
-    stages
-        Temperatures in the course of the trajectory.
-    radius
-        Distance of neighbours, Å.
-    settings
-        Settings of the dynamics.
-    start
-        Potential energy of the start, eV.
-
-    Attributes
-    ----------
-    criterion
-        The failed one of :data:`CRITERIA`; None before a failure.
+    Atoms within `radius` (Å) are neighbours, and `start` is the potential energy (eV) of the start.
+    At a failure, `criterion` is the failed one of :data:`CRITERIA`.
     """
 
     def __init__(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from ase import Atoms
 from ase.io import read
@@ -19,15 +18,15 @@ from ase.neighborlist import neighbor_list
 from nequip.nn import GraphModel
 
 from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
-from pretraining.dynamics.ase_engine import AseEngine
-from pretraining.dynamics.engines import Frame, Settings, thermalise
+from pretraining.dynamics.engines import AseEngine, Frame, Settings, thermalise
 from pretraining.dynamics.recorder import LOG_COLUMNS, Recorder
 from pretraining.dynamics.stability.criteria import Limits, StabilityMonitor
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Trajectory, simulate
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256, write_json, write_text
+from pretraining.runtime.files import file_sha256, write_json
 from pretraining.runtime.stop import StopRequest
+from pretraining.runtime.tables import write_csv
 from pretraining.study.generation import duration_ps, stages_of, steps_of
 from pretraining.study.queries import TORCH_SIM
 from pretraining.study.settings import COMPILE_ABOVE_S
@@ -50,10 +49,6 @@ class Request:
 
     Attributes
     ----------
-    model
-        A run's ``model.ckpt``.
-    start
-        Start structure.
     protocol
         A test of the configuration without :data:`pretraining.study.views.TEST_KEYS`.
     replicas
@@ -75,22 +70,18 @@ class Request:
     compile: str = "auto"
 
     def folder(self, replica: int) -> Path:
-        """Folder of a replica."""
         return self.out / f"replica~{replica}"
 
     def name(self, replica: int) -> str:
-        """Name of a replica in messages."""
         return f"{self.model.parent.name}, replica {replica}"
 
     @property
     def settings(self) -> Settings:
-        """Settings of the dynamics."""
         protocol = self.protocol
         return Settings(protocol["timestep_fs"], protocol["thermostat"], protocol["damping_fs"])
 
     @property
     def batched(self) -> bool:
-        """Whether one batch moves all replicas."""
         return self.protocol["engine"] == TORCH_SIM
 
     def steps_of(self, key: str) -> int:
@@ -103,16 +94,11 @@ def run(
     stop: StopRequest | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[int, dict[str, Any]]:
-    """Run or resume trajectories and write their files.
+    """Run or resume trajectories, write their files and return the outcome of each replica.
 
     All models of a test start from the same positions and, in the same replica, with the same
     velocities. Files move into place when the last replica has ended, since Snakemake removes the
     outputs of a job that was stopped.
-
-    Returns
-    -------
-    dict
-        Outcome of each replica.
 
     Raises
     ------
@@ -136,7 +122,7 @@ def run(
 
 
 def _recorder(request: Request, replica: int) -> Recorder:
-    radius, kept = request.protocol["radius"], request.steps_of("frame_every_ps")
+    radius = request.protocol["radius"]
     return Recorder(
         request.folder(replica) / STATE,
         {
@@ -148,7 +134,7 @@ def _recorder(request: Request, replica: int) -> Recorder:
         request.name(replica),
         describe=_structure,
         measure=lambda frame: _measures(frame, radius),
-        keeps=lambda frame: frame.step % kept == 0,
+        keep_every=request.steps_of("frame_every_ps"),
     )
 
 
@@ -173,17 +159,10 @@ def _measures(frame: Frame | None, radius: float) -> dict[str, float]:
 
 
 def _finish(recorder: Recorder, out: Path) -> None:
-    """Write the two tables and the outcome, then move the trajectory into place."""
-    with open(recorder.log, encoding="utf-8", newline="") as handle:
-        rows = list(csv.reader(handle))
-    n = len(LOG_COLUMNS)
-    for file, part in (
-        (THERMODYNAMICS, [row[:n] for row in rows]),
-        (COORDINATION, [[row[0], *row[n:]] for row in rows]),
-    ):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(part)
-        write_text(out / file, text.getvalue())
+    """Write the tables and the outcome, and move the trajectory into place."""
+    table = pd.read_csv(recorder.log, dtype=str, keep_default_na=False)
+    write_csv(out / THERMODYNAMICS, table[[*LOG_COLUMNS]])
+    write_csv(out / COORDINATION, table[["time_ps", *FOLDS, LAYERING]])
     write_json(out / OUTCOME, recorder.outcome)
     recorder.finish(out / TRAJECTORY, recorder.folder / "both.csv")
 
@@ -220,8 +199,10 @@ def _move(
         "batch": len(engines),
         "device": device_name(device),
         "model_sha256": file_sha256(request.model),
-        "versions": _versions(protocol["engine"]),
+        "versions": versions(),
     }
+    if request.batched:
+        facts["versions"]["torch-sim-atomistic"] = version("torch-sim-atomistic")
     first = {trajectory: trajectory.step for trajectory in trajectories}
     replicas = dict(zip(trajectories, recorders, strict=True))
     begun = time.monotonic()
@@ -236,7 +217,7 @@ def _move(
                 + ("; if it ran out of memory, lower batch" if len(engines) > 1 else "")
             )
         if outcome.reason:
-            _keep_last(recorder, request.steps_of("frame_every_ps"))
+            recorder.keep_last()
         result = {
             "status": "failed" if outcome.reason else "survived",
             "time_ps": round(outcome.time_ps, 9),
@@ -251,13 +232,6 @@ def _move(
         log(f"{recorder.name}: {end} ({outcome.time_ps:g} ps)")
 
     simulate(trajectories, advance, stop, checkpoint_seconds, ended)
-
-
-def _keep_last(recorder: Recorder, every: int) -> None:
-    """Write the structure of the last frame, unless it is written or not finite."""
-    last = recorder.last
-    if last and last.step % every and np.isfinite(last.atoms.positions).all():
-        recorder.keep(last)
 
 
 def _engines(
@@ -289,6 +263,7 @@ def _engines(
 
 def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Module:
     """Return the network, compiled if that is set or saves time."""
+    wanted = request.compile == "always"
     if request.compile == "auto":
         # By all replicas, also when only some are left: a resumed job must choose alike.
         moved = len(request.replicas) if request.batched else 1
@@ -296,16 +271,9 @@ def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Modu
         steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
         seconds = PREDICTION_SHARE * uncompiled_seconds(model, steps, steps * edges)
         wanted = seconds > COMPILE_ABOVE_S
-    else:
-        wanted = request.compile == "always"
     if not wanted:
         return model
     network = compiled_network(model, request.model, start, log)
     if network is not model:
         log(f"{request.model.parent.name}: forces by a compiled function")
     return network
-
-
-def _versions(engine: str) -> dict[str, str]:
-    more = {"torch-sim-atomistic": version("torch-sim-atomistic")} if engine == TORCH_SIM else {}
-    return versions() | more

@@ -17,17 +17,8 @@ from pretraining.runtime.errors import UserError
 def start_structure(start: Mapping[str, Any], data: Path | None) -> Atoms:
     """Return the structure of a test's entry ``start``, repeated as it says.
 
-    Parameters
-    ----------
-    start
-        ``file`` and ``index``, or ``part`` and ``nearest`` for a structure of `data`.
-    data
-        Prepared set of the dataset in the entry.
-
-    Raises
-    ------
-    UserError
-        If there is no such structure.
+    The entry has ``file`` and ``index``, or ``part`` and ``nearest`` for a structure of the
+    prepared set `data`. A UserError names a structure that does not exist.
     """
     if data is None:
         path = Path(start["file"])

@@ -39,18 +39,11 @@ IDENTITY = ("kind", "target", "structures", "transform", "source", "npre", "pres
 
 
 def kaplan_meier(times: Sequence[float], failed: Sequence[bool]) -> pd.DataFrame:
-    """Estimate the surviving share of trajectories, of which some ended without a failure.
+    """Estimate the surviving share of trajectories from when each ended, and whether it failed.
 
     Kaplan and Meier, J. Am. Stat. Assoc. 53, 457 (1958): S(t) = Π (1 - d_i/n_i) over the times
     t_i ≤ t of failures, with d_i failures among the n_i trajectories alive just before.
     The standard error is Greenwood's, S √(Σ d_i / n_i (n_i - d_i)).
-
-    Parameters
-    ----------
-    times
-        When each failed, or ended alive.
-    failed
-        Whether it failed.
 
     Returns
     -------
@@ -188,11 +181,11 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def _by_group(table: pd.DataFrame) -> pd.DataFrame:
-    curves = survival_curves(table)
     rows = []
     for group, part in table.groupby("group", sort=False):
-        curve = curves[curves["group"] == group]
-        failed, last = part["status"] == "failed", curve.iloc[-1]
+        failed = part["status"] == "failed"
+        curve = kaplan_meier(part["time_ps"], failed)
+        last = curve.iloc[-1]
         rows.append(
             {
                 "group": group,
