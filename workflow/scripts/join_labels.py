@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pretraining.data.store import Store
-from pretraining.labels.join import join
+from pretraining.labels.chunks import join
 from pretraining.runtime.cli import run
 from pretraining.study.queries import FITTED
 

@@ -15,9 +15,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from pretraining.data.store import Store
-from pretraining.labels.chunks import chunk_rows, read_labelled, write_chunk
+from pretraining.labels.chunks import chunk_rows, join, read_labelled, write_chunk
 from pretraining.labels.compare import source_error
-from pretraining.labels.join import join
 from pretraining.runtime.errors import UserError
 from scripts import run_script
 
@@ -181,7 +180,7 @@ def change_one(kind: str):
         ("pbc", "periodic directions differ"),
         ("unlabelled", "00000.extxyz: structure 2 has no lj_energy and lj_force"),
         ("nan", "labels of 'lj' are not finite"),
-        ("text", "labels of 'lj' are not numbers"),
+        ("text", "labels of 'lj' are not finite"),
         ("all failed", r"labelled no val structure \(3 could not be labelled\)"),
     ],
 )

@@ -16,7 +16,7 @@ from ase.io import read, write
 
 from pretraining.data.readers import unpacked
 from pretraining.labels.evaluate import fingerprint, identity, provenance, reason_of
-from pretraining.labels.pool import Outcome, evaluate_all
+from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError, remake
 from pretraining.runtime.files import room_for, write_atomically, write_json
@@ -32,12 +32,7 @@ SAY_EVERY = 2.0
 def read_structures(path: Path, index: str = ":", allow_empty: bool = False) -> list[Atoms]:
     """Read structures with any ASE reader; results of earlier calculators are dropped.
 
-    Parameters
-    ----------
-    index
-        ``START:STOP``.
-    allow_empty
-        Whether a file of zero bytes is valid and holds no structure.
+    `index` is ``START:STOP``. With `allow_empty` a file of zero bytes holds no structure.
 
     Raises
     ------
@@ -177,12 +172,11 @@ def _evaluate(
                 journal.add({"i": i, "energy": energy, "forces": forces})
             else:
                 log(f"structure {first + i}: {outcome.error}")
-                failures.append(_failure(i, outcome, source))
+                limit = {"time_limit": source.time_limit} if outcome.timed_out else {}
+                failures.append({"i": i, "error": outcome.error, **limit})
                 _stop_after(source, failures, first, works)
-            if works:
-                for failure in failures:
-                    journal.add(failure)
-                failures = []
+            while works and failures:
+                journal.add(failures.pop(0))
             now = time.monotonic()
             if count == len(todo) or now - said >= SAY_EVERY:
                 said, left = now, len(todo) - count
@@ -210,11 +204,6 @@ def _is_settled(record: dict[str, Any] | None, source: Source) -> bool:
         return record is not None
     # An error counts only if today's settings would skip it as well.
     return source.on_error == "skip" and source.time_limit <= record.get("time_limit", np.inf)
-
-
-def _failure(i: int, outcome: Outcome, source: Source) -> dict[str, Any]:
-    limit = {"time_limit": source.time_limit} if outcome.timed_out else {}
-    return {"i": i, "error": outcome.error, **limit}
 
 
 def _stop_after(source: Source, failures: list[dict[str, Any]], first: int, works: bool) -> None:
@@ -271,7 +260,7 @@ class Journal:
         progress()
 
     def add_versions(self, made_with: dict[str, Any]) -> None:
-        """Store the versions that labels are made with, if they differ from the last ones."""
+        """Store the versions of the code if they differ from the last ones."""
         if made_with not in self.made_with[-1:]:
             self.add({"made_with": made_with})
 
@@ -288,7 +277,6 @@ class Journal:
                 line = line[self._file.write(line) :]
 
     def close(self) -> None:
-        """Close the file and keep it."""
         self._file.close()
 
 

@@ -64,10 +64,6 @@ class Outcome:
         (n_atoms, 3), eV/Å.
     error
         Reason in one line why there are no labels.
-    seconds
-        Time of the evaluation.
-    timed_out
-        Whether the evaluation exceeded the source's `time_limit`.
     made_with
         Versions of the code and its libraries; only with the first structure of each process.
     """

@@ -43,7 +43,7 @@ class AnnouncingEvaluator(Evaluator):
 
 
 def end_after(seconds: float) -> None:
-    """Let the system end this process after a while, in case the parent no longer can."""
+    """Let the system end this process later, in case the parent no longer can."""
     signal.setitimer(signal.ITIMER_REAL, min(seconds + GRACE, 2.0**31))
 
 
