@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from pretraining.data.energy_references import read_reference
 from pretraining.dynamics.generate import Request, generate
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS
-from pretraining.labels.label import read_reference
 from pretraining.runtime.cli import run
 from pretraining.runtime.files import read_yaml
 from pretraining.runtime.lease import Lease, running

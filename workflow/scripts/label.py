@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
+from pretraining.data.energy_references import read_reference
 from pretraining.labels.evaluate import isolated_energies
-from pretraining.labels.label import label, read_reference, read_structures
+from pretraining.labels.label import label, read_structures
 from pretraining.runtime.cli import log, run
 from pretraining.runtime.files import write_json
 from pretraining.runtime.lease import Lease, running

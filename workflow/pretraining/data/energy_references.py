@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from pretraining.runtime.errors import UserError
+from pretraining.runtime.errors import UserError, remake
 
 
 @dataclass
@@ -75,7 +76,7 @@ def make_reference(
                 f"the energy reference is that of the source '{entry[kind]}': give its "
                 "reference.json with --reference-from"
             )
-        reference = Reference(kind, _read_energies(source_file), source=entry[kind])
+        reference = Reference(kind, read_reference(source_file), source=entry[kind])
         return _complete(reference, elements, str(source_file))
     if kind == "least_squares":
         return fit_elements(pool)
@@ -114,15 +115,24 @@ def _complete(reference: Reference, elements: Iterable[str], where: str) -> Refe
     return reference
 
 
-def _read_energies(path: Path) -> dict[str, float]:
+def read_reference(path: Path) -> dict[str, float]:
+    """Read the isolated-atom energies of a label source, eV by element.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, or is not a JSON object of elements and finite numbers.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         energies = {str(element): float(energy) for element, energy in content.items()}
+        sound = energies.keys() <= atomic_numbers.keys() and all(map(isfinite, energies.values()))
     except FileNotFoundError:
-        raise UserError(f"no file {path} of isolated-atom energies: make it first") from None
+        raise UserError(
+            f"no file {path} of isolated-atom energies: make it with label.py --write-reference"
+        ) from None
     except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a JSON object of element: energy in eV") from None
-    unknown = sorted(set(energies) - set(atomic_numbers))
-    if unknown or not np.isfinite(list(energies.values())).all():
-        raise UserError(f"{path} is not a JSON object of element: energy in eV")
+        sound = False
+    if not sound:
+        raise UserError(f"{path} is not a JSON object of element: energy in eV: {remake(path)}")
     return energies

@@ -1,7 +1,7 @@
 """Read datasets of load-atoms from retrieved files, without a network.
 
-load-atoms lists the raw files of a dataset and turns them into structures. Its download (which
-cannot resume) and its cache (made in memory) are not used.
+load-atoms lists the raw files of a dataset and turns them into structures. Its download cannot
+resume, and its cache is made in memory: neither is used.
 """
 
 from __future__ import annotations
@@ -33,21 +33,10 @@ ENTRY_BYTES = 2_000
 
 
 def raw_files(name: str) -> list[RemoteFile]:
-    """Return the files of a dataset: load-atoms' description and the raw data.
-
-    Raises
-    ------
-    UserError
-        If the installed load-atoms does not know the dataset.
-    """
-    files = [
-        RemoteFile(
-            str(LOAD_ATOMS_ROOT / "database-entries" / f"{name}.yaml"),
-            DatabaseEntry.remote_url_for_yaml(name),
-            bytes=ENTRY_BYTES,
-            estimated=True,
-        )
-    ]
+    """Return the files of a dataset: load-atoms' description and the raw data."""
+    entry = str(LOAD_ATOMS_ROOT / "database-entries" / f"{name}.yaml")
+    url = DatabaseEntry.remote_url_for_yaml(name)
+    files = [RemoteFile(entry, url, bytes=ENTRY_BYTES, estimated=True)]
     importer = _importer(name)
     for file in importer.files_to_download():
         path = _raw_folder(name, importer) / file.local_name

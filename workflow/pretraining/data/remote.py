@@ -1,4 +1,4 @@
-"""Files that do not come with the repository: size, checksum, address and download."""
+"""Files that do not come with the repository: size, checksum, address and download by curl."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class RemoteFile:
 def download(file: RemoteFile, path: Path) -> None:
     """Download `file` to `path`, where it appears whole and checked or not at all.
 
-    curl writes it to ``<path>.part``, from where a later call resumes.
+    The download is ``<path>.part``, which a later call resumes.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def download(file: RemoteFile, path: Path) -> None:
 
 
 def _fetch(file: RemoteFile, part: Path) -> None:
-    """Append what is missing to `part`, over as many connections as it takes."""
+    """Append what is missing to `part`, in as many attempts as it takes."""
     print(f"{file.path}: {file.size} from {file.url}", flush=True)
     failures = 0
     while True:

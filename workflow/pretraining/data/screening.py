@@ -1,7 +1,6 @@
 """Filter and check raw structures in one pass, and store those that pass in their raw order.
 
-A *filter* of the configuration drops structures and counts them. A *check* finds broken structures
-and stops the preparation.
+A filter drops structures and counts them. A check finds broken structures, which are an error.
 """
 
 from __future__ import annotations
@@ -29,11 +28,8 @@ SHOWN = 3
 class Filter:
     """One entry of a dataset's ``filters``.
 
-    Parameters
-    ----------
-    entry
-        ``{key, include | exclude | min | max}``, ``{neighbours_within: Å}`` (drops a structure in
-        which an atom has no neighbour) or ``{min_cell_edge: Å}`` (of the periodic directions).
+    ``{key, include | exclude | min | max}``, ``{neighbours_within: Å}`` (drops a structure in
+    which an atom has no neighbour) or ``{min_cell_edge: Å}`` (of the periodic directions).
     """
 
     def __init__(self, entry: Mapping[str, Any]) -> None:

@@ -44,16 +44,8 @@ def split_structures(
 ) -> Split:
     """Split `n` structures into validation, test and training parts.
 
-    Parameters
-    ----------
-    n
-        Number of structures, after filters.
-    split
-        The dataset's ``split`` in the configuration; ``test`` and ``val`` are values of `own`.
-    own
-        Part of each structure in the set's own split.
-    groups
-        Trajectory of each structure.
+    `split` is the dataset's entry of the configuration, `own` the part of each structure in the
+    set's own split, `groups` the trajectory of each.
 
     Raises
     ------

@@ -82,8 +82,7 @@ class Store:
     ) -> str:
         """Write structures in the order val, test, train; return the content's checksum.
 
-        `frames` is consumed one structure at a time. If `has_labels` is None, the first structure
-        decides. `info` names the entries of ``atoms.info`` to keep.
+        If `has_labels` is None, the first structure decides. `info` names the entries to keep.
         """
         frames = iter(frames)
         first = next(frames, None)
@@ -112,21 +111,15 @@ class Store:
         self._datasets: dict[str, h5py.Dataset] = {}
 
     def _dataset(self, name: str) -> h5py.Dataset:
-        """Dataset `name` of a file that this process opened.
-
-        Handles are kept: a dataset's cache of chunks lives only as long as its handle.
-        """
+        # Handles are kept: a dataset's cache of chunks lives only as long as its handle.
         if self._pid != os.getpid():
             self._open()
         if name not in self._datasets:
             self._datasets[name] = self._file[name]
         return self._datasets[name]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
+        return Store, (self.path,)
 
     def __enter__(self) -> Store:
         return self
@@ -154,13 +147,7 @@ class Store:
         return self._file["duplicate_of"][:]
 
     def indices(self, group: str, n: int | None = None) -> range:
-        """Row numbers of a group, or of its first `n` structures.
-
-        Raises
-        ------
-        UserError
-            If the group has fewer than `n` structures, or there is no such group.
-        """
+        """Row numbers of a group, or of its first `n` structures; a UserError if it has fewer."""
         if group not in GROUPS:
             raise UserError(f"no group {group!r} in a prepared set: choose of {', '.join(GROUPS)}")
         sizes = {"val": self.n_val, "test": self.n_test, "train": self.n_train}

@@ -76,19 +76,9 @@ def random_cell(
 ) -> Atoms:
     """Return a periodic cube with atoms at random places, as hard spheres.
 
-    Parameters
-    ----------
-    composition
-        Number of atoms of each element in a formula unit; `n_atoms` is a multiple of its sum.
-    density
-        g/cm³.
-    min_distance
-        Diameter of the spheres, Å, also across cell boundaries.
-
-    Raises
-    ------
-    UserError
-        If there is no room for an atom.
+    `n_atoms` is a multiple of the atoms in a formula unit of the `composition`, `density` is in
+    g/cm³, and `min_distance` (Å) is the diameter of the spheres, also across cell boundaries. A
+    UserError tells that there is no room for an atom.
     """
     units_of_formula = n_atoms // sum(composition.values())
     symbols = [s for s, count in composition.items() for _ in range(count * units_of_formula)]

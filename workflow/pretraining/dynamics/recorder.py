@@ -38,8 +38,6 @@ class Recorder:
         Folder of the unfinished files; removed with :meth:`finish`.
     identity
         Everything that decides the trajectory, as JSON. A checkpoint of another one is not used.
-    name
-        Name of the trajectory in messages.
     describe
         Returns the structure to write for a frame.
     measure

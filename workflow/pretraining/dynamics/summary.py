@@ -26,17 +26,8 @@ def coordination(atoms: Atoms, radius: float) -> np.ndarray:
 def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame:
     """Return a row for each trajectory with its final state.
 
-    Parameters
-    ----------
-    paths
-        Trajectories with energies of the label source `source`, each with its log (CSV) beside it.
-    radius
-        Distance within which an atom is a neighbour, Å.
-
-    Raises
-    ------
-    UserError
-        If a trajectory lacks those energies.
+    Each has energies of the label source `source`, and its log (CSV) beside it. Atoms within
+    `radius` (Å) are neighbours.
     """
     rows = []
     for path in paths:

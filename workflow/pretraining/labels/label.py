@@ -18,7 +18,7 @@ from pretraining.data.readers import unpacked
 from pretraining.labels.evaluate import fingerprint, identity, provenance, reason_of
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.cli import log
-from pretraining.runtime.errors import UserError, remake
+from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import room_for, write_atomically, write_json
 from pretraining.runtime.slurm import progress
 from pretraining.study.sources import Source, parameter_files
@@ -54,16 +54,6 @@ def read_structures(path: Path, index: str = ":", allow_empty: bool = False) -> 
     for atoms in frames:
         atoms.calc = None
     return frames
-
-
-def read_reference(path: Path) -> dict[str, float]:
-    """Isolated-atom energies (eV) from the JSON of ``--write-reference``."""
-    try:
-        return {key: float(value) for key, value in json.loads(path.read_text()).items()}
-    except FileNotFoundError:
-        raise UserError(f"no reference file {path}; make it with --write-reference") from None
-    except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a JSON object of element: energy: {remake(path)}") from None
 
 
 def label(

@@ -1,10 +1,9 @@
 """Accept results that were copied here, as far as they fit the configuration.
 
-Snakemake decides by file times, which copying changes, and by its records in ``.snakemake``, which
-stay behind. So each result is compared with the configuration by its own record: training runs by
-the digest of settings, training set and initial model, tests and dynamics by the SHA-256 of their
-model, all else by the copy of its settings in ``settings/``. ``snakemake --touch`` then records
-what fits. Tables and figures are always made again.
+Copying changes file times and leaves Snakemake's records behind. So each result is compared with
+the configuration by its own record: training runs by the digest of settings, training set and
+initial model, tests and dynamics by the SHA-256 of their model, all else by the copy of its
+settings in ``settings/``. ``snakemake --touch`` then records what fits.
 """
 
 from __future__ import annotations

@@ -28,18 +28,15 @@ class Limits:
     ----------
     temperature_factor
         Largest temperature as a multiple of the hottest stage. In equilibrium the temperature of N
-        atoms fluctuates by √(2/3N), 6 % for 200 atoms; a factor beyond is heat that the model
-        produces faster than the thermostat removes it.
+        atoms fluctuates by √(2/3N), 6 % for 200 atoms.
     energy_per_atom
         Largest change of the potential energy since the start, eV/atom. Heating to 3,000 K takes
-        3/2 kT = 0.4 eV/atom and graphitisation releases about as much; more means bonds that break
-        without end, or a hole in the energy surface.
+        3/2 kT = 0.4 eV/atom, and graphitisation releases about as much.
     min_distance
         Smallest distance of two atoms, Å.
     zero_fold, eight_fold
         Largest share of atoms without a neighbour (vapour) and with eight or more (clusters that no
-        valence allows). Atoms with five neighbours occur in any hot liquid: they are counted, but
-        are no failure.
+        valence allows). Atoms with five neighbours occur in any hot liquid.
     """
 
     temperature_factor: float = 3.0
