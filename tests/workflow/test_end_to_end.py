@@ -14,7 +14,7 @@ from copper import add_files, counts, run, write
 from pretraining.data.energy_references import read_reference
 from pretraining.data.store import Store
 from pretraining.dynamics.stability.survival import read_counts, summarise
-from pretraining.figures.stability import snapshots
+from pretraining.figures.dynamics import snapshots
 from pretraining.labels.chunks import join
 from pretraining.results.runs_table import read_metrics
 from pretraining.runtime.errors import UserError

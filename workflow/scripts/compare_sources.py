@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pretraining.data.store import Store
-from pretraining.figures.source_comparison import matrix, parity
+from pretraining.figures.parity import source_matrix, source_parity
 from pretraining.figures.style import save
 from pretraining.labels.compare import OWN, compare, own_labels, page, source_labels, types_of
 from pretraining.runtime.cli import run
@@ -47,8 +47,8 @@ def main() -> None:
     table = compare(labels, types)
     write_text(args.out, table.to_csv(index=False, float_format="%.6g"))
     write_text(args.markdown, page(args.title, table, labels, reference, styles))
-    save(parity(labels, reference or order[0], styles), *args.parity)
-    save(matrix(labels, styles), *args.matrix)
+    save(source_parity(labels, reference or order[0], styles), *args.parity)
+    save(source_matrix(labels, styles), *args.matrix)
     print(args.markdown.read_text(encoding="utf-8"))
 
 

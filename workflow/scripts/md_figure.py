@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pretraining.figures.stability import stability_figure
+from pretraining.figures.dynamics import stability_figure
 from pretraining.figures.style import save
 from pretraining.runtime.cli import run
 from pretraining.runtime.tables import read_csv

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pretraining.dynamics.summary import CLASSES, ENERGY
-from pretraining.figures.generated import structures_figure
+from pretraining.figures.dynamics import structures_figure
 from pretraining.figures.style import save
 from pretraining.runtime.cli import run
 from pretraining.runtime.tables import read_csv

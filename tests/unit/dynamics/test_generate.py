@@ -31,7 +31,7 @@ from pretraining.dynamics.generate import (
     runaway_monitor,
 )
 from pretraining.dynamics.summary import CLASSES, as_markdown, coordination, summarise
-from pretraining.figures.generated import structures_figure
+from pretraining.figures.dynamics import structures_figure
 from pretraining.labels.evaluate import make_calculator
 from pretraining.runtime.errors import UserError
 from pretraining.study.generation import LAMMPSLIB, Stage, Trajectory

@@ -25,7 +25,7 @@ from pretraining.dynamics.stability.survival import (
     summarise,
     survival_curves,
 )
-from pretraining.figures.stability import draw_coordination, draw_survival, stability_figure
+from pretraining.figures.dynamics import draw_coordination, draw_survival, stability_figure
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import load_config, validate_study
 from pretraining.study.generation import duration_ps, stages_of

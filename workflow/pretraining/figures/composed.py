@@ -1,11 +1,9 @@
-"""Figures of several panels: a specialised target (as Fig. 4), another element (as Fig. 5).
-
-Panels have the letters of the paper, also if the map of environments is not drawn.
-"""
+"""Figures of several panels: a specialised target (as Fig. 4), another element (as Fig. 5)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -64,8 +62,6 @@ def specialised(
         The same runs on each test set, the target's first.
     options
         Of one metric.
-    titles
-        Printed names of the datasets.
     embedding
         Draws the map, between the target's panel and the others.
     """
@@ -111,11 +107,9 @@ def alchemical(
     Parameters
     ----------
     selections
-        The runs, one comparison a transform.
+        One comparison per transform.
     options
         Of one metric.
-    titles
-        Printed names of the datasets and the transforms.
     embedding
         Draws the map, beside the bars.
     bars_at
@@ -166,21 +160,19 @@ def alchemical(
 def _looks_by_transform(
     selections: Sequence[Selected], options: Options, styles: Mapping[str, SourceStyle] | None
 ) -> tuple[list[dict], dict]:
-    """Looks of every transform, by size in shades of its colour, and the names in their order."""
+    """Looks for each transform, by size in shades of its colour, and names in their order."""
     looks, names = looks_of([selected.runs for selected in selections], options, styles)
     if options.compare != "npre":
         return [looks] * len(selections), names
     sizes = [size for size in looks if size]
     shaded = []
-    for k in range(len(selections)):
-        colours = ramp(TRANSFORM_COLOURS[k % len(TRANSFORM_COLOURS)], sizes) if sizes else {}
-        colours[0] = DIRECT_COLOUR
+    for _, colour in zip(selections, cycle(TRANSFORM_COLOURS), strict=False):
+        colours = ramp(colour, sizes) | {0: DIRECT_COLOUR}
         shaded.append({size: look | {"color": colours[size]} for size, look in looks.items()})
     return shaded, names
 
 
 def _head(axes: Axes, letter: str, text: str = "") -> None:
-    """Set the letter of a panel, and its title beside it."""
     axes.set_title(letter, loc="left", fontweight="bold", fontsize=9, pad=4)
     if text:
         place = {"xycoords": "axes fraction", "xytext": (11, 4.5), "textcoords": "offset points"}
@@ -195,18 +187,16 @@ def draw_bars(
     n: int,
     options: Options,
 ) -> None:
-    """Draw bars at one number of structures: mean and spread of the seeds, and each run.
+    """Draw bars at n structures: mean and spread of the seeds, and each run.
 
     Parameters
     ----------
     selections
-        The runs, one comparison a transform: each has a bar in every group.
+        One comparison per transform: each has a bar in every group.
     looks
         For each of them the look of every value that is compared.
     names
         Label of each group, in their order, direct training first.
-    n
-        Number of structures.
     """
     compare, column = options.compare, RMSE[options.metrics[0]]
     width = 0.8 / len(selections)

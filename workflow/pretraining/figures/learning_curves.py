@@ -53,7 +53,7 @@ def learning_curves(
     Parameters
     ----------
     selections
-        The runs, one comparison a transform; without any, only the published points are drawn.
+        One comparison per transform; without any, only the published points are drawn.
     published
         Points with the columns of :data:`.seed_statistics.POINT_COLUMNS`, drawn with open symbols.
 
@@ -97,7 +97,7 @@ def learning_curves(
 
 
 def _panels(transforms: int, metrics: int) -> tuple[Figure, np.ndarray]:
-    """A grid of axes, a row a transform and a column a metric; a single metric's lie in a row."""
+    """Axes, a row per transform and a column per metric; a single metric's lie in a row."""
     flat = metrics == 1
     shape = (1, transforms) if flat else (transforms, metrics)
     width = TEXT_WIDTH if max(shape) > 1 else 1.35 * COLUMN_WIDTH
@@ -126,13 +126,9 @@ def panel_table(
 
     Parameters
     ----------
-    selections
-        Those of the figure.
     figure
         ``curves``, ``specialised`` or ``alchemical``, which has bars at the number of structures
         nearest `bars_at`.
-    published
-        Points with the columns of :data:`.seed_statistics.POINT_COLUMNS`.
 
     Returns
     -------

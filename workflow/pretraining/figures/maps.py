@@ -1,11 +1,9 @@
-"""Draw maps of atomic environments.
-
-The axes of a map have no meaning and are not drawn.
-"""
+"""Maps of atomic environments. Their axes have no meaning and are not drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,6 @@ COLUMNS = ("sample", "role", "x", "y", "density", "coordination", "energy")
 # Classes of coordination numbers.
 CLASSES = ("≤ 1", "2", "3", "4", "≥ 5")
 COLOURMAP = "viridis_r"
-LEGEND = {"handletextpad": 0.2, "columnspacing": 1.2, "ncols": 2, "borderaxespad": 0.2}
 
 
 def read_map(path: Path) -> pd.DataFrame:
@@ -46,14 +43,9 @@ def colours_of(samples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The colour of each sample: its own, grey for a single base, or a default."""
     base = [name for name, sample in samples.items() if sample["role"] == "base"]
     projected = [name for name in samples if name not in base]
-    colours = {}
-    for names, cycle in (
-        (base, (GREY,) if len(base) == 1 else BASE_COLOURS),
-        (projected, PROJECTED_COLOURS),
-    ):
-        for index, name in enumerate(names):
-            colours[name] = samples[name].get("colour", cycle[index % len(cycle)])
-    return colours
+    defaults = dict(zip(base, cycle((GREY,) if len(base) == 1 else BASE_COLOURS), strict=False))
+    defaults |= zip(projected, cycle(PROJECTED_COLOURS), strict=False)
+    return {name: samples[name].get("colour", colour) for name, colour in defaults.items()}
 
 
 def draw_embedding(
@@ -66,10 +58,6 @@ def draw_embedding(
 
     Parameters
     ----------
-    axes
-        Where to draw.
-    table
-        As :func:`read_map` returns it.
     samples
         By name, in the order of the legend: ``role``, ``title`` and, optionally, ``colour`` and
         ``shown``, the number of points drawn.
@@ -116,8 +104,6 @@ def embedding_figure(table: pd.DataFrame, style: Mapping[str, Any]) -> Figure:
 
     Parameters
     ----------
-    table
-        As :func:`read_map` returns it.
     style
         ``colour_by``, a list, and ``samples``, as for :func:`draw_embedding`.
     """
@@ -138,18 +124,16 @@ def embedding_figure(table: pd.DataFrame, style: Mapping[str, Any]) -> Figure:
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         handles = legend_handles(samples, "set" if "set" in panels else panels[0])
-        options = LEGEND | {"ncols": min(len(handles), 2 * columns)}
-        figure.legend(handles=handles, loc="outside upper center", **options)
+        place = {"loc": "outside upper center", "ncols": min(len(handles), 2 * columns)}
+        space = {"handletextpad": 0.2, "columnspacing": 1.2, "borderaxespad": 0.2}
+        figure.legend(handles=handles, **place, **space)
     return figure
 
 
 def _shown(table: pd.DataFrame, name: str, sample: Mapping[str, Any]) -> pd.DataFrame:
-    """A random choice of the sample's points, as many as are drawn."""
     points = table[table["sample"] == name]
     wanted = sample.get("shown", len(points))
-    if wanted >= len(points):
-        return points
-    return points.sample(wanted, random_state=0)
+    return points if wanted >= len(points) else points.sample(wanted, random_state=0)
 
 
 def _point_size(axes: Axes, n: int) -> float:

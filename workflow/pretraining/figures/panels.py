@@ -1,9 +1,9 @@
-"""One panel of learning curves, and the legend and the note below all panels of a figure."""
+"""One panel of learning curves, and the legend and the note of all panels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from string import ascii_lowercase
 
 import numpy as np
@@ -48,35 +48,22 @@ FAR = 8.0
 
 @dataclass(frozen=True)
 class Options:
-    """Options of learning curves.
+    """Options of learning curves."""
 
-    Attributes
-    ----------
-    compare
-        A curve for each ``source`` or for each ``npre``.
-    aggregate
-        ``best`` of the seeds, or ``mean`` with the sample standard deviation as error bars.
-    metrics
-        A panel for each.
-    untuned, sources
-        Horizontal lines at the errors of the pre-trained models before fine-tuning, and of the
-        label sources themselves.
-    """
-
-    compare: str = "source"
-    aggregate: str = "best"
-    metrics: Sequence[str] = ("energy", "force")
-    untuned: bool = False
-    sources: bool = False
+    compare: str = "source"  # a curve for each source or for each npre
+    aggregate: str = "best"  # of the seeds, or mean with the standard deviation as error bars
+    metrics: Sequence[str] = ("energy", "force")  # a panel for each
+    untuned: bool = False  # horizontal lines at the errors of the models before fine-tuning
+    sources: bool = False  # horizontal lines at the errors of the label sources
 
 
+@dataclass
 class Extent:
     """The axis limits that panels share."""
 
-    def __init__(self) -> None:
-        self.sizes: list[float] = []
-        self.heights: list[float] = []
-        self.lines: list[tuple[float, str]] = []
+    sizes: list[float] = field(default_factory=list)
+    heights: list[float] = field(default_factory=list)
+    lines: list[tuple[float, str]] = field(default_factory=list)
 
     def add(self, curve: pd.DataFrame) -> None:
         """Include a curve, without the (long) error bars of flagged cells."""
@@ -95,8 +82,11 @@ class Extent:
         near = [h for h, _ in self.lines if low / FAR < h < FAR * high]
         low, high = min([low, *near]), max([high, *near])
         for height, colour in self.lines:
+            # At the nearest edge, the height of a line outside the panel.
             if height not in near:
-                _arrow(axes, height, low, colour)
+                arrow, y, va = ("↓", 0.02, "bottom") if height < low else ("↑", 0.98, "top")
+                place = {"transform": axes.transAxes, "ha": "right", "va": va}
+                axes.text(0.98, y, f"{arrow} {height:.2g}", color=colour, fontsize=6.2, **place)
         margin = max((high / low) ** 0.06, 1.04)
         low, high = low / margin, high * margin
         axes.set(xscale="log", yscale="log", ylim=(low, high))
@@ -104,21 +94,6 @@ class Extent:
         value_ticks(axes.yaxis, low, high)
         size_ticks(axes.xaxis, self.sizes)
         axes.grid(axis="y", which="major")
-
-
-def _arrow(axes: Axes, height: float, low: float, colour: str) -> None:
-    """Write the height of a line outside the panel at the nearest edge."""
-    below = height < low
-    axes.text(
-        0.98,
-        0.02 if below else 0.98,
-        f"{'↓' if below else '↑'} {height:.2g}",
-        transform=axes.transAxes,
-        ha="right",
-        va="bottom" if below else "top",
-        color=colour,
-        fontsize=6.2,
-    )
 
 
 def comparable(selections: Sequence[Selected], options: Options) -> list[Selected]:
@@ -145,20 +120,14 @@ def looks_of(frames: Sequence[pd.DataFrame], options: Options, styles) -> tuple[
 
 
 def reference_values(selected: Selected, options: Options, metric: str) -> pd.DataFrame:
-    """The errors of pre-trained models before fine-tuning and of label sources, as of the options.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``kind`` (``pretrain`` or ``source``), ``source``, ``npre`` and ``value``.
-    """
-    rows = []
-    frames = {"pretrain": selected.untuned if options.untuned else None}
-    frames["source"] = selected.sources if options.sources else None
-    for kind, frame in frames.items():
-        for (source, npre), group in () if frame is None else frame.groupby(["source", "npre"]):
-            value = getattr(cell_of(group, RMSE[metric]), options.aggregate)
-            rows.append((kind, source, npre, value))
+    """``kind``, ``source``, ``npre`` and ``value`` of the horizontal lines."""
+    frames = [selected.untuned] if options.untuned else []
+    frames += [selected.sources] if options.sources else []
+    rows = [
+        (*key, getattr(cell_of(group, RMSE[metric]), options.aggregate))
+        for frame in frames
+        for key, group in frame.groupby(["kind", "source", "npre"])
+    ]
     values = pd.DataFrame(rows, columns=["kind", "source", "npre", "value"])
     return values[np.isfinite(values["value"].astype(float))]
 
@@ -172,12 +141,10 @@ def draw_panel(
     extent: Extent,
     published: pd.DataFrame | None = None,
 ) -> None:
-    """Draw the curves of one metric and add them to the extent, which is applied by the caller.
+    """Draw the curves of one metric and add them to the extent, which the caller applies.
 
     Parameters
     ----------
-    selected
-        The runs, if any.
     looks
         Look of each curve, in the order of the legend.
     published
@@ -229,15 +196,8 @@ def _curve(axes: Axes, curve: pd.DataFrame, look: Mapping, zorder: float) -> Non
 
 def _stars(axes: Axes, curve: pd.DataFrame, look: Mapping) -> None:
     for _, point in curve[curve["flagged"].astype(bool)].iterrows():
-        axes.annotate(
-            "*",
-            (point["n"], point["value"]),
-            xytext=(3, 1),
-            textcoords="offset points",
-            color=look["color"],
-            fontsize=9,
-            zorder=5,
-        )
+        place = {"xytext": (3, 1), "textcoords": "offset points", "zorder": 5}
+        axes.annotate("*", (point["n"], point["value"]), color=look["color"], fontsize=9, **place)
 
 
 def _open_symbols(
@@ -245,22 +205,15 @@ def _open_symbols(
 ) -> None:
     """Published points; a curve joins only means."""
     means = curve["std"].notna()
+    how = HOLLOW | {"linewidth": 1.0, "elinewidth": 0.6, "capsize": 1.6, "markersize": 5.5}
+    if joined:
+        how["markerfacecolor"] = "white"
+    else:
+        zorder += 1
     for part, line in ((curve[means], joined), (curve[~means], False)):
-        axes.errorbar(
-            part["n"],
-            part["value"],
-            yerr=part["std"] if part["std"].notna().any() else None,
-            color=look["color"],
-            marker=look["marker"],
-            linestyle=look["linestyle"] if line else "none",
-            linewidth=1.0,
-            elinewidth=0.6,
-            capsize=1.6,
-            markersize=5.5,
-            markerfacecolor="white" if joined else "none",
-            markeredgewidth=0.8,
-            zorder=zorder + (0 if joined else 1),
-        )
+        bars = part["std"] if part["std"].notna().any() else None
+        shape = look if line else look | {"linestyle": "none"}
+        axes.errorbar(part["n"], part["value"], bars, zorder=zorder, **how, **shape)
     if joined:
         _stars(axes, curve, look)
 
@@ -311,7 +264,7 @@ def add_note(
     first: str | None = None,
     last: str = "",
 ) -> None:
-    """Describe the runs below the panels, with `first` instead of the test set if given."""
+    """Describe the runs below the panels; `first` takes the place of the test set."""
     runs = [selected.runs for selected in selections]
     # Several transforms have the same direct training.
     drawn = pd.concat(runs).drop_duplicates([column for column in KEY if column in runs[0]])

@@ -36,7 +36,7 @@ PIXELS = 600
 
 
 def class_colours(numbers: np.ndarray) -> np.ndarray:
-    """The colour of each atom by its number of neighbours, shape (n_atoms, 3)."""
+    """Colours by number of neighbours, shape (n_atoms, 3)."""
     colours = np.empty((len(numbers), 3))
     numbers = np.minimum(numbers, TOP)
     for _, low, high, colour in CLASSES:
@@ -56,8 +56,8 @@ def draw_structure(axes: Axes, atoms: Atoms, radius: float) -> None:
     axes.set_aspect("equal")
     if importlib.util.find_spec("ovito") is not None:
         axes.imshow(_by_ovito(atoms, radius), interpolation="antialiased")
-        return
-    _by_matplotlib(axes, atoms, radius)
+    else:
+        _by_matplotlib(axes, atoms, radius)
 
 
 def _by_matplotlib(axes: Axes, atoms: Atoms, radius: float) -> None:
@@ -84,15 +84,11 @@ def _by_matplotlib(axes: Axes, atoms: Atoms, radius: float) -> None:
             edgecolors=np.clip(edges, 0, 1), linewidths=0.3, zorder=2,
         )
     )  # fmt: skip
-    _frame(axes, atoms)
-
-
-def _frame(axes: Axes, atoms: Atoms) -> None:
-    """Draw the outline of the cell, and set limits around it and all atoms."""
+    # The outline of the cell.
     a, c = atoms.cell.array[0, [0, 2]], atoms.cell.array[2, [0, 2]]
     corners = np.array([0 * a, a, a + c, c, 0 * a])
     axes.plot(*corners.T, color="0.55", linewidth=0.6, zorder=0)
-    points = np.concatenate([corners, atoms.positions[:, [0, 2]]])
+    points = np.concatenate([corners, places])
     low, high = points.min(axis=0) - 2 * ATOM, points.max(axis=0) + 2 * ATOM
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
 

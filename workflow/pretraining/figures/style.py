@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
@@ -73,7 +73,7 @@ RC = {
 def source_looks(
     sources: Iterable[str], styles: Mapping[str, SourceStyle] | None = None
 ) -> dict[str, dict]:
-    """Colour, marker and line style of each label source, as keywords of ``Axes.plot``."""
+    """Keywords of ``Axes.plot`` for each label source: colour, marker and line style."""
     styles = PAPER_SOURCES if styles is None else styles
     order = [source for source in order_sources(sources, styles) if source != "none"]
     own = {s: styles.get(s, SourceStyle(s)) for s in order}
@@ -94,27 +94,25 @@ def source_looks(
 def shades(values: Sequence[float]) -> dict[float, str]:
     """A colour for each value, evenly spaced: pale and warm for the smallest, dark for the largest.
 
-    The palest end of the (perceptually even) colour map is left out: all are readable on white.
+    The palest end of the colour map is left out: all are readable on white.
     """
-    ordered = sorted(set(values))
-    places = np.linspace(0.12, 0.88, len(ordered)) if len(ordered) != 1 else [0.5]
-    scale = matplotlib.colormaps["plasma"]
-    return {value: to_hex(scale(1 - place)) for value, place in zip(ordered, places, strict=True)}
+    return _spaced(matplotlib.colormaps["plasma"], values, 0.88, 0.12, alone=0.5)
 
 
 def ramp(colour: str, values: Sequence[float]) -> dict[float, str]:
     """A shade of one colour for each value: pale for the smallest, dark for the largest."""
+    middle = np.array(to_rgb(colour))
+    ends = [to_hex(0.38 * middle + 0.62), colour, to_hex(0.4 * middle)]
+    return _spaced(LinearSegmentedColormap.from_list("ramp", ends), values, 0.0, 1.0, alone=0.6)
+
+
+def _spaced(
+    scale: Colormap, values: Sequence[float], first: float, last: float, alone: float
+) -> dict[float, str]:
+    """Colours of a scale at even places from first to last; a single value is at `alone`."""
     ordered = sorted(set(values))
-    places = np.linspace(0.0, 1.0, len(ordered)) if len(ordered) != 1 else [0.6]
-    ends = [_mixed(colour, "#FFFFFF", 0.62), colour, _mixed(colour, "#000000", 0.6)]
-    scale = LinearSegmentedColormap.from_list("ramp", list(zip((0.0, 0.5, 1.0), ends, strict=True)))
+    places = np.linspace(first, last, len(ordered)) if len(ordered) != 1 else [alone]
     return {value: to_hex(scale(place)) for value, place in zip(ordered, places, strict=True)}
-
-
-def _mixed(colour: str, other: str, share: float) -> str:
-    """A colour with so much of another in it."""
-    first, second = np.array(to_rgb(colour)), np.array(to_rgb(other))
-    return to_hex((1 - share) * first + share * second)
 
 
 def plain(value: float) -> str:

@@ -29,6 +29,8 @@ KEY = ("kind", "target", *MODEL, "preseed", "n", "seed")
 IDENTITY = (*KEY, "trained_on")
 # Optional columns and their defaults.
 OPTIONAL = {"structures": "", "transform": "none", "preseed": "", "trained_on": ""}
+DEFAULTS = OPTIONAL | {"status": "ok", "diverged": "false", SHIFTED: "nan"}
+DEFAULTS |= dict.fromkeys(("wall_time_s", "threads", "power_w_mean"), "nan")
 GRID_COLUMNS = (*IDENTITY, "metrics")
 
 # Names in a metrics file.
@@ -66,8 +68,8 @@ def read_runs(path: str | Path) -> pd.DataFrame:
 def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Turn a runs table of text into a typed one.
 
-    Absent columns get the defaults of :data:`OPTIONAL`, status ``ok``, diverged false, or, where
-    they hold numbers, NaN. Rows of direct training get source ``none`` and npre 0.
+    Absent columns get their :data:`DEFAULTS`. Rows of direct training get source ``none`` and
+    npre 0.
 
     Raises
     ------
@@ -78,6 +80,8 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path}: the runs table has no rows")
     # Text keeps NaN as it is.
     table = table.astype(str).fillna("")
+    for column, default in DEFAULTS.items():
+        table[column] = table.get(column, default)
     table["kind"] = table["kind"].str.lower()
     unknown = table.loc[~table["kind"].isin(KINDS), "kind"]
     if len(unknown):
@@ -96,16 +100,15 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
             f"{path}: line {int(mixed.to_numpy().argmax()) + 2}: direct training has the source "
             "'none' and npre 0"
         )
-    measured = (SHIFTED, *(c for c in table.columns if c.endswith("_rmse")))
-    for column in dict.fromkeys(("wall_time_s", "threads", "power_w_mean", *measured)):
-        table[column] = numbers(table[column], path) if column in table else math.nan
-        if (table[column] < 0).any():
-            raise UserError(f"{path}: column {column} has a negative value")
+    for column in table.columns:
+        if DEFAULTS.get(column) == "nan" or column.endswith("_rmse"):
+            table[column] = numbers(table[column], path)
+            if (table[column] < 0).any():
+                raise UserError(f"{path}: column {column} has a negative value")
     for column, default in OPTIONAL.items():
-        table[column] = table.get(column, default)
         table.loc[table[column].str.lower().isin(NO_VALUE), column] = default
-    table["diverged"] = truths(table["diverged"], path) if "diverged" in table else False
-    table["status"] = table["status"].str.lower() if "status" in table else "ok"
+    table["diverged"] = truths(table["diverged"], path)
+    table["status"] = table["status"].str.lower()
     return table
 
 

@@ -1,4 +1,4 @@
-"""Figures of MD stability: survival, coordination, layering and snapshots (as Fig. 4d)."""
+"""Figures of dynamics: MD stability (as Fig. 4d) and generated structures against density."""
 
 from __future__ import annotations
 
@@ -16,11 +16,22 @@ from matplotlib.lines import Line2D
 
 from pretraining.data.geometry import FOLDS, LAYERING
 from pretraining.dynamics.stability.survival import read_counts, survival_curves
+from pretraining.dynamics.summary import CLASSES as COORDINATIONS
+from pretraining.dynamics.summary import ENERGY
 from pretraining.figures.snapshots import CLASSES, draw_structure
-from pretraining.figures.style import CYCLE, DIRECT_COLOUR, TEXT_WIDTH, house_style
+from pretraining.figures.style import (
+    COLUMN_WIDTH,
+    CYCLE,
+    DIRECT_COLOUR,
+    MARKERS,
+    TEXT_WIDTH,
+    house_style,
+    shades,
+)
 from pretraining.runtime.errors import whole
 
 BINS = 150  # points of a curve; each averages its stretch of time
+NAMED = 6  # more anneal temperatures have a colour bar
 COLOURS = {"direct": (DIRECT_COLOUR,), "finetune": CYCLE[:1] + CYCLE[3:], "pretrain": CYCLE[2:]}
 
 
@@ -37,11 +48,7 @@ def group_colours(table: pd.DataFrame) -> dict[str, str]:
 def draw_survival(axes: Axes, table: pd.DataFrame) -> None:
     """Draw the share of surviving trajectories against time, a step curve for each group.
 
-    Parameters
-    ----------
-    table
-        As :func:`.survival.summarise` returns it. Small bars are trajectories that had survived
-        up to their last frame.
+    Small bars are trajectories that had survived up to their last frame.
     """
     colours = group_colours(table)
     end = max(table["planned_ps"].max(), table["time_ps"].max())
@@ -53,22 +60,16 @@ def draw_survival(axes: Axes, table: pd.DataFrame) -> None:
         seen = curve["censored"] > 0
         look = {"color": colours[group], "linestyle": "none", "marker": "|", "markersize": 6}
         axes.plot(curve["time_ps"][seen], share[seen], clip_on=False, **look)
-        count = int((table["group"] == group).sum())
-        alive = int(((table["group"] == group) & (table["status"] == "survived")).sum())
-        axes.plot([], [], color=colours[group], label=f"{group} ({alive} of {count} survive)")
+        status = table.loc[table["group"] == group, "status"]
+        label = f"{group} ({(status == 'survived').sum()} of {len(status)} survive)"
+        axes.plot([], [], color=colours[group], label=label)
     axes.set(xlim=(0, end), ylim=(0, 103), xlabel="time (ps)", ylabel="alive (%)")
     legend = axes.legend(loc="best", handlelength=1.5)
     legend.set_in_layout(False)  # inside: needs no margin
 
 
 def binned(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    """Average columns over the trajectories still running at a time, in bins of time.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``time_ps`` (mean of the bin) and the columns; empty bins are left out.
-    """
+    """Average columns and ``time_ps`` over the running trajectories, in bins of time."""
     rows = pd.concat(parts)
     end = rows["time_ps"].max()
     edges = np.linspace(0, end, BINS + 1)
@@ -79,11 +80,7 @@ def binned(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFram
 def draw_coordination(axes: Axes, table: pd.DataFrame) -> None:
     """Draw the shares of atoms by number of neighbours against time for one group.
 
-    Parameters
-    ----------
-    table
-        Rows of :func:`.survival.summarise`. The lines are means over the trajectories still
-        running at a time; a cross marks a failure.
+    The lines are means over the trajectories still running; a cross marks a failure.
     """
     parts = []
     for folder in table["folder"]:
@@ -114,14 +111,14 @@ def draw_layering(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def shown(table: pd.DataFrame) -> pd.Series:
-    """The trajectory of a group with the median duration, the first of equals."""
+    """The trajectory with the median duration, the first of equals."""
     ordered = table.sort_values("time_ps", kind="stable")
     time = ordered["time_ps"].iloc[(len(ordered) - 1) // 2]
     return table[table["time_ps"] == time].iloc[0]
 
 
 def snapshots(row: pd.Series, times: Sequence[float]) -> list[tuple[str, Atoms | None]]:
-    """Return the structure of a trajectory at each time with what is written above it.
+    """The structure of a trajectory at each time and its title.
 
     The first time after a failure shows the failed structure, the others nothing.
     """
@@ -154,14 +151,12 @@ def stability_figure(
     ----------
     table
         As :func:`pretraining.dynamics.stability.survival.summarise` returns it.
-    title
-        Of the test.
     radius
         Distance within which an atom is a neighbour, Å.
     times
-        Of the snapshots, ps; if empty, none are drawn.
+        Times of the snapshots, ps; if empty, none are drawn.
     """
-    groups = {group: part for group, part in table.groupby("group", sort=False)}
+    groups = dict(list(table.groupby("group", sort=False)))
     n = len(groups)
     with house_style():
         side = min(1.5, TEXT_WIDTH / max(len(times), 1) - 0.1)
@@ -178,7 +173,9 @@ def stability_figure(
             axes.set_title(group, loc="left")
             axes.grid(axis="y")
             axes.label_outer()
-        middle.legend(handles=_key(), title="neighbours", loc="outside right center")
+        look = {"marker": "o", "markersize": 4, "linewidth": 1.1}
+        key = [Line2D([], [], color=colour, label=name, **look) for name, _, _, colour in CLASSES]
+        middle.legend(handles=key, title="neighbours", loc="outside right center")
         left, right = bottom.subplots(1, 2)
         draw_survival(left, table)
         draw_layering(right, table)
@@ -190,7 +187,6 @@ def stability_figure(
 def _snapshots(
     box: Figure, groups: Mapping[str, pd.DataFrame], radius: float, times: Sequence[float]
 ) -> None:
-    """A row of snapshots per group."""
     panels = box.subplots(len(groups), len(times), squeeze=False)
     for row, (group, part) in zip(panels, groups.items(), strict=True):
         for axes, (title, atoms) in zip(row, snapshots(shown(part), times), strict=True):
@@ -205,7 +201,48 @@ def _snapshots(
         row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, rotation=90, **place)
 
 
-def _key() -> list[Line2D]:
-    """The legend of the classes of neighbours."""
-    look = {"marker": "o", "markersize": 4, "linewidth": 1.1}
-    return [Line2D([], [], color=colour, label=title, **look) for title, _, _, colour in CLASSES]
+def structures_figure(table: pd.DataFrame) -> Figure:
+    """Draw energy and coordination against density."""
+    with house_style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 0.75 * COLUMN_WIDTH))
+        _energies(figure, left, table)
+        _coordination(right, table)
+        for axes in (left, right):
+            axes.set_xlabel("density (g/cm³)")
+            axes.grid(axis="y")
+    return figure
+
+
+def _energies(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
+    axes.set_ylabel("energy (eV/atom)")
+    x, y = table["density"], table[ENERGY]
+    anneals = sorted(table["anneal_T"].dropna().unique())
+    colours = shades(anneals)
+    if not anneals:
+        axes.plot(x, y, "o", color=CYCLE[0])
+    elif len(anneals) <= NAMED:
+        for kelvin, part in table.groupby("anneal_T"):
+            look = {"color": colours[kelvin], "label": f"{kelvin:,.0f} K"}
+            axes.plot(part["density"], part[ENERGY], "o", alpha=0.9, **look)
+        axes.legend(title="annealed at", handletextpad=0.2)
+    else:
+        points = axes.scatter(x, y, c=table["anneal_T"], cmap="plasma_r", s=6, linewidths=0)
+        bar = figure.colorbar(points, ax=axes, pad=0.02)
+        bar.set_label("anneal temperature (K)")
+        bar.outline.set_linewidth(0.7)
+
+
+def _coordination(axes: Axes, table: pd.DataFrame) -> None:
+    """Mean and standard deviation over the trajectories of a density."""
+    groups = 100 * table.set_index("density")[list(COORDINATIONS)]
+    mean, spread = (getattr(groups.groupby("density"), name)() for name in ("mean", "std"))
+    handles = []
+    for name, colour, marker in zip(COORDINATIONS, CYCLE, MARKERS, strict=False):
+        look = {"color": colour, "marker": marker}
+        # Bars end at 0 and 100 %.
+        bars = [np.minimum(spread[name].fillna(0), room) for room in (mean[name], 100 - mean[name])]
+        axes.errorbar(mean.index, mean[name], bars, elinewidth=0.7, clip_on=False, **look)
+        handles.append(Line2D([], [], label=name, **look))
+    axes.set(ylabel="atoms (%)", ylim=(0, 100))
+    title = f"neighbours\nwithin {table['radius'].iloc[0]:g} Å"
+    axes.legend(handles=handles, title=title, loc="center left", bbox_to_anchor=(1.0, 0.5))
