@@ -9,15 +9,14 @@ from pathlib import Path
 from pretraining.results.cost import (
     CARBON_KG_PER_KWH,
     POWER_W,
-    add_experiments,
     as_markdown,
+    collect_trainings,
     cost,
     pretrainings_left_out,
-    read_training_grid,
     training_runs,
 )
 from pretraining.results.published import read_claims
-from pretraining.results.runs_table import collect, normalise, read_runs
+from pretraining.results.runs_table import read_runs
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
@@ -40,10 +39,8 @@ def main() -> None:
     args = parser.parse_args()
     tables = [read_runs(path) for path in args.runs]
     if args.grid:
-        runs = collect(
-            read_training_grid(args.grid), args.results, allow_missing=args.allow_missing
-        )
-        tables.append(normalise(add_experiments(runs, args.grid), args.grid))
+        runs = collect_trainings(args.grid, args.results, allow_missing=args.allow_missing)
+        tables.append(runs)
     if not tables:
         raise UserError("nothing to add up: give --runs, --grid or both")
     published = read_claims(args.published) if args.published else None

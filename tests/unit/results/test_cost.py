@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from pretraining.results.cost import (
     as_markdown,
+    collect_trainings,
     cost,
     gpu_shares,
     pretrainings_left_out,
-    read_training_grid,
     training_runs,
 )
 from pretraining.results.published import read_claims
@@ -158,9 +158,10 @@ def grid_file(folder):
 
 def test_program_reads_the_metrics_of_the_grid(tmp_path, root):
     grid = grid_file(tmp_path)
-    assert read_training_grid(grid)["metrics"].tolist() == [
-        "runs/a/metrics.json",
-        "runs/b/metrics.json",
+    trained = collect_trainings(grid, tmp_path, allow_missing=True)
+    assert trained[["kind", "experiments"]].to_numpy().tolist() == [
+        ["pretrain", "fig2,fig4"],
+        ["direct", "fig4"],
     ]
     errors = {"energy_rmse_mev_per_atom": 1.0, "force_rmse_ev_per_angstrom": 1.0}
     (tmp_path / "runs/a").mkdir(parents=True)

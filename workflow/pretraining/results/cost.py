@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pretraining.results.runs_table import GRID_COLUMNS, KEY, sort_by_kind
+from pretraining.results.runs_table import KEY, collect, normalise, sort_by_kind
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown, read_table, truths
 from pretraining.study.estimate import estimated_seconds
@@ -25,26 +25,21 @@ _KINDS = (*TRAINED, "experiment", "total", "published")
 _COUNTS = ("runs", "without_time", "with_power")
 
 
-def read_training_grid(path: str | Path) -> pd.DataFrame:
-    """Read the table of all training runs as a grid of wanted results.
+def collect_trainings(
+    path: str | Path, results: str | Path, *, allow_missing: bool = False
+) -> pd.DataFrame:
+    """Collect the runs that the table of all training runs lists, with their experiments.
 
-    Each run has its identity and ``path``, its folder relative to the results. Runs marked
-    ``imported`` were not trained here and are left out.
+    Each row has a run's identity, ``experiments`` and ``path``, its folder relative to `results`.
+    Runs marked ``imported`` were not trained here and are left out.
     """
-    grid = read_table(path, (*KEY, "path"), "the table of training runs")
+    key = list(KEY)
+    grid = read_table(path, (*KEY, "path", "experiments"), "the table of training runs")
     if "imported" in grid:
         grid = grid[~truths(grid["imported"], path)]
     grid = grid.assign(metrics=grid["path"] + "/metrics.json", trained_on="")
-    return grid[list(GRID_COLUMNS)]
-
-
-def add_experiments(runs: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Add to collected runs the experiments that the table of training runs lists for them."""
-    grid = read_table(path, (*KEY, "experiments"), "the table of training runs")
-    names = grid[list(KEY)].apply(tuple, axis=1)
-    wanted = dict(zip(names, grid["experiments"], strict=True))
-    keys = runs[list(KEY)].astype(str).apply(tuple, axis=1)
-    return runs.assign(experiments=keys.map(wanted))
+    runs = collect(grid, results, allow_missing=allow_missing).astype(dict.fromkeys(key, str))
+    return normalise(runs.merge(grid[[*key, "experiments"]], how="left", on=key), path)
 
 
 def training_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
