@@ -66,7 +66,7 @@ def _entry(config: Mapping[str, Any], item: str) -> Mapping[str, Any]:
 
 
 def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
-    """Return the files of an item of :func:`study_items`; a view with this item is enough.
+    """Return the files of an item of :func:`study_items`; `config` may be a view with this item.
 
     Raises
     ------

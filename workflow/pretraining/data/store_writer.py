@@ -38,9 +38,9 @@ _OVERHEAD = 2**20
 
 
 def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.ndarray]:
-    """Return the arrays of one row of the store: those of a structure with this raw `index`.
+    """Return the arrays of a structure for the store; `index` is its number in the raw dataset.
 
-    With labels, energy (eV, total) and forces (eV/Å) are those of its calculator.
+    With labels, they include the calculator's energy (eV, total) and forces (eV/Å).
 
     Raises
     ------
@@ -72,7 +72,8 @@ def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.nda
 class StoreWriter:
     """Write a store structure by structure; :meth:`finish` moves the whole file into place.
 
-    With labels, every structure has an energy and forces; `info` names the entries to keep.
+    With labels, every structure has an energy and forces. `info` names the entries of
+    ``atoms.info`` to keep.
 
     Examples
     --------
@@ -151,8 +152,8 @@ class StoreWriter:
     def finish(self, n_val: int, n_test: int, provenance: dict[str, Any] | None = None) -> str:
         """Close the file, move it into place and return the content's checksum.
 
-        The first `n_val` structures are the validation set, the next `n_test` the test set; the
-        `provenance`, in JSON values, tells the set's origin and settings.
+        The first `n_val` structures are the validation set, the next `n_test` the test set. The
+        `provenance` holds the set's origin and settings as JSON values.
 
         Raises
         ------

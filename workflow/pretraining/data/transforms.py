@@ -53,7 +53,7 @@ class Transform:
         return cls(name, **options)
 
     def apply(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Transform a structure given as arrays of :meth:`.Store.arrays`; others pass through."""
+        """Transform a structure given as the arrays of :meth:`.Store.arrays`."""
         changed = dict(arrays)
         changed["numbers"] = self.apply_to_numbers(arrays["numbers"])
         if self.scale != 1.0:

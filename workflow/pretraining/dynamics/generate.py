@@ -77,8 +77,8 @@ def random_cell(
     """Return a periodic cube with atoms at random places, as hard spheres.
 
     `n_atoms` is a multiple of the atoms in a formula unit of the `composition`, `density` is in
-    g/cm³, and `min_distance` (Å) is the diameter of the spheres, also across cell boundaries. A
-    UserError tells that there is no room for an atom.
+    g/cm³, and `min_distance` (Å) is the diameter of the spheres, also across cell boundaries.
+    Raises a UserError if there is no room for an atom.
     """
     units_of_formula = n_atoms // sum(composition.values())
     symbols = [s for s, count in composition.items() for _ in range(count * units_of_formula)]

@@ -41,7 +41,7 @@ _sha256 = functools.cache(file_sha256)
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Results that do not fit the configuration: they and all that follows are made again."""
+    """Results that do not fit the configuration: Snakemake makes them again."""
 
     what: str
     why: str
@@ -59,8 +59,8 @@ def examine(config: dict[str, Any], grid: pd.DataFrame) -> list[Refusal]:
     results = Path(config["results"])
     if not (results / "settings").is_dir():
         raise UserError(
-            f"{results}: no settings/ there; copy the whole folder of results, which say by them "
-            "how they were made"
+            f"{results}: no settings/ there, which hold how the results were made: copy the whole "
+            "folder of results"
         )
     return [*_runs(config, grid), *_tests_and_dynamics(config), *_settings(config)]
 
@@ -80,7 +80,7 @@ def accept(
         if stored != wanted or str(file) in refused:
             renewed.append(str(file))
         if stored != wanted and str(file) in refused and not _refused(file).exists():
-            # The next call compares with these settings, too.
+            # The next call compares with these settings again.
             file.rename(_refused(file))
     if renewed:
         _snakemake(*options, "--force", "--", *renewed)
@@ -180,13 +180,11 @@ def _tests_and_dynamics(config: dict[str, Any]) -> Iterator[Refusal]:
             run.pop()  # the replica
         model, target = results.joinpath("runs", *run, "model.ckpt"), name.removeprefix("target~")
         data = results / "data" / target / "prepared.h5"
+        # A target that a source labels is tested on the source's labels.
+        tested = kind != "dynamics" and not label_source(config["datasets"].get(target, {}))
         if model.is_file() and record.get("model_sha256") != _sha256(model):
             yield Refusal(str(file.parent), "it is of another model", files)
-        elif kind == "dynamics" or not data.is_file():
-            continue
-        elif label_source(config["datasets"].get(target, {})):
-            continue  # tested on the source's own labels
-        elif record.get("data_checksum") != _store_checksum(data):
+        elif tested and data.is_file() and record.get("data_checksum") != _store_checksum(data):
             yield Refusal(str(file.parent), f"it is on other data than {data}", files)
 
 

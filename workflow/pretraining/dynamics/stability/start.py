@@ -18,7 +18,7 @@ def start_structure(start: Mapping[str, Any], data: Path | None) -> Atoms:
     """Return the structure of a test's entry ``start``, repeated as it says.
 
     The entry has ``file`` and ``index``, or ``part`` and ``nearest`` for a structure of the
-    prepared set `data`. A UserError names a structure that does not exist.
+    prepared set `data`. Raises a UserError if there is no such structure.
     """
     if data is None:
         path = Path(start["file"])
