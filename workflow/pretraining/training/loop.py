@@ -10,6 +10,7 @@ import io
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,10 +42,11 @@ class Diverged(Exception):
     """The training has diverged."""
 
 
+@dataclass(eq=False)
 class Fit:
     """A training under way.
 
-    Parameters
+    Attributes
     ----------
     module
         NequIP's training module, on the device.
@@ -56,9 +58,6 @@ class Fit:
         Of the order of batches.
     started
         Value of ``time.monotonic()`` when the program began.
-
-    Attributes
-    ----------
     rows
         The learning curve, a row per epoch.
     best
@@ -67,65 +66,54 @@ class Fit:
         Optimiser steps.
     """
 
-    def __init__(
-        self,
-        module: EMALightningModule,
-        evaluator: Evaluator,
-        training: Training,
-        train_set: StructureDataset,
-        val_set: StructureDataset,
-        *,
-        seed: int,
-        device: torch.device,
-        state: RunState,
-        stop: StopRequest,
-        started: float,
-        gpu_use: GpuUse,
-    ) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.best: dict[str, Any] | None = None
-        self.steps = 0
-        self._module = module
-        self._evaluator = evaluator
-        self._training = training
-        self._device = device
-        self._state = state
-        self._stop = stop
-        self._gpu_use = gpu_use
-        self._weights = list(module.model.parameters())
-        self._optimizer = module.configure_optimizers()
-        self._sampler = EpochSampler(len(train_set), seed)
+    module: EMALightningModule
+    evaluator: Evaluator
+    training: Training
+    train_set: StructureDataset
+    val_set: StructureDataset
+    seed: int
+    device: torch.device
+    state: RunState
+    stop: StopRequest
+    started: float
+    gpu_use: GpuUse
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        self._weights = list(self.module.model.parameters())
+        self._optimizer = self.module.configure_optimizers()
+        self._sampler = EpochSampler(len(self.train_set), self.seed)
         self._train_loader = make_loader(
-            train_set,
-            training.batch_size,
-            workers=training.workers,
+            self.train_set,
+            self.training.batch_size,
+            workers=self.training.workers,
             sampler=self._sampler,
-            pin_memory=train_set.device != device,
+            pin_memory=self.train_set.device != self.device,
         )
-        batch_size = evaluation_batch(val_set, training.val_batch_size, device)
-        self._val_loader = make_loader(val_set, batch_size)
-        if 40 * val_set.n_pairs <= RESIDENT_BYTES:  # indices and shifts take 40 bytes per pair
-            self._val_loader = [to_device(batch, device) for batch in self._val_loader]
+        batch_size = evaluation_batch(self.val_set, self.training.val_batch_size, self.device)
+        self._val_loader = make_loader(self.val_set, batch_size)
+        # Indices and shifts take 40 bytes per pair.
+        if 40 * self.val_set.n_pairs <= RESIDENT_BYTES:
+            self._val_loader = [to_device(batch, self.device) for batch in self._val_loader]
         # Validation error to improve on, and epochs since it was reached.
         self._patience = (math.inf, 0)
         self._lowest_loss = math.inf
         self._loss_sum, self._loss_weight = 0.0, 0
         # Losses and sizes of the last batches, not yet read from the device.
         self._unread: list[tuple[torch.Tensor, int]] = []
-        # Seconds of training and of the whole program before the resumption; start of both clocks.
-        self._earlier = (0.0, 0.0)
-        self._began = (time.monotonic(), started)
-        self._saved = time.monotonic()
+        self._began = self._saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Time of training, s, including that before a resumption."""
-        return self._earlier[0] + time.monotonic() - self._began[0]
+        return time.monotonic() - self._began
 
     @property
     def wall_seconds(self) -> float:
         """Time of the whole program, s, including that before a resumption."""
-        return self._earlier[1] + time.monotonic() - self._began[1]
+        return time.monotonic() - self.started
 
     def execute(self) -> str:
         """Train to the end; return ``max_epochs`` or ``patience``.
@@ -142,7 +130,7 @@ class Fit:
             self._record(math.nan)
         while not self._finished:
             self._train_epoch()
-        return "patience" if self._patience[1] >= self._training.patience else "max_epochs"
+        return "patience" if self._patience[1] >= self.training.patience else "max_epochs"
 
     @property
     def _epoch(self) -> int:
@@ -150,7 +138,7 @@ class Fit:
 
     @property
     def _finished(self) -> bool:
-        training = self._training
+        training = self.training
         return self._patience[1] >= training.patience or self._epoch >= training.max_epochs
 
     # -- one epoch --------------------------------------------------------------------------------
@@ -159,9 +147,9 @@ class Fit:
         # The weight of the losses so far is the number of structures that the epoch has seen.
         done = self._loss_weight
         self._sampler.set_epoch(self._epoch, done)
-        left = math.ceil((len(self._sampler) - done) / self._training.batch_size)
+        left = math.ceil((len(self._sampler) - done) / self.training.batch_size)
         for batch in self._train_loader:
-            self._step(to_device(batch, self._device))
+            self._step(to_device(batch, self.device))
             left -= 1
             # No checkpoint between the last step and the validation: one follows the epoch.
             if left:
@@ -170,7 +158,7 @@ class Fit:
         loss = self._loss_sum / self._loss_weight
         self._loss_sum, self._loss_weight = 0.0, 0
         row = self._record(loss)
-        if loss > self._training.divergence_factor * self._lowest_loss:
+        if loss > self.training.divergence_factor * self._lowest_loss:
             raise Diverged(
                 f"the training loss of epoch {row['epoch']} is {loss:.3g}, after a lowest loss of "
                 f"{self._lowest_loss:.3g}"
@@ -183,12 +171,12 @@ class Fit:
             self._save_if_due()
 
     def _step(self, batch: Key.Type) -> None:
-        loss, gradients = self._evaluator.gradients(batch, self._weights)
+        loss, gradients = self.evaluator.gradients(batch, self._weights)
         set_gradients(self._weights, gradients)
         self._optimizer.step()
-        self._module.ema.update_parameters(self._module.model)
+        self.module.ema.update_parameters(self.module.model)
         self._unread.append((loss, len(batch[Key.NUM_NODES_KEY])))
-        if self._device.type == "cpu" or len(self._unread) == STEPS_PER_READING:
+        if self.device.type == "cpu" or len(self._unread) == STEPS_PER_READING:
             self._read_losses()
 
     def _read_losses(self) -> None:
@@ -208,15 +196,15 @@ class Fit:
 
     def _record(self, loss: float) -> dict[str, float]:
         """Validate the moving average of the weights and add a row to the learning curve."""
-        weights = self._module.ema.ema_weights
-        energy, forces = self._evaluator.errors(self._val_loader, weights)
+        weights = self.module.ema.ema_weights
+        energy, forces = self.evaluator.errors(self._val_loader, weights)
         epoch = self._epoch + 1 if self.rows else 0
         row = {
             "epoch": epoch,
             "train_loss": loss,
             "val_energy_rmse_mev_per_atom": 1000 * energy,
             "val_force_rmse_ev_per_angstrom": forces,
-            "learning_rate": self._training.learning_rate,
+            "learning_rate": self.training.learning_rate,
             "elapsed_s": self.seconds,
         }
         self.rows.append(row)
@@ -230,18 +218,18 @@ class Fit:
                 "weights": [weight.detach().cpu().clone() for weight in weights],
             }
         compared, waited = self._patience
-        if forces < compared - self._training.min_delta:
+        if forces < compared - self.training.min_delta:
             self._patience = (forces, 0)
         elif epoch:
             self._patience = (compared, waited + 1)
         trained = "untrained" if epoch == 0 else f"train loss {loss:.4g}"
-        self._state.log(
+        self.state.log(
             f"epoch {epoch}: {trained}, validation {1000 * energy:.2f} meV/atom {forces:.4f} eV/Å"
             f"{' (best)' if better else ''}, {self.seconds:.1f} s",
             routine=True,
         )
         best = {"epoch": self.best["epoch"], **self.best["errors"]} if self.best else None
-        self._state.report(
+        self.state.report(
             routine=True,
             phase="training",
             epoch=epoch,
@@ -253,29 +241,30 @@ class Fit:
     # -- checkpoints ------------------------------------------------------------------------------
 
     def _save_if_due(self) -> None:
-        due = time.monotonic() - self._saved >= self._training.checkpoint_seconds
-        if due or self._stop:
+        due = time.monotonic() - self._saved >= self.training.checkpoint_seconds
+        if due or self.stop:
             self._read_losses()
             # Through memory: PyTorch's own writer does not report a full disk.
             content = io.BytesIO()
             torch.save(self.state_dict(), content)
-            self._state.save(lambda path: path.write_bytes(content.getbuffer()))
+            self.state.save(lambda path: path.write_bytes(content.getbuffer()))
             self._saved = time.monotonic()
-            self._state.report(routine=True, train_time_s=round(self.seconds, 3))
-        if self._stop:
+            self.state.report(routine=True, train_time_s=round(self.seconds, 3))
+        if self.stop:
             raise Interrupted(
-                f"stopped by {self._stop.signal} in epoch {self._epoch + 1} after {self.steps} "
+                f"stopped by {self.stop.signal} in epoch {self._epoch + 1} after {self.steps} "
                 "steps; run the same command again to resume"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the content of a checkpoint."""
         return {name: getattr(self, name) for name in SAVED} | {
-            "module": self._module.state_dict(),
+            "module": self.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "compiled": self._evaluator.compiled,
-            "seconds": (self.seconds, self.wall_seconds),
-            "gpu_use": self._gpu_use.records(),
+            "compiled": self.evaluator.compiled,
+            "seconds": self.seconds,
+            "wall_seconds": self.wall_seconds,
+            "gpu_use": self.gpu_use.records(),
             # For networks of users that draw random numbers; the procedure draws none.
             "random": torch.get_rng_state(),
         }
@@ -284,10 +273,12 @@ class Fit:
         """Resume from what :meth:`state_dict` returned."""
         for name in SAVED:
             setattr(self, name, content[name])
-        self._module.load_state_dict(content["module"])
+        self.module.load_state_dict(content["module"])
         self._optimizer.load_state_dict(content["optimizer"])
-        self._earlier = content["seconds"]
-        self._gpu_use.earlier = content["gpu_use"]
+        # Both clocks count the time before the resumption.
+        self._began -= content["seconds"]
+        self.started -= content["wall_seconds"]
+        self.gpu_use.earlier = content["gpu_use"]
         torch.set_rng_state(content["random"])
 
 

@@ -28,12 +28,7 @@ from pretraining.training.network.checkpoint import (
     network_config_of,
     type_names_of_model,
 )
-from pretraining.training.network.graphs import (
-    StructureDataset,
-    graph_of,
-    make_loader,
-    types_of,
-)
+from pretraining.training.network.graphs import StructureDataset, graph_of, make_loader, types_of
 from pretraining.training.predictions import Predictions
 
 

@@ -31,9 +31,8 @@ class Progress:
     Attributes
     ----------
     state
-        ``finished``; ``diverged`` (finished, without a useful model); ``running``; ``failed``
-        (ended with an error); ``stopped`` (interrupted or killed; it resumes); ``left`` (not
-        started).
+        Of :data:`STATES`. A ``diverged`` run has finished without a useful model, a ``stopped`` one
+        resumes, one that is ``left`` has not started.
     seconds
         Measured time, s: wall time of a finished run, training time so far of another.
     on_gpu

@@ -31,13 +31,7 @@ from pretraining.runtime.tables import write_csv
 from pretraining.study.settings import COMPILE_ABOVE_S, Request, load_settings, run_identity
 from pretraining.training.compiled.fused_convolution import PREDICTION_SHARE, uncompiled_seconds
 from pretraining.training.compiled.loss_and_gradient import Evaluator
-from pretraining.training.device import (
-    GpuUse,
-    device_name,
-    mean_power,
-    resolve_device,
-    versions,
-)
+from pretraining.training.device import GpuUse, device_name, mean_power, resolve_device, versions
 from pretraining.training.loop import Diverged, Fit
 from pretraining.training.network.builders import copy_parameters, count_parameters, network_config
 from pretraining.training.network.checkpoint import (

@@ -11,7 +11,6 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -77,8 +76,12 @@ class Evaluator:
 
     def __init__(self, model: GraphModel, loss: Mapping[str, float]) -> None:
         total = loss["energy"] + loss["forces"]
+        self._loss = loss
+        self._coefficients = (loss["energy"] / total, loss["forces"] / total)
         self._model = model
-        self._modules = Modules(model, (loss["energy"] / total, loss["forces"] / total))
+        self._names = [name for name, _ in model.named_parameters()]
+        self._buffers = dict(model.named_buffers())
+        self._modules = {GRADIENTS: self._gradients, PREDICTIONS: self._predictions}
         self._compiled: dict[str, CompiledFunction] = {}
 
     @property
@@ -181,15 +184,42 @@ class Evaluator:
         energies, forces = self.predict(batch, weights)
         return [*results, [energies], [forces]]
 
-    @cached_property
-    def _buffers(self) -> dict[str, Tensor]:
-        return dict(self._model.named_buffers())
-
     def _call(self, name: str, batch: Key.Type, weights: Weights) -> Sequence[Tensor]:
         if name not in self._compiled or not _fits(batch):
-            return getattr(self._modules, name)(batch, weights, self._buffers)
+            return self._modules[name](batch, weights, self._buffers)
         with torch.no_grad():
             return self._compiled[name](*_arguments(name, batch), *weights, *self._buffers.values())
+
+    def _gradients(self, batch: Key.Type, weights: Weights, buffers: Buffers) -> list[Tensor]:
+        """Return the loss and its gradient in each of the weights, by the network's modules."""
+        weights = [weight.detach().requires_grad_() for weight in weights]
+        with torch.enable_grad():
+            out = self._forward(batch, weights, buffers, training=True)
+            energies = out[Key.TOTAL_ENERGY_KEY] - batch[Key.TOTAL_ENERGY_KEY]
+            errors = (
+                (energies / batch[Key.NUM_NODES_KEY].view(-1, 1)).square().mean(),
+                (out[Key.FORCE_KEY] - batch[Key.FORCE_KEY]).square().mean(),
+            )
+            loss = self._coefficients[0] * errors[0] + self._coefficients[1] * errors[1]
+            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        return [loss.detach(), *[gradient.detach() for gradient in gradients]]
+
+    def _predictions(self, batch: Key.Type, weights: Weights, buffers: Buffers) -> list[Tensor]:
+        """Return energies and forces, by the network's modules."""
+        weights = [weight.detach() for weight in weights]
+        with torch.enable_grad():
+            out = self._forward(batch, weights, buffers, training=False)
+        return [out[Key.TOTAL_ENERGY_KEY].detach(), out[Key.FORCE_KEY].detach()]
+
+    def _forward(
+        self, batch: Key.Type, weights: Weights, buffers: Buffers, training: bool
+    ) -> Key.Type:
+        if self._model.training != training:
+            self._model.train(training)
+        state = dict(zip(self._names, weights, strict=True)) | dict(buffers)
+        # The network takes gradients in the positions that it is given.
+        data = {name: batch[name].detach() for name in INPUTS}
+        return functional_call(self._model, state, (data,))
 
     def _load(
         self,
@@ -213,8 +243,8 @@ class Evaluator:
         return {name: function for name, function in loaded.items() if function}
 
     def _uncompiled(self, name: str, example: Key.Type) -> Uncompiled:
-        model = fused_convolution.fuse(copy.deepcopy(self._model))
-        compute = getattr(Modules(model, self._modules.coefficients), name)
+        fused = Evaluator(fused_convolution.fuse(copy.deepcopy(self._model)), self._loss)
+        compute = fused._modules[name]
         weights, fields = list(self._model.parameters()), ARGUMENTS[name]
         ends = len(fields), len(fields) + len(weights)
 
@@ -242,53 +272,7 @@ class Evaluator:
             "versions": {name: version(name) for name in ("nequip", "e3nn")},
             "code": code_digest(CODE if known else [*CODE, *_modules_of(package)]),
         }
-        return about | ({"loss": self._modules.coefficients} if name == GRADIENTS else {})
-
-
-class Modules:
-    """Loss, gradients and predictions by the modules of a network.
-
-    Parameters
-    ----------
-    coefficients
-        Weights of the energy's and the forces' mean squared errors in the loss.
-    """
-
-    def __init__(self, model: GraphModel, coefficients: tuple[float, float]) -> None:
-        self.coefficients = coefficients
-        self._model = model
-        self._names = [name for name, _ in model.named_parameters()]
-
-    def gradients(self, batch: Key.Type, weights: Weights, buffers: Buffers) -> list[Tensor]:
-        """Return the loss and its gradient in each of the weights."""
-        weights = [weight.detach().requires_grad_() for weight in weights]
-        with torch.enable_grad():
-            out = self._forward(batch, weights, buffers, training=True)
-            energies = out[Key.TOTAL_ENERGY_KEY] - batch[Key.TOTAL_ENERGY_KEY]
-            errors = (
-                (energies / batch[Key.NUM_NODES_KEY].view(-1, 1)).square().mean(),
-                (out[Key.FORCE_KEY] - batch[Key.FORCE_KEY]).square().mean(),
-            )
-            loss = self.coefficients[0] * errors[0] + self.coefficients[1] * errors[1]
-            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
-        return [loss.detach(), *[gradient.detach() for gradient in gradients]]
-
-    def predictions(self, batch: Key.Type, weights: Weights, buffers: Buffers) -> list[Tensor]:
-        """Return energies and forces."""
-        weights = [weight.detach() for weight in weights]
-        with torch.enable_grad():
-            out = self._forward(batch, weights, buffers, training=False)
-        return [out[Key.TOTAL_ENERGY_KEY].detach(), out[Key.FORCE_KEY].detach()]
-
-    def _forward(
-        self, batch: Key.Type, weights: Weights, buffers: Buffers, training: bool
-    ) -> Key.Type:
-        if self._model.training != training:
-            self._model.train(training)
-        state = dict(zip(self._names, weights, strict=True)) | dict(buffers)
-        # The network takes gradients in the positions that it is given.
-        data = {name: batch[name].detach() for name in INPUTS}
-        return functional_call(self._model, state, (data,))
+        return about | ({"loss": self._coefficients} if name == GRADIENTS else {})
 
 
 def _fits(batch: Key.Type) -> bool:

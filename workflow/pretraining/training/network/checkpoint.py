@@ -218,16 +218,11 @@ def import_weights(
         Published weights (``.pth``).
     out
         The run's folder, for ``model.ckpt`` and a ``metrics.json`` without errors.
-    avg_num_neighbors
-        Average number of neighbours in their training set.
+    avg_num_neighbors, elements, transform
+        Of the structures that they were trained on; the elements are those before the transform,
+        which may set the cut-off.
     settings
         Of a pre-training with their network.
-    transform
-        Of their training structures: renames `elements`, and may set the cut-off.
-    elements
-        Of their training structures before the transform.
-    sha256
-        Expected checksum of the file.
 
     Raises
     ------
