@@ -5,7 +5,7 @@ Energies are compared per atom after a shift: the median over the structures of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -77,10 +77,7 @@ def own_labels(store: Store) -> Labels:
 def source_labels(store: Store, source: str, chunk: Path) -> Labels:
     """A source's labels of the validation and test structures of a prepared set.
 
-    Raises
-    ------
-    UserError
-        If the chunk is not the set's whole ``eval`` chunk, labelled by the source.
+    Raises a `UserError` unless `chunk` is the set's whole ``eval`` chunk, labelled by the source.
     """
     n = store.n_val + store.n_test
     energy, forces, errors = np.full(n, np.nan), [None] * n, {}
@@ -128,10 +125,7 @@ def compare(
         ``shift_ev_per_atom`` (second minus first), ``energy_rmse_mev_per_atom``,
         ``energy_mae_mev_per_atom``, ``force_rmse_ev_per_angstrom``, ``force_mae_ev_per_angstrom``.
     """
-    return pd.DataFrame(_rows(labels, types))
-
-
-def _rows(labels: Mapping[str, Labels], types: Sequence[str] | None) -> Iterator[dict]:
+    table = []
     for (name, first), (other, second) in combinations(labels.items(), 2):
         rows, shift = both(first, second), median_shift(first, second)
         groups = {ALL: np.arange(len(first.energy))}
@@ -141,7 +135,9 @@ def _rows(labels: Mapping[str, Labels], types: Sequence[str] | None) -> Iterator
             chosen = np.intersect1d(rows, members)
             pair = {"first": name, "second": other, "config_type": config_type}
             pair |= {"structures": len(chosen), "left_out": len(members) - len(chosen)}
-            yield pair | {"shift_ev_per_atom": shift} | _errors(first, second, shift, chosen)
+            pair |= {"shift_ev_per_atom": shift} | _errors(first, second, shift, chosen)
+            table.append(pair)
+    return pd.DataFrame(table)
 
 
 def _errors(first: Labels, second: Labels, shift: float, rows: np.ndarray) -> dict[str, float]:
@@ -169,8 +165,6 @@ def source_error(
 
     Parameters
     ----------
-    store
-        Prepared target.
     labelled
         The target as a source has labelled it; structures without a label may be missing. By
         default the prepared target's own labels are used.
@@ -240,16 +234,10 @@ def page(
     reference: str | None,
     styles: Mapping[str, SourceStyle] | None = None,
 ) -> str:
-    """Markdown page of one dataset.
+    """Markdown page of one dataset, from its `table` of :func:`compare`.
 
-    Parameters
-    ----------
-    table
-        Result of :func:`compare`.
-    labels
-        Labels by name, the reference first.
-    reference
-        Name of the labels that the others are compared with; None if the dataset has none.
+    `labels` are by name, the reference first. `reference` is the name of the labels that the others
+    are compared with; None if the dataset has none.
     """
     n = len(next(iter(labels.values())).energy)
     table = table.assign(source=[name_of(name, styles) for name in table["second"]])
@@ -270,10 +258,15 @@ def page(
         for column, (head, form) in RMSE.items():
             title = f"## {head}, against the {name_of(reference, styles)} by kind of structure\n"
             parts += [title, _by_type(by_type, column, form)]
-    failed = {name: part.errors for name, part in labels.items() if part.errors}
-    if failed:
-        lines = [_failures(name_of(name, styles), errors) for name, errors in failed.items()]
-        parts += ["## Not labelled\n", "\n".join(lines) + "\n"]
+    failures = []
+    for name, part in labels.items():
+        if part.errors:
+            count = len(part.errors)
+            index, reason = next(iter(part.errors.items()))
+            some = "one structure" if count == 1 else f"{count} structures, the first"
+            failures.append(f"- {name_of(name, styles)}: {some} with the index {index} ({reason})")
+    if failures:
+        parts += ["## Not labelled\n", "\n".join(failures) + "\n"]
     return "\n".join(parts)
 
 
@@ -305,9 +298,3 @@ def _by_type(table: pd.DataFrame, column: str, form: str) -> str:
     forms = {"structures": ",d"} | dict.fromkeys(errors.columns, form)
     errors.insert(0, "structures", size)
     return markdown(errors.reset_index(), forms)
-
-
-def _failures(name: str, errors: Mapping[int, str]) -> str:
-    index, reason = next(iter(errors.items()))
-    some = "one structure" if len(errors) == 1 else f"{len(errors)} structures, the first"
-    return f"- {name}: {some} with the index {index} ({reason})"

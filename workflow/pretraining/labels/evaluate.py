@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pretraining.labels import calculators
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source, expand, parameter_files, strings, words
@@ -35,11 +34,8 @@ VACUUM = 20.0  # Å on every side of an isolated atom
 def make_calculator(source: Source):
     """Create the source's ASE calculator.
 
-    Raises
-    ------
-    UserError
-        If a library to preload, the module or the attribute is missing, a file that an argument
-        names does not exist, or the calculator refuses its arguments.
+    Raises a `UserError` if a library to preload, the code or a file that an argument names is
+    missing, or if the calculator refuses its arguments.
     """
     for library in expand(source.preload):
         try:
@@ -111,16 +107,13 @@ class Evaluator:
         self.source = source
         self._calculator = None
         self._pbc: tuple[bool, ...] | None = None
-        self._used: Any = None
+        # The calculator of the last structure.
+        self.used: Any = None
 
     def make(self) -> None:
         """Make the calculator; otherwise the first structure does so."""
         self._calculator = make_calculator(self.source)
         self._pbc = None
-
-    def versions(self) -> dict[str, Any]:
-        """Versions of the code that evaluated the last structure."""
-        return calculators.versions(self._used)
 
     def __call__(self, atoms: Atoms) -> tuple[float, np.ndarray]:
         """Energy (eV, as the code gives it) and forces (n_atoms, 3) (eV/Å) of a structure.
@@ -134,7 +127,7 @@ class Evaluator:
         if self._calculator is None or self._pbc not in (None, pbc):
             self.make()
         self._pbc = pbc
-        self._used = atoms.calc = self._calculator
+        self.used = atoms.calc = self._calculator
         if self.source.fresh_calculator:
             self._calculator = None
         try:
@@ -156,10 +149,7 @@ class Evaluator:
 def isolated_energies(source: Source, elements: Iterable[str]) -> dict[str, float]:
     """Energy (eV) of a lone atom of each element, given by the configuration or computed.
 
-    Raises
-    ------
-    UserError
-        If the source cannot evaluate a lone atom; the cure is to give its energy.
+    Raises a `UserError` if the source cannot evaluate a lone atom.
     """
     settings = source.isolated_atom
     known = {key: float(value) for key, value in (settings.get("energies") or {}).items()}

@@ -89,11 +89,13 @@ def label(
         If a structure fails and the source has ``on_error: stop``, or if all fail. `out` is then
         not written; the next start keeps the finished structures.
     """
-    elements = {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()}
-    missing = ", ".join(sorted(elements - set(reference)))
+    elements = {symbol for atoms in frames for symbol in atoms.symbols}
+    missing = ", ".join(sorted(elements - reference.keys()))
     if missing:
         raise UserError(f"source '{source.name}': no isolated-atom energy of {missing}")
-    duplicate_of = first_duplicates(frames)
+    # The first structure that equals each one, atom for atom.
+    seen: dict[bytes, int] = {}
+    duplicate_of = [seen.setdefault(identity(atoms), i) for i, atoms in enumerate(frames)]
     journal = Journal(Path(f"{out}.part"), fingerprint(source, reference, frames))
     with closing(journal):
         _evaluate(source, frames, duplicate_of, reference, journal, first, processes)
@@ -104,12 +106,6 @@ def label(
     write_atomically(out, lambda tmp: write(tmp, done, format="extxyz"))
     os.remove(journal.path)
     return [first + i for i, record in enumerate(records) if "error" in record]
-
-
-def first_duplicates(frames: Sequence[Atoms]) -> list[int]:
-    """Index of the first structure that equals each one, atom for atom."""
-    seen: dict[bytes, int] = {}
-    return [seen.setdefault(identity(atoms), i) for i, atoms in enumerate(frames)]
 
 
 def labelled(source: Source, atoms: Atoms, record: dict) -> Atoms:
@@ -145,7 +141,7 @@ def _evaluate(
     todo = [i for i in different if not _is_settled(journal.done.get(i), source)]
     files = parameter_files(source)
     started = said = time.monotonic()
-    # Written only after the first success: the next start retries the failures of a broken source.
+    # Stored only after the first success: the next start retries the failures of a broken source.
     failures: list[dict[str, Any]] = []
     works = any("energy" in record for record in journal.done.values())
     with closing(evaluate_all(source, [frames[i] for i in todo], processes)) as outcomes:
@@ -189,7 +185,6 @@ def _check_files(source: Source, before: dict[str, str]) -> None:
 
 
 def _is_settled(record: dict[str, Any] | None, source: Source) -> bool:
-    """Whether a structure need not be evaluated again."""
     if record is None or "energy" in record:
         return record is not None
     # An error counts only if today's settings would skip it as well.
@@ -197,7 +192,6 @@ def _is_settled(record: dict[str, Any] | None, source: Source) -> bool:
 
 
 def _stop_after(source: Source, failures: list[dict[str, Any]], first: int, works: bool) -> None:
-    """Raise an error if the latest failure ends the job."""
     number, reason = first + failures[-1]["i"], failures[-1]["error"]
     if source.on_error == "stop":
         raise UserError(

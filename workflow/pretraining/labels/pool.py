@@ -54,25 +54,14 @@ LAUNCHER = ("PMI_", "PMI2_", "PMIX_", "OMPI_")
 
 @dataclass
 class Outcome:
-    """Result of one structure.
+    """Result of one structure."""
 
-    Attributes
-    ----------
-    energy
-        eV, as the code gives it.
-    forces
-        (n_atoms, 3), eV/Å.
-    error
-        Reason in one line why there are no labels.
-    made_with
-        Versions of the code and its libraries; only with the first structure of each process.
-    """
-
-    energy: float = np.nan
-    forces: np.ndarray | None = None
-    error: str | None = None
+    energy: float = np.nan  # eV, as the code gives it
+    forces: np.ndarray | None = None  # (n_atoms, 3), eV/Å
+    error: str | None = None  # one line: why there are no labels
     seconds: float = 0.0
     timed_out: bool = False
+    # Versions of the code and its libraries; only with the first structure of each process.
     made_with: dict[str, Any] | None = None
 
 

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from ase import Atoms
 
+from pretraining.labels.calculators import versions
 from pretraining.labels.evaluate import Evaluator, reason_of
 from pretraining.labels.pool import START_LIMIT, Outcome
 from pretraining.runtime.errors import UserError
@@ -79,7 +80,7 @@ def serve(connection: Connection) -> None:
             if made_with is None and outcome.error is None:
                 # Takes a second or two, which do not count for the structure.
                 connection.send(("making", None))
-                outcome.made_with = made_with = evaluate.versions()
+                outcome.made_with = made_with = versions(evaluate.used)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send(("outcome", outcome))
     except UserError as error:

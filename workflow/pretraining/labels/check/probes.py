@@ -28,32 +28,19 @@ CARBON = {
 
 @dataclass(frozen=True)
 class Effort:
-    """Number and size of the structures.
+    """Number and size of the structures."""
 
-    Attributes
-    ----------
-    dimer, crystal
-        Number of distances and of volumes.
-    distances
-        Shortest and longest distance of the dimer, in units of twice the covalent radius.
-    scales
-        Smallest and largest lattice parameter, in units of the prototype's.
-    atoms
-        Atoms in the cells for finite differences.
-    step
-        Displacement of the finite differences, Å.
-    stretched, speed
-        Whether there is a second such cell, and a large cell for timing.
-    """
-
-    dimer: int
-    crystal: int
+    dimer: int  # number of distances
+    crystal: int  # number of volumes
+    # Shortest and longest distance of the dimer, in units of twice the covalent radius.
     distances: tuple[float, float] = (0.5, 3.0)
+    # Smallest and largest lattice parameter, in units of the prototype's.
     scales: tuple[float, float] = (0.92, 1.10)
+    # Cells for finite differences: their atoms, the displacement (Å), whether there is a second.
     atoms: int = 8
     step: float = 0.002
     stretched: bool = True
-    speed: bool = True
+    speed: bool = True  # whether there is a large cell for timing
 
 
 def effort_of(kind: str, points: Mapping[str, Mapping[str, int]]) -> Effort:
@@ -76,27 +63,16 @@ def effort_of(kind: str, points: Mapping[str, Mapping[str, int]]) -> Effort:
 
 @dataclass(frozen=True)
 class Probe:
-    """A structure and its purpose.
+    """A structure and its purpose."""
 
-    Attributes
-    ----------
-    kind
-        ``crystal``, ``dimer``, ``forces``, ``moved`` (a cell of ``forces``, translated, its atoms
-        in reverse order) or ``speed``.
-    name
-        Name of its curve or cell.
-    x
-        Lattice parameter or distance, Å; for ``forces`` the displacement, 0 in the cell itself.
-    component
-        Index of the displaced coordinate.
-    """
-
+    # crystal, dimer, forces, moved (a cell of forces, translated, atoms reversed) or speed
     kind: str
     element: str
-    name: str
+    name: str  # of its curve or cell
     atoms: Atoms
+    # Lattice parameter or distance, Å; for forces the displacement, 0 in the cell itself.
     x: float = 0.0
-    component: int = -1
+    component: int = -1  # index of the displaced coordinate
 
     def __str__(self) -> str:
         at = f" at {self.x:.3f} Å" if self.kind in ("crystal", "dimer") else ""
@@ -125,10 +101,7 @@ def crystals_of(element: str, configured: Mapping[str, Any]) -> dict[str, dict[s
 def primitive_cell(element: str, crystal: Mapping[str, Any], scale: float = 1.0) -> Atoms:
     """Primitive cell of a prototype with scaled lattice parameters (`c` unless it is fixed).
 
-    Raises
-    ------
-    UserError
-        If the prototype needs `c` and has none.
+    A prototype that needs `c` and has none is a `UserError`.
     """
     prototype, a, c = crystal["prototype"], crystal["a"], crystal.get("c")
     if prototype in CUBIC:
@@ -166,14 +139,8 @@ def plan(
 ) -> Iterator[Probe]:
     """Structures of one element, in the order in which they are evaluated.
 
-    Parameters
-    ----------
-    configured
-        Prototypes by element and name, from the configuration.
-    effort
-        How many structures.
-    dimer_box
-        Vacuum on every side of the dimer in a periodic box, Å; None for open boundaries.
+    `configured` has prototypes by element and name. `dimer_box` is the vacuum on every side of the
+    dimer in a periodic box, Å; None for open boundaries.
     """
     crystals = crystals_of(element, configured)
     first = next(iter(crystals.values()))

@@ -63,12 +63,8 @@ def is_missing(error: UserError) -> bool:
 def check_source(source: Source, kind: str, elements: Sequence[str], settings: Mapping) -> dict:
     """Evaluate a source on the structures of all its elements.
 
-    Parameters
-    ----------
-    kind
-        ``empirical``, ``ml`` or ``dft`` (fewer structures).
-    settings
-        Section ``check_sources`` of the configuration.
+    `kind` is ``empirical``, ``ml`` or ``dft`` (fewer structures), `settings` the section
+    ``check_sources`` of the configuration.
 
     Returns
     -------
@@ -85,7 +81,13 @@ def check_source(source: Source, kind: str, elements: Sequence[str], settings: M
         make_calculator(source)
     except UserError as error:
         return unavailable(source, NOT_INSTALLED if is_missing(error) else FAILED, str(error))
-    reference, errors = isolated(source, elements)
+    reference: dict[str, float] = {}
+    errors = []
+    for element in elements:
+        try:
+            reference[element] = isolated_energies(source, [element])[element]
+        except UserError as error:
+            errors.append({"structure": f"isolated {element} atom", "reason": str(error)})
     box = settings["dimer_vacuum"] if source.isolated_atom.get("pbc") else None
     effort = effort_of(kind, settings["points"])
     plans = [list(plan(e, settings["crystals"], effort, box)) for e in elements]
@@ -121,18 +123,6 @@ def check_source(source: Source, kind: str, elements: Sequence[str], settings: M
         "left_out": len(probes) - len(outcomes),
         "seconds": time.monotonic() - started,
     }
-
-
-def isolated(source: Source, elements: Sequence[str]) -> tuple[dict[str, float], list[dict]]:
-    """Energies (eV) of lone atoms, given or computed, and the errors of the others."""
-    reference: dict[str, float] = {}
-    errors = []
-    for element in elements:
-        try:
-            reference[element] = isolated_energies(source, [element])[element]
-        except UserError as error:
-            errors.append({"structure": f"isolated {element} atom", "reason": str(error)})
-    return reference, errors
 
 
 def curves_of(good: Sequence[tuple[Probe, Outcome]], reference: Mapping) -> list[dict[str, Any]]:
@@ -206,8 +196,8 @@ def forces_of(good: Sequence[tuple[Probe, Outcome]], step: float) -> list[dict[s
 
 def speed_of(good: Sequence[tuple[Probe, Outcome]]) -> dict[str, float] | None:
     """Seconds per evaluation of the large cell, or of the largest crystal without one."""
-    kinds = ("speed", "crystal") if any(p.kind == "speed" for p, _ in good) else ("crystal",)
-    timed = [(len(p.atoms), o.seconds) for p, o in good if p.kind == kinds[0]]
+    kind = "speed" if any(p.kind == "speed" for p, _ in good) else "crystal"
+    timed = [(len(p.atoms), o.seconds) for p, o in good if p.kind == kind]
     if not timed:
         return None
     atoms = max(n for n, _ in timed)

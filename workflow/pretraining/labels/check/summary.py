@@ -1,7 +1,4 @@
-"""Results of the checks of label sources: derived numbers, remarks, table and page.
-
-Energies are relative to the isolated atom of the same source.
-"""
+"""Results of the checks of label sources: derived numbers, remarks, table and page."""
 
 from __future__ import annotations
 
@@ -47,17 +44,11 @@ EXPLANATION = (
 
 
 def read_checks(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read the results of ``check_source.py``.
-
-    Raises
-    ------
-    UserError
-        If one is missing or unreadable.
-    """
+    """Read the results of ``check_source.py``; a missing or unreadable one is a `UserError`."""
     results = []
     for path in paths:
         try:
-            result = json.loads(Path(path).read_text(encoding="utf-8"))
+            result = json.loads(path.read_text(encoding="utf-8"))
             results.append({key: result[key] for key in ("source", "status", "reason")} | result)
         except FileNotFoundError:
             raise UserError(f"no result {path}; make it with check_source.py") from None
@@ -76,14 +67,8 @@ def equation_of_state(curve: Mapping[str, Any]) -> dict[str, float]:
     """Lattice parameter, energy and bulk modulus at the minimum of a crystal's curve.
 
     The Birch-Murnaghan equation is fitted to the volumes near the lowest energy. With a fixed `c`
-    the lattice parameter is not the cube root of the volume: the equation is then only a smooth
-    form, without a bulk modulus.
-
-    Returns
-    -------
-    dict
-        ``a`` (Å), ``energy`` (eV/atom) and ``bulk_modulus`` (GPa); NaN if the curve has no minimum
-        within its range.
+    it is only a smooth form, without a bulk modulus. Returns ``a`` (Å), ``energy`` (eV/atom) and
+    ``bulk_modulus`` (GPa); NaN if the curve has no minimum within its range.
     """
     nothing = {"a": NAN, "energy": NAN, "bulk_modulus": NAN}
     x, volume, energy = columns_of(curve, "x", "volume", "energy")
@@ -136,10 +121,7 @@ def largest_jump(curve: Mapping[str, Any]) -> dict[str, float] | None:
     Between two points the energy of a smooth potential changes by their distance times a force
     between the smallest and the largest one nearby (two points on either side). The rest is a jump.
 
-    Returns
-    -------
-    dict or None
-        ``distance`` (Å) and ``energy`` (eV); None if every jump is negligible.
+    Returns its ``distance`` (Å) and ``energy`` (eV); None if every jump is negligible.
     """
     x, energy, force = columns_of(curve, "x", "energy", "force")
     jumps = []
@@ -156,30 +138,21 @@ def largest_jump(curve: Mapping[str, Any]) -> dict[str, float] | None:
     return {"distance": place, "energy": size}
 
 
-def force_deviation(cell: Mapping[str, Any]) -> tuple[float, float]:
-    """Largest deviation of a force component from ``-dE/dx``, and the largest force, eV/Å."""
-    components = np.array(cell["components"], dtype=float).reshape(-1, 2)
-    if not len(components):
-        return NAN, float(cell["largest_force"])
-    return float(np.abs(components[:, 0] - components[:, 1]).max()), float(cell["largest_force"])
-
-
 def summarise(result: Mapping[str, Any], tolerance: float) -> list[dict[str, Any]]:
     """Rows of the table for one source, one for each element.
 
-    Parameters
-    ----------
-    tolerance
-        Largest consistent deviation of a force, in units of the largest force in the cell.
+    `tolerance` is the largest consistent deviation of a force, in units of the largest force in the
+    cell.
 
     Returns
     -------
     list of dict
         ``source``, ``status``, ``element``, ``remarks`` (list of text) and the numbers:
-        ``isolated_atom_energy`` (eV, the code's own), ``dimer_distance``, ``dimer_energy``; for
-        each crystal ``NAME_a``, ``NAME_energy``, ``NAME_bulk_modulus`` and, except for the first,
-        ``NAME_minus_FIRST`` (meV/atom); for each rattled cell ``NAME_force_deviation`` and
-        ``NAME_largest_force``. A source without results has one row without an element.
+        ``isolated_atom_energy`` (eV, the code's own), ``dimer_distance`` (Å), ``dimer_energy``
+        (eV); for each crystal ``NAME_a`` (Å), ``NAME_energy`` (eV/atom), ``NAME_bulk_modulus``
+        (GPa) and, except for the first, ``NAME_minus_FIRST`` (meV/atom); for each rattled cell
+        ``NAME_force_deviation`` and ``NAME_largest_force`` (eV/Å). A source without results has one
+        row without an element.
     """
     first = {"source": result["source"], "status": result["status"]}
     if not result.get("curves") and not result.get("forces"):
@@ -188,7 +161,13 @@ def summarise(result: Mapping[str, Any], tolerance: float) -> list[dict[str, Any
     first |= {"atoms_per_second": speed.get("atoms_per_second", NAN)}
     elements = {part["element"]: None for part in [*result["curves"], *result["forces"]]}
     rows = [first | _of_element(result, element, tolerance) for element in elements]
-    rows[0]["remarks"] += _of_errors(result)
+    errors = result.get("errors")
+    if errors:
+        more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+        reason = errors[0]["reason"].rstrip(".")
+        rows[0]["remarks"].append(f"not evaluated: {errors[0]['structure']} ({reason}){more}")
+    if result.get("left_out"):
+        rows[0]["remarks"].append(f"{result['left_out']} structures were left out: no time")
     return rows
 
 
@@ -224,7 +203,8 @@ def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> di
     for cell in result["forces"]:
         if cell["element"] != element:
             continue
-        deviation, scale = force_deviation(cell)
+        deviation = max((abs(force - slope) for force, slope in cell["components"]), default=NAN)
+        scale = cell["largest_force"]
         deviations.append(deviation)
         row[f"{cell['name']}_force_deviation"] = deviation
         row[f"{cell['name']}_largest_force"] = scale
@@ -247,18 +227,6 @@ def _of_element(result: Mapping[str, Any], element: str, tolerance: float) -> di
     return row | {"remarks": remarks, "consistent": consistent}
 
 
-def _of_errors(result: Mapping[str, Any]) -> list[str]:
-    remarks = []
-    errors = result.get("errors", [])
-    if errors:
-        more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-        reason = errors[0]["reason"].rstrip(".")
-        remarks.append(f"not evaluated: {errors[0]['structure']} ({reason}){more}")
-    if result.get("left_out"):
-        remarks.append(f"{result['left_out']} structures were left out: no time")
-    return remarks
-
-
 # ----------------------------------------------------------------------- table and page
 
 
@@ -277,8 +245,7 @@ def table_of_sources(
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """The table as CSV: distances and lattice parameters in Å, energies in eV (dimer) and eV/atom
-    (crystals), differences of crystals in meV/atom, moduli in GPa, forces in eV/Å."""
+    """The table as CSV, in the units of :func:`summarise`."""
     flat = table.assign(remarks=["; ".join(remarks) for remarks in table["remarks"]])
     last = ["consistent", "atoms_per_second", "reason", "remarks"]
     names = [name for name in flat if name not in last]
