@@ -74,13 +74,6 @@ class StoreWriter:
 
     With labels, every structure has an energy and forces. `info` names the entries of
     ``atoms.info`` to keep.
-
-    Examples
-    --------
-    >>> with StoreWriter("set.h5", has_labels=False) as writer:  # doctest: +SKIP
-    ...     for atoms in frames:
-    ...         writer.add(atoms)
-    ...     writer.finish(n_val=10, n_test=100, provenance={"dataset": "mine"})
     """
 
     def __init__(self, path: str | Path, has_labels: bool, info: Sequence[str] = ()) -> None:

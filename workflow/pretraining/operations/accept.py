@@ -135,7 +135,8 @@ def _training_fault(config: dict[str, Any], row: Any, metrics: dict[str, Any]) -
         initial and _sha256(initial),
     )
     if metrics.get("config_hash") != digest(identity):
-        return "it was trained with other settings" + " or from another model" * bool(initial)
+        cause = "settings or from another model" if initial else "settings"
+        return f"it was trained with other {cause}"
     return None
 
 
@@ -172,7 +173,8 @@ def _model_fault(file: Path) -> str | None:
 
 def _tests_and_dynamics(config: dict[str, Any]) -> Iterator[Refusal]:
     results = Path(config["results"])
-    tests = results.glob("evaluations/target~*/**/metrics.json")
+    # Of models; the errors of label sources follow from their labels.
+    tests = results.glob("evaluations/target~*/**/seed~*/metrics.json")
     for file in [*tests, *results.glob("dynamics/*/**/outcome.json")]:
         kind, name, *run = file.relative_to(results).parts[:-1]
         record, files = _read(file), [path for path in file.parent.iterdir() if path.is_file()]

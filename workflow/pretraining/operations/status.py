@@ -89,12 +89,11 @@ def _counts(table: pd.DataFrame, sizes: bool) -> str:
     rows = [["", "runs", *shown, "h", "h left"]]
     for key, part in table.assign(of=of).groupby(keys, sort=False):
         counts = part["state"].value_counts()
-        label = " ".join(word for word in key[:4] if word != "none")
-        if sizes:
-            label += f" npre {key[4]:,}" * bool(key[4]) + f" n {key[5]:,}" * bool(key[5])
+        words = [word for word in key[:4] if word != "none"]
+        words += [f"{name} {n:,}" for name, n in zip(keys[4:], key[4:], strict=True) if n]
         numbers = [str(counts[state]) if state in counts else "·" for state in shown]
         hours = [_number(part["measured"].sum()), _number(part["remaining"].sum())]
-        rows.append([label, str(len(part)), *numbers, *hours])
+        rows.append([" ".join(words), str(len(part)), *numbers, *hours])
     sides = ["left", *["right"] * (len(rows[0]) - 1)]
     return pd.DataFrame(rows).to_markdown(
         index=False, headers=(), tablefmt="plain", colalign=sides, disable_numparse=True
@@ -111,7 +110,8 @@ def _named(config: dict[str, Any], row: Any) -> Iterator[str]:
         facts.append(progress.by)
     if progress.quiet is not None:
         facts.append(f"last word {_time(progress.quiet)} ago")
-    yield f"  {row.path.removeprefix('runs/')}" + f": {', '.join(facts)}" * bool(facts)
+    name = row.path.removeprefix("runs/")
+    yield f"  {name}: {', '.join(facts)}" if facts else f"  {name}"
     if row.state == "failed":
         yield from _failure(config["results"], row.path, progress)
 
@@ -182,6 +182,6 @@ def _line(what: str, unit: str, files: list[Path], leases: Iterable[Path]) -> st
     """Count the files that are there, and the missing ones with a process at work."""
     missing = [lease for file, lease in zip(files, leases, strict=True) if not file.is_file()]
     parts = [f"{len(files) - len(missing):,} of {len(files):,} {unit}"]
-    at_work = sum(worker(lease) is not None for lease in missing)
-    parts += [f"{at_work:,} running"] * bool(at_work)
+    if at_work := sum(worker(lease) is not None for lease in missing):
+        parts.append(f"{at_work:,} running")
     return f"{what}: {', '.join(parts)}"
