@@ -185,7 +185,7 @@ def test_bad_files_are_named(tmp_path):
         read_runs(empty)
     with pytest.raises(UserError, match="no such file"):
         read_runs(tmp_path / "none.csv")
-    for path, words in [(tmp_path / "none.csv", "none.csv: not a"), (empty, "empty.csv: not a")]:
+    for path, words in [(tmp_path / "none.csv", "none.csv: no such"), (empty, "is empty")]:
         with pytest.raises(UserError, match=words):
             read_csv(path, ["x"])
     empty.write_text("y\n1\n")

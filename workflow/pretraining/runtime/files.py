@@ -48,7 +48,6 @@ def room_for(path: Path) -> Iterator[None]:
 
 
 def _why_no_room(error: BaseException) -> str | None:
-    """Return the system's message for a full disk, quota or file that caused `error`."""
     for number in NO_ROOM:
         # C libraries put the number or the message into an error of their own.
         known = isinstance(error, OSError) and error.errno == number
@@ -59,13 +58,7 @@ def _why_no_room(error: BaseException) -> str | None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a path beside `path`, then move the file into place.
-
-    Raises
-    ------
-    UserError
-        If the disk is full.
-    """
+    """Call `write` with a path beside `path`, then move the file into place."""
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with room_for(path):
@@ -130,10 +123,7 @@ UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, 
 def read_yaml(path: str | Path, *keys: str) -> dict[str, Any]:
     """Read a YAML file, which must have the given keys; an empty file is an empty mapping.
 
-    Raises
-    ------
-    UserError
-        If the file is missing, is not a mapping, or has a key twice.
+    Raises a `UserError` if the file is missing, is not a mapping, or has a key twice.
     """
     try:
         with open(path, encoding="utf-8") as handle:

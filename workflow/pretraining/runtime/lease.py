@@ -3,8 +3,7 @@
 File locks are unreliable on NFS. So the process that works on a run keeps a file that names it, and
 touches that file every few seconds. Another process takes over if the first has ended, or has not
 touched the file for a minute.
-
-Label workers import this in their own interpreters: standard library only.
+Imported in interpreters of label sources: only the standard library.
 """
 
 from __future__ import annotations
@@ -32,23 +31,13 @@ LOOK = 1.0
 class Lease:
     """The right to work on a run: a context manager that waits until the run is free.
 
-    Parameters
-    ----------
-    path
-        File that names the holder.
-    name
-        Name of the run in messages.
-
-    Attributes
-    ----------
-    waited
-        Whether another process held the lease at first.
+    `path` is the file that names the holder, `name` the run's name in messages.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
-        self.waited = False
+        self.waited = False  # whether another process held the lease at first
         self._token = uuid.uuid4().hex
         self._over = threading.Event()
         self._beats = threading.Thread(target=self._beat, daemon=True)
@@ -98,7 +87,7 @@ class Lease:
         return True
 
     def _silence(self) -> float:
-        """Return the age of the holder's last touch, s, by the clock of the file system."""
+        """Return the time since the holder's last touch, s, by the clock of the file system."""
         probe = self.path.with_name(f".{self.path.name}.{self._token}")
         try:
             probe.touch()

@@ -3,8 +3,7 @@
 Shortly before its time limit a program sends itself an alarm, saves its state and requeues its own
 job, so that Snakemake sees one job throughout. Slurm's own signals would end the Snakemake of the
 job before the program has saved.
-
-Label workers import this in their own interpreters: standard library only.
+Imported in interpreters of label sources: only the standard library.
 """
 
 from __future__ import annotations
@@ -103,10 +102,7 @@ def slurm_job() -> str | None:
 def seconds_left(job: str) -> float | None:
     """Return the time left to a job, s; None if it has no limit or is not Snakemake's.
 
-    Raises
-    ------
-    OSError, subprocess.SubprocessError
-        If Slurm does not answer.
+    Raises an `OSError` or `subprocess.SubprocessError` if Slurm does not answer.
     """
     answer = _query("squeue", "--noheader", "--jobs", job, "--format", "%L|%k").strip()
     left, _, comment = answer.partition("|")
@@ -122,11 +118,6 @@ def stop_after_leftovers(workflow: Any) -> None:
 
     Called when Snakemake has planned its jobs and started none (``onstart``): it knows nothing of
     the earlier jobs and would submit them again. Started again, it finds their outputs.
-
-    Parameters
-    ----------
-    workflow
-        Snakemake's workflow.
     """
     if not workflow.is_main_process or "slurm" not in type(workflow.executor_settings).__module__:
         return
@@ -164,15 +155,8 @@ def queued_jobs() -> dict[str, tuple[str, str]]:
 
 
 def _query(*command: str) -> str:
-    process = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=True,
-    )
-    return process.stdout
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    return subprocess.run(command, timeout=TIMEOUT, check=True, **options).stdout
 
 
 def _reason(error: Exception) -> str:

@@ -26,12 +26,12 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Truth value: whether a signal or the end of the allocation has asked the process to stop.
+    """Whether a signal or the end of the allocation has asked the process to stop.
 
-    A context manager. SIGTERM, SIGUSR1, SIGINT and the alarm of
+    A context manager, within which SIGTERM, SIGUSR1, SIGINT and the alarm of
     :class:`~pretraining.runtime.slurm.Watch` raise :class:`Interrupted`. While :attr:`deferred` is
-    set they do not: the run checks the truth value between steps. A second SIGINT ends the process
-    at once.
+    set they do not: the run checks the request's truth value between steps. A second SIGINT ends
+    the process at once.
     """
 
     def __init__(self) -> None:
@@ -61,13 +61,8 @@ class StopRequest:
     def leave(self, message: object) -> int:
         """Log `message` and return the exit status of an interrupted program.
 
-        At the end of an allocation, the Slurm job is requeued. After a signal it is not: somebody
-        may have cancelled it.
-
-        Raises
-        ------
-        UserError
-            If nothing was saved in this allocation: the next one would save nothing either.
+        At the end of an allocation, the Slurm job is requeued; a `UserError` says if nothing was
+        saved in it. After a signal it is not requeued: somebody may have cancelled it.
         """
         log(message)
         if self.signal == END:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -16,37 +17,30 @@ NO_VALUE = ("", "none", "-", "na", "n/a", "nan", "null")
 
 
 def read_table(path: str | Path, required: Sequence[str], what: str) -> pd.DataFrame:
-    """Read a CSV or TSV file as text, every cell stripped.
+    """Read a CSV file, or a TSV file named ``*.tsv``, as text, every cell stripped.
 
-    Parameters
-    ----------
-    path
-        Tab-separated if its name ends in ``.tsv``, comma-separated otherwise.
-    required
-        Columns that must be there.
-    what
-        The table's name in messages.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, empty, not a table, or lacks a column.
+    Raises a `UserError`, in which `what` names the table, if the file is missing, empty, not a
+    table, or lacks one of the `required` columns.
     """
-    path = Path(path)
+    options = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+    table = _read(Path(path), required, what, encoding="utf-8-sig", **options)
+    # Short rows are filled with NaN despite keep_default_na.
+    return table.fillna("").apply(lambda column: column.str.strip())
+
+
+def read_csv(path: str | Path, required: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file of the workflow, with numbers as numbers; errors as in `read_table`."""
+    return _read(Path(path), required, "this table")
+
+
+def _read(path: Path, required: Sequence[str], what: str, **options: Any) -> pd.DataFrame:
     try:
-        table = pd.read_csv(
-            path,
-            sep="\t" if path.suffix == ".tsv" else ",",
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-        )
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", **options)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (wanted: {what})") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{path}: the file is empty (wanted: {what})") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}: not a readable table ({error})") from None
     table.columns = [str(column).strip() for column in table.columns]
     missing = [column for column in required if column not in table.columns]
@@ -54,35 +48,13 @@ def read_table(path: str | Path, required: Sequence[str], what: str) -> pd.DataF
         raise UserError(
             f"{path}: no column {', '.join(missing)}; {what} has the columns {', '.join(required)}"
         )
-    # Short rows are filled with NaN despite keep_default_na.
-    return table.fillna("").apply(lambda column: column.str.strip())
-
-
-def read_csv(path: str | Path, required: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file of the workflow, with numbers as numbers.
-
-    Raises
-    ------
-    UserError
-        If it is not a table, or lacks a column.
-    """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable table ({error})") from None
-    missing = [column for column in required if column not in table.columns]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; remake it")
     return table
 
 
 def numbers(column: pd.Series, path: str | Path, *, whole: bool = False) -> pd.Series:
     """Turn a text column into floats (empty and ``nan`` become NaN) or, if `whole`, integers.
 
-    Raises
-    ------
-    UserError
-        Naming file, column and line of the first wrong cell.
+    Raises a `UserError` that names file, column and line of the first wrong cell.
     """
     text = column.astype(str).str.strip()
     empty = text.str.lower().isin(NO_VALUE)
@@ -91,12 +63,7 @@ def numbers(column: pd.Series, path: str | Path, *, whole: bool = False) -> pd.S
     if whole:
         # Other programs write 25.0 if the column once had an empty cell.
         wrong = wrong | empty | (values < 0) | values.isin([math.inf]) | (values % 1 != 0)
-    if wrong.any():
-        line = int(wrong.to_numpy().argmax())
-        kind = "a whole number" if whole else "a number"
-        raise UserError(
-            f"{path}: column {column.name}, line {line + 2}: {text.iloc[line]!r} is not {kind}"
-        )
+    _refuse(wrong, text, path, "a whole number" if whole else "a number")
     return values.astype("int64") if whole else values.astype("float64")
 
 
@@ -105,13 +72,16 @@ def truths(column: pd.Series, path: str | Path) -> pd.Series:
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     text = column.astype(str).str.strip().str.lower()
     values = text.mask(text.isin(NO_VALUE), "false").map(known)
-    if values.isna().any():
-        line = int(values.isna().to_numpy().argmax())
-        raise UserError(
-            f"{path}: column {column.name}, line {line + 2}: {text.iloc[line]!r} "
-            "is neither true nor false"
-        )
+    _refuse(values.isna(), text, path, "true or false")
     return values.astype(bool)
+
+
+def _refuse(wrong: pd.Series, text: pd.Series, path: str | Path, kind: str) -> None:
+    if wrong.any():
+        line = int(wrong.to_numpy().argmax())
+        raise UserError(
+            f"{path}: column {text.name}, line {line + 2}: {text.iloc[line]!r} is not {kind}"
+        )
 
 
 def write_csv(path: str | Path, table: pd.DataFrame, floats: str | None = "%.10g") -> None:
@@ -128,9 +98,8 @@ def markdown(
     formats: Mapping[str, str] | None = None,
     *,
     columns: Mapping[str, tuple[str, str]] | None = None,
-    missing: str = "–",
 ) -> str:
-    """A table in Markdown, text aligned left and numbers right.
+    """A table in Markdown, text aligned left and numbers right; a dash for None and NaN.
 
     Parameters
     ----------
@@ -138,16 +107,6 @@ def markdown(
         Format of a column's cells, such as ``.1f``; ``>`` aligns ready-made text right.
     columns
         The columns to print, each with its head and format; None prints all under their names.
-    missing
-        Stands for None and NaN.
-
-    Examples
-    --------
-    >>> print(markdown(pd.DataFrame({"source": ["ACE"], "error": [12.345]}), {"error": ".1f"}))
-    | source   |   error |
-    |:---------|--------:|
-    | ACE      |    12.3 |
-    <BLANKLINE>
     """
     if columns is not None:
         formats = {head: form for head, form in columns.values() if form}
@@ -155,7 +114,7 @@ def markdown(
     formats = formats or {}
     right = [name in formats or is_numeric_dtype(table[name]) for name in table]
     cells = {
-        name: [missing if pd.isna(cell) else format(cell, formats.get(name, "")) for cell in column]
+        name: ["–" if pd.isna(cell) else format(cell, formats.get(name, "")) for cell in column]
         for name, column in table.items()
     }
     sides = ["right" if numeric else "left" for numeric in right]
