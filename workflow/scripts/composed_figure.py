@@ -14,7 +14,7 @@ from pretraining.results.selection import Selection, on_test_set, select, select
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
-from pretraining.runtime.tables import write_csv
+from pretraining.runtime.tables import read_csv, write_csv
 from pretraining.study.titles import read_styles, read_titles
 
 COMPARE = {"pretrain_size": "npre", "source": "source"}
@@ -67,10 +67,11 @@ def embedding_panel(args: argparse.Namespace):
     """Return what draws the map of environments into a panel; None without one."""
     if args.embedding is None:
         return None
-    from pretraining.figures.maps import draw_embedding, legend_handles, read_map
+    from pretraining.figures.maps import COLUMNS, draw_embedding, legend_handles
 
     style = read_yaml(args.embedding_style, "samples", "colour_by")
-    table, samples, colour_by = read_map(args.embedding), style["samples"], style["colour_by"][0]
+    table = read_csv(args.embedding, COLUMNS)
+    samples, colour_by = style["samples"], style["colour_by"][0]
 
     def draw(axes) -> None:
         draw_embedding(axes, table, samples, colour_by)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pretraining.figures.maps import embedding_figure, read_map
+from pretraining.figures.maps import COLUMNS, embedding_figure
 from pretraining.figures.style import save
 from pretraining.runtime.cli import run
 from pretraining.runtime.files import read_yaml
+from pretraining.runtime.tables import read_csv
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
     style = read_yaml(args.style, "samples", "colour_by")
-    save(embedding_figure(read_map(args.map), style), *args.out)
+    save(embedding_figure(read_csv(args.map, COLUMNS), style), *args.out)
 
 
 if __name__ == "__main__":

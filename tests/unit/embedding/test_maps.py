@@ -12,15 +12,15 @@ import yaml
 from pretraining.embedding.maps import as_markdown, coverage_table, embed, nearest_distances
 from pretraining.embedding.soap import Environments
 from pretraining.figures.maps import (
+    COLUMNS,
     GREY,
     colours_of,
     draw_embedding,
     embedding_figure,
     legend_handles,
-    read_map,
 )
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.tables import write_csv
+from pretraining.runtime.tables import read_csv, write_csv
 from pretraining.study.config import validate_study
 from pretraining.study.queries import sample_names, samples_of
 from pretraining.study.views import config_view
@@ -137,7 +137,7 @@ def test_a_panel_draws_what_it_is_told(table):
 
 def test_each_quantity_has_its_panel(tmp_path, table):
     write_csv(tmp_path / "map.csv", table)
-    figure = embedding_figure(read_map(tmp_path / "map.csv"), STYLE)
+    figure = embedding_figure(read_csv(tmp_path / "map.csv", COLUMNS), STYLE)
     labels = [child.get_xlabel() for axes in figure.axes for child in axes.child_axes]
     assert labels == ["density (g/cm³)", "neighbours", "energy of the structure (eV/atom)"]
     # Without an energy a point is grey, in the place of its coloured one.

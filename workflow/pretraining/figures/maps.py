@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pretraining.figures.style import COLUMN_WIDTH, TEXT_WIDTH, house_style
-from pretraining.runtime.tables import read_csv
 
 LABELS = {
     "density": "density (g/cm³)",
@@ -32,11 +30,6 @@ COLUMNS = ("sample", "role", "x", "y", "density", "coordination", "energy")
 # Classes of coordination numbers.
 CLASSES = ("≤ 1", "2", "3", "4", "≥ 5")
 COLOURMAP = "viridis_r"
-
-
-def read_map(path: Path) -> pd.DataFrame:
-    """Read the table of a map; raises a UserError for another table."""
-    return read_csv(path, COLUMNS)
 
 
 def colours_of(samples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -54,7 +47,7 @@ def draw_embedding(
     samples: Mapping[str, Mapping[str, Any]],
     colour_by: str = "set",
 ) -> None:
-    """Draw a map without a legend (:func:`legend_handles` has its entries).
+    """Draw a map (columns :data:`COLUMNS`) without its legend (:func:`legend_handles`).
 
     Parameters
     ----------

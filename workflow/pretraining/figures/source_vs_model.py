@@ -22,13 +22,12 @@ from pretraining.figures.style import (
     source_looks,
     value_ticks,
 )
-from pretraining.results.runs_table import RMSE, SHIFTED
+from pretraining.results.runs_table import FREE, RMSE
 from pretraining.results.seed_statistics import cell_of
 from pretraining.results.selection import Selection, nearest_size, select
 from pretraining.runtime.errors import UserError
 from pretraining.study.titles import SourceStyle, Titles, printed, title_of
 
-FREE = {"energy": SHIFTED, "force": RMSE["force"]}
 COLUMNS = ("target", "structures", "source", "npre", "n", "metric", "aggregate")
 COLUMNS = (*COLUMNS, "source_error", "pretrained", "finetuned")
 
@@ -88,8 +87,7 @@ def source_vs_model_figure(
     titles: Titles | None = None,
 ) -> Figure:
     """Draw the table of :func:`source_vs_model`, a row of panels per target."""
-    sources = table["source"].unique()
-    looks = source_looks(sources, styles)
+    looks = source_looks(table["source"].unique(), styles)
     targets = list(dict.fromkeys(table["target"]))
     with house_style():
         size = (TEXT_WIDTH, 2.7 * len(targets) + 0.35)
@@ -103,13 +101,12 @@ def source_vs_model_figure(
             first = part.iloc[0]
             sizes = f"{first['npre']:,} synthetic, {first['n']:,} DFT structures"
             row[1].set_title(sizes, loc="left", pad=3)
-        bare = {"linestyle": "none"}
         handles = [
-            Line2D([], [], label=title_of(source, styles), **look | bare)
+            Line2D([], [], label=title_of(source, styles), **look | {"linestyle": "none"})
             for source, look in looks.items()
-            if source in sources
+            if source != "none"
         ]
-        symbol = {"marker": "o", "color": GREY, "markersize": 5, **bare}
+        symbol = {"marker": "o", "color": GREY, "markersize": 5, "linestyle": "none"}
         handles.append(Line2D([], [], label="pre-trained,\nnot tuned", **symbol, **HOLLOW))
         handles.append(Line2D([], [], label="fine-tuned", **symbol))
         figure.legend(handles=handles, loc="outside right center", labelspacing=0.55)

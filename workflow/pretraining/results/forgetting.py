@@ -11,13 +11,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pretraining.results.runs_table import MODEL, RMSE, SHIFTED, TRAINED, tested_on, unique_runs
+from pretraining.results.runs_table import FREE, MODEL, RMSE, TRAINED, tested_on, unique_runs
 from pretraining.results.seed_statistics import AGGREGATES, cell_of, with_titles
 from pretraining.runtime.tables import markdown
 from pretraining.study.titles import SourceStyle
 
 SERIES = ("trained_on", "test_set", *MODEL)
-COLUMN = {"force": RMSE["force"], "energy": SHIFTED}
 
 
 def forgetting(runs: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +39,8 @@ def forgetting(runs: pd.DataFrame) -> pd.DataFrame:
         here = moved[(moved["trained_on"] == key[0]) & (moved["target"] == key[1])]
         direct = here[here["source"] == "none"]
         model = {column: name[column] for column in MODEL}
-        for metric, column in COLUMN.items():
+        for metric in ("force", "energy"):
+            column = FREE[metric]
             before = cell_of(tested_on(runs, "pretrain", key[1], model), column)
             for aggregate in (*AGGREGATES, "same"):
                 start = before.mean if aggregate == "mean" else before.best

@@ -20,8 +20,9 @@ from pretraining.runtime.tables import NO_VALUE, numbers, read_table, truths
 KINDS = ("source", "pretrain", "direct", "finetune", "transfer")
 TRAINED = ("direct", "finetune")
 RMSE = {"energy": "test_energy_rmse", "force": "test_force_rmse"}
-# Energies after a median shift, to compare methods with different zeros of energy.
 SHIFTED = "test_energy_shifted_rmse"
+# Energies after a median shift, to compare methods with different zeros of energy.
+FREE = RMSE | {"energy": SHIFTED}
 WHOLE = ("npre", "n", "seed")
 COLUMNS = ("kind", "target", "source", *WHOLE, *RMSE.values())
 MODEL = ("structures", "transform", "source", "npre")  # of a pre-trained model

@@ -96,7 +96,7 @@ def select(
         before = set(tuned[compare])
         tuned = _where(tuned, column, value, what)
         if left_out := before - set(tuned[compare]):
-            names = ", ".join(str(name) for name in sorted(left_out))
+            names = ", ".join(map(str, sorted(left_out)))
             notes.append(f"{compare} {names} left out: no runs with {column} {value}")
     model = {c: value for c, value in asdict(wanted).items() if c != "target" and value is not None}
     source = {c: value for c, value in model.items() if c == "source"}
@@ -167,8 +167,7 @@ def sets_tested(runs: pd.DataFrame, target: str) -> list[str]:
 def on_test_set(runs: pd.DataFrame, target: str, tested: str) -> pd.DataFrame:
     """The runs on a target with their errors on the dataset `tested`.
 
-    Rows of kind ``transfer`` become direct and fine-tuned runs of `tested`; pre-trained models and
-    label sources are those tested there.
+    Rows of kind ``transfer`` become direct and fine-tuned runs of `tested`.
     """
     if tested == target:
         return runs
