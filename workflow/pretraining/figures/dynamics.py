@@ -129,13 +129,11 @@ def snapshots(row: pd.Series, times: Sequence[float]) -> list[tuple[str, Atoms |
     pictures: list[tuple[str, Atoms | None]] = []
     over = False
     for time in times:
-        if time <= row["time_ps"] + 1e-9:
-            at = int(np.abs(moments - time).argmin())
-        elif over:
+        past = time > row["time_ps"] + 1e-9
+        if past and over:
             pictures.append(("", None))
             continue
-        else:
-            at = len(frames) - 1
+        at = len(frames) - 1 if past else int(np.abs(moments - time).argmin())
         over = over or (row["status"] == "failed" and at == len(frames) - 1)
         title = f"{moments[at]:g} ps, {frames[at].info['temperature']:,.0f} K"
         pictures.append((f"failed: {title}" if over else title, frames[at]))

@@ -38,12 +38,7 @@ def source_vs_model(runs: pd.DataFrame, aggregate: str = "best", at: int = 400) 
     A source has its own zero of energy, and so has a model trained only on its labels: their energy
     errors are those after a median shift. A fine-tuned model has the target's zero.
 
-    Parameters
-    ----------
-    aggregate
-        ``best`` or ``mean`` of the seeds.
-    at
-        Number of structures of the fine-tuning; the nearest with runs is taken.
+    `at` is the number of structures of the fine-tuning; the nearest with runs is taken.
 
     Returns
     -------

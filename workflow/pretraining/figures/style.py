@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
@@ -156,10 +156,12 @@ def round_values(low: float, high: float, at_most: int = 8) -> list[float]:
 def value_ticks(axis: Axis, low: float, high: float) -> None:
     """Label a logarithmic axis with round numbers, also within a decade."""
     ticks = round_values(low, high)
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    minor = np.outer(decades, range(1, 10)).ravel()
     # All labels have the decimals of the longest.
     places = max((len(f"{tick:.10g}".partition(".")[2]) for tick in ticks), default=0)
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_minor_locator(LogLocator(subs=range(1, 10)))
+    axis.set_minor_locator(FixedLocator(minor[(low <= minor) & (minor <= high)]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.{places}f}"))
     axis.set_minor_formatter(NullFormatter())
 

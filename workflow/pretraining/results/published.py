@@ -75,15 +75,10 @@ def _values(table: pd.DataFrame, claim: pd.Series, conditions: Mapping[str, str]
 def claims_of_efficiency(
     claims: pd.DataFrame, efficiency: pd.DataFrame, gains: pd.DataFrame
 ) -> pd.DataFrame:
-    """The claims on data efficiency and gains beside the computed values.
+    """The claims on data efficiency and gains with ``computed`` and ``difference`` from published.
 
-    The n of a data efficiency is the number of structures of direct training.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The columns of the claim, ``computed`` and ``difference`` (computed - published), both NaN
-        unless exactly one value was computed under the same conditions.
+    Both are NaN unless exactly one value was computed under the claim's conditions. The n of a data
+    efficiency is the number of structures of direct training.
     """
     same = {name: name for name in ("target", "source", "npre", "metric", "aggregate")}
     ratios = ("data_efficiency", "wall_time_ratio_min", "wall_time_ratio_max")

@@ -216,13 +216,7 @@ def collect(
 
 
 def read_metrics(path: Path) -> dict:
-    """Read a run's metrics file.
-
-    Raises
-    ------
-    UserError
-        If it is not JSON, or has no test errors under the key ``test``.
-    """
+    """Read a run's metrics; a UserError if it is not JSON or has no test errors."""
     with whole(path):
         metrics = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(metrics, dict):
