@@ -12,10 +12,7 @@ class UserError(ValueError):
 
 
 def remake(path: str | Path) -> str:
-    """Return the command that makes a file of the workflow again.
-
-    Deleting it is not enough: Snakemake ignores a missing file if its products exist.
-    """
+    """Return the command that makes a file again; for Snakemake, deleting it is not enough."""
     return f"make it anew with `snakemake … -R {path}`"
 
 

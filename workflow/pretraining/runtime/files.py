@@ -109,11 +109,13 @@ class UniqueKeyLoader(SafeLoader):
 
 
 def _unique_mapping(loader: UniqueKeyLoader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for index, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
-        if key in keys[:index]:
+    keys: list[Any] = []
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in keys:
             line = key_node.start_mark.line + 1
             raise UserError(f"line {line}: key '{key}' is given twice; keep one")
+        keys.append(key)
     return loader.construct_mapping(node, deep=True)
 
 

@@ -29,14 +29,11 @@ LOOK = 1.0
 
 
 class Lease:
-    """The right to work on a run: a context manager that waits until the run is free.
-
-    `path` is the file that names the holder, `name` the run's name in messages.
-    """
+    """The right to work on a run: a context manager that waits until the run is free."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self.name = name
+        self.path = path  # the file that names the holder
+        self.name = name  # the run's name in messages
         self.waited = False  # whether another process held the lease at first
         self._token = uuid.uuid4().hex
         self._over = threading.Event()

@@ -100,10 +100,7 @@ def slurm_job() -> str | None:
 
 
 def seconds_left(job: str) -> float | None:
-    """Return the time left to a job, s; None if it has no limit or is not Snakemake's.
-
-    Raises an `OSError` or `subprocess.SubprocessError` if Slurm does not answer.
-    """
+    """Return the time left to a job, s; None if it has no limit or is not Snakemake's."""
     answer = _query("squeue", "--noheader", "--jobs", job, "--format", "%L|%k").strip()
     left, _, comment = answer.partition("|")
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", left)

@@ -52,10 +52,7 @@ def _read(path: Path, required: Sequence[str], what: str, **options: Any) -> pd.
 
 
 def numbers(column: pd.Series, path: str | Path, *, whole: bool = False) -> pd.Series:
-    """Turn a text column into floats (empty and ``nan`` become NaN) or, if `whole`, integers.
-
-    Raises a `UserError` that names file, column and line of the first wrong cell.
-    """
+    """Turn a text column into floats (empty and ``nan`` become NaN) or, if `whole`, integers."""
     text = column.astype(str).str.strip()
     empty = text.str.lower().isin(NO_VALUE)
     values = pd.to_numeric(text.mask(empty), errors="coerce")
