@@ -66,13 +66,9 @@ class GpuUse:
     def records(self) -> list[dict[str, Any]]:
         """Return a record for each process of the run, until now.
 
-        That of a killed process ends with its last checkpoint, as its wall time does.
-
-        Returns
-        -------
-        list of dict
-            ``gpu``: UUID; ``start``, ``end``: UTC, ISO 8601; ``start_j``, ``end_j``: energy
-            counter, J, None if the GPU has none.
+        That of a killed process ends with its last checkpoint, as its wall time does. Keys: ``gpu``
+        (UUID), ``start`` and ``end`` (UTC, ISO 8601), ``start_j`` and ``end_j`` (energy counter, J;
+        None if the GPU has none).
         """
         if self._gpu is None:
             return self.earlier

@@ -48,10 +48,6 @@ class Fit:
 
     Attributes
     ----------
-    module
-        NequIP's training module, on the device.
-    evaluator
-        Of its network.
     train_set, val_set
         Structures for the steps, and for choosing the best model.
     seed
@@ -62,8 +58,6 @@ class Fit:
         The learning curve, a row per epoch.
     best
         Epoch, errors and weights of the best model; None if there is none.
-    steps
-        Optimiser steps.
     """
 
     module: EMALightningModule

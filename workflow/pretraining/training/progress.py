@@ -21,7 +21,6 @@ from pretraining.runtime.lease import SILENCE, worker
 STATES = ("finished", "diverged", "running", "failed", "stopped", "left")
 DONE = ("finished", "diverged")
 LEASE, STATE, FILE = "running.json", "state", "progress.json"
-TAIL_BYTES = 4000
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,9 @@ class Progress:
     seconds
         Measured time, s: wall time of a finished run, training time so far of another.
     on_gpu
-        Whether it runs on a GPU; None if unknown.
-    epoch
-        Epochs done by an unfinished run.
-    quiet
-        Seconds since an unfinished run last wrote something.
+        None if unknown.
+    epoch, quiet
+        Of an unfinished run: epochs done, and seconds since it last wrote something.
     by
         The process that works on it.
     message
@@ -106,7 +103,10 @@ def run_progress(results: str | Path, path: str) -> Progress:
     by = worker(folder / LEASE)
     if by is not None:
         return Progress("running", *measured, by)
-    text = _tail(log).strip()
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        text = ""
     if not text and quiet < SILENCE:
         # It starts: a run has no lease before its first message.
         return Progress("running", *measured)
@@ -133,13 +133,3 @@ def modified(file: Path) -> float:
         return file.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _tail(file: Path) -> str:
-    """Return the end of a text file; empty if there is none."""
-    try:
-        with open(file, "rb") as handle:
-            handle.seek(max(0, handle.seek(0, 2) - TAIL_BYTES))
-            return handle.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -124,11 +124,11 @@ class Run:
                 self._execute()
 
     def _is_done(self) -> bool:
-        """Whether the outputs of this very run are there."""
-        files = [self.request.out / name for name in ("model.ckpt", "curve.csv", "metrics.json")]
-        if not all(path.is_file() for path in files):
+        """Whether the metrics of this very run are there, which are written last."""
+        try:
+            metrics = json.loads((self.request.out / "metrics.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return False
-        metrics = json.loads(files[-1].read_text(encoding="utf-8"))
         return metrics["config_hash"] == digest(self.identity)
 
     def _execute(self) -> None:
@@ -228,12 +228,9 @@ class Run:
         training = self.training
         if training.compile != "auto":
             return training.compile == "always"
-        seconds = uncompiled_seconds(
-            network,
-            training.max_epochs * math.ceil(len(self.train_set) / training.batch_size),
-            training.max_epochs
-            * (self.train_set.n_pairs + PREDICTION_SHARE * self.val_set.n_pairs),
-        )
+        steps = math.ceil(len(self.train_set) / training.batch_size)
+        edges = self.train_set.n_pairs + PREDICTION_SHARE * self.val_set.n_pairs
+        seconds = training.max_epochs * uncompiled_seconds(network, steps, edges)
         wanted = seconds > COMPILE_ABOVE_S
         judged = "worth" if wanted else "not worth"
         self.state.log(f"at most {seconds:.0f} s of uncompiled steps: {judged} compiling")

@@ -1,8 +1,7 @@
 """The ``state/`` folder of an unfinished run, from which the run resumes.
 
 ``identity.json`` identifies the run, ``last.ckpt`` and ``previous.ckpt`` are its checkpoints,
-``train.log`` is the log so far and ``progress.json`` how far the run has come. The folder is
-removed when the run has finished.
+``train.log`` is the log so far and ``progress.json`` how far the run has come.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ class RunState:
 
     def __init__(self, run: Path, identity: dict[str, Any], lease: Lease) -> None:
         self.folder = run / STATE
-        self._run = run
         self._lease = lease
         self._progress: dict[str, Any] = {}
         self._routine = self._reported = -math.inf
@@ -70,9 +68,8 @@ class RunState:
         self._progress |= facts
         if routine and time.monotonic() - self._reported < PROGRESS_SECONDS:
             return
-        write_progress(self._run, self._progress)
-        if routine:
-            self._reported = time.monotonic()
+        write_progress(self.folder.parent, self._progress)
+        self._reported = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest readable checkpoint, on the CPU, or None; set unreadable ones aside."""

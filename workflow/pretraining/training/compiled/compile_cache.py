@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -34,30 +34,15 @@ CACHE_VARIABLE = "PRETRAINING_COMPILE_CACHE"
 # A compiler that has failed is not tried again for a day.
 FAILURE_SECONDS = 86400
 CompiledFunction = Callable[..., list[Tensor]]
+# A function, which may take gradients; examples of its arguments, on the device where it will run;
+# and their `dynamic_shapes` for torch.export.
+Uncompiled = tuple[CompiledFunction, Sequence[Tensor], Sequence[Mapping[int, Any]]]
 
 
 def cache_folder() -> Path:
     """Return the folder of compiled functions; the environment's variable comes first."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else user_cache_path("synthetic-pretraining") / "compiled"
-
-
-class Uncompiled(NamedTuple):
-    """What the compiler needs.
-
-    Attributes
-    ----------
-    function
-        May take gradients.
-    arguments
-        Examples, on the device where the function will run.
-    shapes
-        ``dynamic_shapes`` of :func:`torch.export.export`.
-    """
-
-    function: Callable[..., list[Tensor]]
-    arguments: Sequence[Tensor]
-    shapes: Sequence[Mapping[int, Any]]
 
 
 def load_compiled(
@@ -70,6 +55,8 @@ def load_compiled(
 ) -> CompiledFunction | None:
     """Return a compiled function; compile it if the cache does not have it.
 
+    Any exception of the compiler is raised, for instance if there is none.
+
     Parameters
     ----------
     make
@@ -81,21 +68,31 @@ def load_compiled(
         Called before the compiler starts, which takes minutes.
     wait
         Whether to wait while another process compiles it; if not, None is returned.
-
-    Raises
-    ------
-    Exception
-        Any exception of the compiler, for instance if there is none.
     """
-    file = cache_folder() / f"{about['function']}-{_key(about, device)}.pt2"
-    if not _ensure(file, make, about["function"], log, wait):
-        return None
+    name = about["function"]
+    file = cache_folder() / f"{name}-{_key(about, device)}.pt2"
+    if file.is_file():
+        try:
+            return _load(file)
+        except Exception as error:
+            log(f"{file} cannot be loaded ({error}): compiling it again")
+            file.unlink(missing_ok=True)
+    lock = FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0)
     try:
-        return _load(file)
-    except Exception as error:
-        log(f"{file} cannot be loaded ({error}): compiling it again")
-        file.unlink(missing_ok=True)
-    return _load(file) if _ensure(file, make, about["function"], log, wait) else None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError) as error:
+        raise OSError(
+            f"{error}: set {CACHE_VARIABLE} to a folder that can be written and locked"
+        ) from error
+    try:
+        if not file.is_file():
+            _compile_once(make, file, name, log)
+    finally:
+        lock.release()
+    return _load(file)
 
 
 def _load(file: Path) -> CompiledFunction:
@@ -104,46 +101,25 @@ def _load(file: Path) -> CompiledFunction:
         return torch._inductor.aoti_load_package(str(file), run_single_threaded=True)
 
 
-def _ensure(
-    file: Path, make: Callable[[], Uncompiled], name: str, log: Callable[[str], None], wait: bool
-) -> bool:
-    """Compile a function if it is not there; False if another process is about to."""
-    if file.is_file():
-        return True
-    lock = FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        return False
-    except (OSError, NotImplementedError) as error:
-        raise OSError(
-            f"{error}: set {CACHE_VARIABLE} to a folder that can be written and locked"
-        ) from error
-    try:
-        # Scratch folders of killed processes.
-        for left in file.parent.glob(f"{file.stem}.*/"):
-            shutil.rmtree(left)
-        if not file.is_file():
-            _raise_recent_failure(file)
-            log(f"compiling {name} into {file}: minutes, once on this machine")
-            try:
-                _compile(make(), file)
-            except Exception as error:
-                with contextlib.suppress(OSError):
-                    file.with_suffix(".failed").write_text(first_line(error), encoding="utf-8")
-                raise
-    finally:
-        lock.release()
-    return True
-
-
-def _raise_recent_failure(file: Path) -> None:
+def _compile_once(
+    make: Callable[[], Uncompiled], file: Path, name: str, log: Callable[[str], None]
+) -> None:
+    """Compile a function into `file`, unless the compiler has failed to do so lately."""
+    # Scratch folders of killed processes.
+    for left in file.parent.glob(f"{file.stem}.*/"):
+        shutil.rmtree(left)
     failure = file.with_suffix(".failed")
     with contextlib.suppress(FileNotFoundError):
         if time.time() - failure.stat().st_mtime < FAILURE_SECONDS:
             reason = failure.read_text(encoding="utf-8")
             raise RuntimeError(f"{reason}; delete {failure} to try again")
+    log(f"compiling {name} into {file}: minutes, once on this machine")
+    try:
+        _compile(make(), file)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            failure.write_text(first_line(error), encoding="utf-8")
+        raise
 
 
 def first_line(error: Exception) -> str:
@@ -153,7 +129,7 @@ def first_line(error: Exception) -> str:
 
 def _compile(uncompiled: Uncompiled, file: Path) -> None:
     """Compile a function into `file`, which appears when it is complete."""
-    arguments = tuple(uncompiled.arguments)
+    function, arguments, shapes = uncompiled
     with (
         tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.stem}.") as folder,
         _quiet(),
@@ -161,13 +137,13 @@ def _compile(uncompiled: Uncompiled, file: Path) -> None:
         # Unfold the gradients, which torch.export does not know.
         with fx_duck_shape(False):
             traced = make_fx(
-                uncompiled.function,
+                function,
                 decomposition_table=nequip_decomp_table(),
                 tracing_mode="symbolic",
                 _allow_non_fake_inputs=True,
                 _error_on_data_dependent_ops=True,
             )(*arguments)
-        exported = torch.export.export(traced, arguments, dynamic_shapes=tuple(uncompiled.shapes))
+        exported = torch.export.export(traced, tuple(arguments), dynamic_shapes=tuple(shapes))
         made = torch._inductor.aoti_compile_and_package(
             exported, package_path=os.path.join(folder, file.name)
         )

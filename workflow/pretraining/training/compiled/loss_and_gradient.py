@@ -90,14 +90,9 @@ class Evaluator:
         return bool(self._compiled)
 
     def gradients(self, batch: Key.Type, weights: Weights) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return the loss of a batch, a scalar, and its gradient in each of the weights.
+        """Return the loss of a labelled batch, a scalar, and its gradient in each of the weights.
 
-        Parameters
-        ----------
-        batch
-            Labelled structures in NequIP's form.
-        weights
-            In the order of the network's ``parameters()``.
+        Weights are in the order of the network's ``parameters()``.
         """
         loss, *gradients = self._call(GRADIENTS, batch, weights)
         return loss, gradients
@@ -108,13 +103,9 @@ class Evaluator:
         return energies, forces
 
     def errors(self, batches: Iterable[Key.Type], weights: Weights) -> tuple[float, float]:
-        """Return the errors on labelled structures; they do not depend on the batches.
+        """Return the RMSEs of the energy per atom, eV, and of the force components, eV/Å.
 
-        Returns
-        -------
-        tuple
-            RMSE of the energy per atom, eV, and of the force components, eV/Å; NaN for no
-            structures.
+        They do not depend on how the structures are batched, and are NaN for no structures.
         """
         device = weights[0].device
         squares = torch.zeros(2, dtype=torch.float64, device=device)
@@ -162,16 +153,14 @@ class Evaluator:
         try:
             self._compiled = self._load(names, config, example, log)
             compiled = self._results(names, example, weights)
+            if not all(_agree(a, b) for a, b in zip(plain, compiled, strict=True)):
+                raise RuntimeError(
+                    "the compiled functions and NequIP's modules differ; if the network's code has "
+                    f"changed, empty {cache_folder()}"
+                )
         except Exception as error:
             self._compiled = {}
             log(f"not compiled ({first_line(error)}): NequIP's modules are used, which are slower")
-            return
-        if not all(_agree(a, b) for a, b in zip(plain, compiled, strict=True)):
-            self._compiled = {}
-            log(
-                "not compiled: the compiled functions and NequIP's modules differ, and the slower "
-                f"modules are used; if the network's code has changed, empty {cache_folder()}"
-            )
 
     def _results(
         self, names: Sequence[str], batch: Key.Type, weights: Weights
@@ -258,7 +247,7 @@ class Evaluator:
         arguments = [tensor.detach().clone() for tensor in [*_arguments(name, example), *others]]
         sizes = {size: torch.export.Dim(size, min=2) for size in ("structures", "atoms", "edges")}
         shapes = [{i: sizes[size] for i, size in counted.items()} for _, counted in fields.values()]
-        return Uncompiled(function, arguments, [*shapes, *[{} for _ in others]])
+        return function, arguments, [*shapes, *[{} for _ in others]]
 
     def _about(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """Everything that a compiled function depends on beside its arguments."""
@@ -266,13 +255,13 @@ class Evaluator:
         known = package in KNOWN_PACKAGES
         decided = DECIDED_BY_WEIGHTS if known else DECIDED_BY_WEIGHTS[:1]
         shape = {key: value for key, value in config.items() if key not in decided}
-        about = {
+        return {
             "function": name,
+            "loss": self._coefficients if name == GRADIENTS else None,
             "network": shape | {"types": len(config["type_names"])},
             "versions": {name: version(name) for name in ("nequip", "e3nn")},
             "code": code_digest(CODE if known else [*CODE, *_modules_of(package)]),
         }
-        return about | ({"loss": self._coefficients} if name == GRADIENTS else {})
 
 
 def _fits(batch: Key.Type) -> bool:

@@ -1,4 +1,4 @@
-"""Trained models as files: NequIP's own tools open them. Published weights become such files.
+"""Trained models as files that NequIP's own tools open, also from published weights.
 
 A run's ``model.ckpt`` holds the network's configuration and weights (the moving average of the best
 epoch), but no optimiser. ``nequip.model.ModelFromCheckpoint``, ``nequip-compile`` and NequIP's

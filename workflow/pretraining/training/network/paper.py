@@ -4,9 +4,9 @@ The paper trained the default network of NequIP 0.5.6. Today's default network h
 parameters, so :func:`PaperNetwork` composes the old one from today's modules. Parameters keep their
 shapes and scales: published weights load unchanged, and an optimiser's step has the same effect.
 
-Where the old network differs from :func:`nequip.model.NequIPGNNModel`: atoms enter as one-hot
-types, every layer has a self-connection, the last layer keeps all its irreps, the readout has a
-hidden layer, and the nonlinearities are the shifted softplus, tanh and the absolute value.
+Unlike in :func:`nequip.model.NequIPGNNModel`, atoms enter as one-hot types, every layer has a
+self-connection, the last layer keeps all its irreps, the readout has a hidden layer, and the
+nonlinearities are the shifted softplus, tanh and the absolute value.
 
 Sources: NequIP 0.5.6 (github.com/mir-group/nequip, tag v0.5.6, MIT licence) for the architecture;
 S. Batzner et al., Nature Communications 13, 2453 (2022).
@@ -125,7 +125,8 @@ def PaperNetwork(
 ) -> GraphModel:
     """Build the paper's network: 73,784 parameters with the defaults and one atom type.
 
-    Energies have no scale and shift of each species: weights mean the same on any labels.
+    Energies have no scale and shift of each species: weights mean the same on any labels. NequIP's
+    decorator adds the arguments ``seed`` and ``model_dtype``, which the caller must give.
 
     Parameters
     ----------
@@ -139,10 +140,6 @@ def PaperNetwork(
         Radial basis, and the exponent of its envelope.
     radial_mlp_depth, radial_mlp_width
         Hidden layers of the radial networks and their width.
-
-    Notes
-    -----
-    NequIP's decorator adds ``seed`` and ``model_dtype``, which the caller must give.
     """
     modules: dict[str, GraphModuleMixin] = {}
 
