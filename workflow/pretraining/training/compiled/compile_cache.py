@@ -36,7 +36,7 @@ FAILURE_SECONDS = 86400
 CompiledFunction = Callable[..., list[Tensor]]
 # A function, which may take gradients; examples of its arguments, on the device where it will run;
 # and their `dynamic_shapes` for torch.export.
-Uncompiled = tuple[CompiledFunction, Sequence[Tensor], Sequence[Mapping[int, Any]]]
+Uncompiled = tuple[Callable[..., list[Tensor]], Sequence[Tensor], Sequence[Mapping[int, Any]]]
 
 
 def cache_folder() -> Path:
@@ -130,10 +130,7 @@ def first_line(error: Exception) -> str:
 def _compile(uncompiled: Uncompiled, file: Path) -> None:
     """Compile a function into `file`, which appears when it is complete."""
     function, arguments, shapes = uncompiled
-    with (
-        tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.stem}.") as folder,
-        _quiet(),
-    ):
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.stem}.") as folder, _quiet():
         # Unfold the gradients, which torch.export does not know.
         with fx_duck_shape(False):
             traced = make_fx(
