@@ -104,8 +104,7 @@ def step(name: str, folder: Path, n: int) -> None:
         print(f"{len(frames)} structures in a list")
     else:
         from pretraining.data.store import Store
-        from pretraining.labels.chunks import chunk_rows, write_chunk
-        from pretraining.labels.join import join
+        from pretraining.labels.chunks import chunk_rows, join, write_chunk
 
         with Store(files["prepared"]) as store:
             chunks = ["eval", *(f"{number:05d}" for number in range(n // 1000))]
