@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ase import Atoms
 from load_atoms.database import DatabaseEntry
@@ -18,7 +19,6 @@ from load_atoms.database.backend import BaseImporter
 from load_atoms.progress import SilentProgress
 from load_atoms.utils import remove_calculator
 
-from pretraining.data.readers import Raw
 from pretraining.data.remote import RemoteFile, missing_message, refuse_wrong
 from pretraining.runtime.errors import UserError
 
@@ -46,8 +46,8 @@ def raw_files(name: str) -> list[RemoteFile]:
     return files
 
 
-def open_load_atoms(name: str, root: Path) -> Raw:
-    """Open a dataset of load-atoms.
+def open_load_atoms(name: str, root: Path) -> tuple[Iterator[Atoms], dict[str, Any]]:
+    """Return the structures of a dataset of load-atoms, read one at a time, and their origin.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def open_load_atoms(name: str, root: Path) -> Raw:
     for file in data:
         refuse_wrong(f"load-atoms' {name}", file, root / file.path)
     origin = {"load_atoms": name, "license": about.license, "citation": about.citation}
-    return Raw(_imported(name, root), origin)
+    return _imported(name, root), origin
 
 
 def _importer(name: str) -> type[BaseImporter]:

@@ -37,7 +37,7 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
     if "load_atoms" in dataset:
         from pretraining.data.load_atoms import open_load_atoms
 
-        return open_load_atoms(dataset["load_atoms"], root)
+        return Raw(*open_load_atoms(dataset["load_atoms"], root))
     paths = dataset["path"] if isinstance(dataset["path"], list) else [dataset["path"]]
     expected = dataset.get("sha256")
     hashes = expected if isinstance(expected, list) else [expected] if expected else []
