@@ -31,9 +31,7 @@ def generated_files(suffix):
 
 # -------------------------------------------------------------------------------- MD stability
 
-ONE_BY_ONE = [
-    name for name, test in config["dynamics"].items() if test["engine"] != TORCH_SIM
-]
+ONE_BY_ONE = [name for name, test in config["dynamics"].items() if test["engine"] != TORCH_SIM]
 # Rules by name, conda environment, test and replicas of a job.
 DYNAMICS_RULES = [("dynamics", "train", "{test}", ["{replica}"])] + [
     (f"dynamics_{name}_{replicas[0]}", "dynamics", name, replicas)
