@@ -5,7 +5,7 @@ replica at a time, with torch-sim several in one batch. Rounds of all engines al
 process, and the best of each counts: other work on the machine hardly changes the ratios. On a CPU
 the benchmark uses one thread and measures processor time.
 
-    python benchmarks/dynamics.py [--networks paper demo] [--batches 1 2 4 8] [--form programs]
+    python benchmarks/dynamics.py [--networks paper demo] [--batches 1 2 4 8] [--form compiled]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pretraining.training.network.builders import network_config
 from pretraining.training.network.checkpoint import make_module, save_model
 from pretraining.training.predict import compiled_network, load_calculator
 
-FORMS = ("modules", "programs")
+FORMS = ("modules", "compiled")
 # Layers and features of the network, and the cell: 200 and 64 atoms.
 NETWORKS = {"paper": (4, 32, (5, 5, 8)), "demo": (2, 16, (4, 4, 4))}
 SETTINGS = Settings(timestep_fs=0.5)
@@ -61,7 +61,7 @@ def runners(
     atoms = structure(repeat, 0)
     atoms.calc = load_calculator(model, device=device)
     batched = load_batch_model(model, device)
-    if form == "programs":
+    if form == "compiled":
         for calculator in (atoms.calc, batched):
             calculator.model = compiled_network(calculator.model, model, atoms, print)
     engine = AseEngine(atoms, SETTINGS)

@@ -80,9 +80,9 @@ class Parts:
     def step(self) -> None:
         """Where the time of a step goes, its kernels, and how near the device's limits it is."""
         plain = Work(self.network, self.frames(20), self.device)
-        found = {"modules": plain.parts, "programs": self.work.parts}
+        found = {"modules": plain.parts, "compiled": self.work.parts}
         for name, seconds in found["modules"].items():
-            ours = found["programs"][name]
+            ours = found["compiled"][name]
             print(f"{name:27} {1e3 * seconds:9.2f} ms {1e3 * ours:9.2f} ms {seconds / ours:6.2f}")
         if self.traced is None and self.arguments.trace:
             with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ):
@@ -90,7 +90,7 @@ class Parts:
                 self.traced = count_program(Work(self.network, self.frames(20), self.device))
         counts = {"modules": count_eager(plain.forward_and_gradients)}
         if self.traced is not None:
-            counts["programs"] = self.traced
+            counts["compiled"] = self.traced
         seconds = {name: parts["forward and gradients"] for name, parts in found.items()}
         limits = bandwidth(self.device), launch_rate(self.device)
         print(f"limits: {limits[0] / 1e9:.0f} GB/s, {limits[1] / 1e3:.0f} thousand kernels/s")
@@ -101,7 +101,7 @@ class Parts:
                 f"{shares[0]:.1%} of the bandwidth, {shares[1]:.1%} of the launch rate"
             )
         if self.on_gpu:
-            for name, work in (("modules", plain), ("programs", self.work)):
+            for name, work in (("modules", plain), ("compiled", self.work)):
                 kernels, busy = profile_gpu(work.step)
                 share = busy / found[name]["whole step"]
                 print(f"whole step, {name}: {kernels:.0f} kernels, GPU busy {share:.0%}")

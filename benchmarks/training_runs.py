@@ -77,7 +77,7 @@ def read(path: Path) -> list[Atoms]:
 
 
 class Bench:
-    """Runs of both programs.
+    """Runs of `nequip-train` and of this project.
 
     Parameters
     ----------

@@ -77,11 +77,11 @@ class Work:
         self.forward_and_gradients()
 
     def compile(self, names: Sequence[str] = FUNCTIONS) -> None:
-        """Use programs from now on, compiled as for a run."""
+        """Use compiled functions from now on, as a run does."""
         example = collate([self.structures[i] for i in range(EXAMPLES)])
         self.evaluator.compile(self.config, to_device(example, self.device), print, names)
         if not self.evaluator.compiled:
-            raise SystemExit("no programs, no measurement")
+            raise SystemExit("not compiled: nothing to measure")
 
     def next_batch(self) -> Key.Type:
         """Join ten structures and bring them to the device."""
