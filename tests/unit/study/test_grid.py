@@ -167,3 +167,10 @@ def test_published_weights_stand_in_for_a_pretraining(paper):
     children = table[table["parent"] == row["path"]]
     assert len(children) == 65
     assert all(path.startswith("runs/finetune/") for path in children["path"])
+
+
+def test_the_replication_trains_nothing_before_fine_tuning(root):
+    config = validate_study(load_config(root / "config/replication.yaml"), "test")
+    table = grid_table(config)
+    assert table["kind"].value_counts().to_dict() == {"finetune": 104, "direct": 20, "pretrain": 10}
+    assert table.loc[table["kind"] == "pretrain", "imported"].all()
