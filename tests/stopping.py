@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +24,14 @@ def wait_for(
         assert process is None or process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     raise TimeoutError(text)
+
+
+def start(request: Request) -> subprocess.Popen:
+    """Start a direct training as a program of its own, from the repository's root."""
+    command = [sys.executable, "workflow/scripts/train.py", "--kind", "direct"]
+    for name in ("data", "n", "seed", "settings", "out"):
+        command += [f"--{name}", str(getattr(request, name))]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def interrupt(request: Request, when: str = "epoch 3:", number: int = signal.SIGUSR1) -> int:

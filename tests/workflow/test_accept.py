@@ -16,6 +16,8 @@ import pytest
 
 from copper import CONFIG, add_files, counts, run, write
 
+pytestmark = pytest.mark.slow
+
 RESULTS = "results/copper"
 DIRECT = "runs/direct/target~Cu/source~none/n~3/seed~1"
 PRETRAINED = "runs/pretrain/structures~Cu-synthetic/transform~none/source~emt/npre~12/seed~1"

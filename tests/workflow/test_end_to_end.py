@@ -246,6 +246,7 @@ def test_a_file_that_is_cut_short_is_named_with_the_cure(study, tmp_path, file, 
     assert str(path.parent) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_whose_metrics_are_cut_short_is_made_again_alone(study):
     write(study, CONFIG)
     path = study.folder / "results/copper" / RUN / "metrics.json"
@@ -262,6 +263,7 @@ def test_a_run_whose_metrics_are_cut_short_is_made_again_alone(study):
     assert again["test"] == whole["test"] and again["config_hash"] == whole["config_hash"]
 
 
+@pytest.mark.slow
 def test_a_grid_larger_than_the_pool_stops_before_training(study):
     config = json.loads(json.dumps(CONFIG))
     config["experiments"]["fig3"]["sizes"] = [3, 25]

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from ase.build import bulk
 
+pytestmark = pytest.mark.slow
+
 TEST = "results/copper/dynamics/heat"
 SETTINGS = "results/copper/settings/dynamics~heat.yaml"
 CONFIG = {

@@ -11,6 +11,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+pytestmark = pytest.mark.slow
+
 SHARED = {
     "structures": "synthetic",
     "sources": ["emt"],

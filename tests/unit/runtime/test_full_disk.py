@@ -101,6 +101,7 @@ def result_of(folder: Path) -> dict:
     return {k: v for k, v in metrics.items() if k not in ("train_time_s", "wall_time_s")}
 
 
+@pytest.mark.slow
 def test_training(root, tmp_path, disk, run):
     options = {"kind": "direct", "n": 25, "seed": 1}
     options["data"] = write_store(tmp_path / "data.h5")

@@ -20,9 +20,12 @@ from pretraining.training.run import Request, train
 from toy import rattled_cells, write_settings, write_store
 
 COMPILER = os.environ.get("CXX") or "g++"
-pytestmark = pytest.mark.skipif(
-    shutil.which(COMPILER) is None, reason=f"AOTInductor needs a C++ compiler: no {COMPILER}"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which(COMPILER) is None, reason=f"AOTInductor needs a C++ compiler: no {COMPILER}"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -192,6 +192,7 @@ def check_predictions(path, data, errors):
     assert after == pytest.approx(1000 * np.sqrt(np.mean((difference - shift) ** 2)))
 
 
+@pytest.mark.slow
 def test_the_programs(root, tmp_path, model_file, data, frames):
     ase.io.write(tmp_path / "in.extxyz", frames)
     metrics = tmp_path / "new" / "metrics.json"

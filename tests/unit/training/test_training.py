@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -27,7 +26,7 @@ from pretraining.training.network.checkpoint import load_model
 from pretraining.training.network.graphs import EpochSampler, StructureDataset, make_loader
 from pretraining.training.predict import predict, predict_part
 from pretraining.training.run import Request, train
-from stopping import interrupt, wait_for
+from stopping import interrupt, start, wait_for
 from toy import labelled, rattled_cells, write_settings, write_store
 
 OUTPUTS = ("curve.csv", "metrics.json", "model.ckpt", "train.log")
@@ -264,28 +263,19 @@ def test_a_structure_without_a_cell_can_be_learnt(tmp_path):
 # -- interruption --------------------------------------------------------------------------------
 
 
-def start(out, data, settings):
-    """Start a run as a program of its own."""
-    script = "workflow/scripts/train.py"
-    options = {"kind": "direct", "data": data, "n": N, "seed": 1, "settings": settings, "out": out}
-    command = [sys.executable, script]
-    for name, value in options.items():
-        command += [f"--{name}", str(value)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
+@pytest.mark.slow
 def test_a_run_killed_and_stopped_ends_as_if_it_had_not_been(
     root, folder, data, settings, finished, monkeypatch
 ):
     monkeypatch.chdir(root)
     out = folder / "killed"
     log = out / "state" / "train.log"
-    process = start(out, data, settings)
+    process = start(request(out, data, settings))
     wait_for("epoch 2:", log, process)
     process.kill()
     process.communicate()
     assert not (out / "metrics.json").exists()
-    process = start(out, data, settings)
+    process = start(request(out, data, settings))
     wait_for("epoch 4:", log, process)
     process.send_signal(signal.SIGTERM)
     _, messages = process.communicate(timeout=60)
@@ -307,7 +297,7 @@ def test_a_second_process_leaves_a_run_to_the_first(
     monkeypatch.chdir(root)
     out = folder / f"twice-{first}"
     slow = write_settings(folder / "slow.yaml", max_epochs=8 if first == "ends" else 400)
-    process = start(out, data, slow)
+    process = start(request(out, data, slow))
     wait_for("epoch 1:", out / "state" / "train.log", process)
     if first == "is killed":
         threading.Timer(3, process.kill).start()
