@@ -369,3 +369,15 @@ def test_what_is_shown_before(tmp_path) -> None:
         "31 MB",
         "1.7 GB",
     ]
+
+
+def test_brackets_in_an_address_are_no_pattern(tmp_path) -> None:
+    (tmp_path / "a[1].txt").write_text("content")
+    file = RemoteFile("x", f"file://{tmp_path}/a[1].txt")
+    remote.download(file, tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "content"
+
+
+def test_a_malformed_address_is_refused_at_once(tmp_path) -> None:
+    with pytest.raises(remote.Refused):
+        remote.download(RemoteFile("x", "http://a b/c"), tmp_path / "x")

@@ -27,6 +27,7 @@ UNREACHABLE = (5, 6, 7)
 NO_RESUMPTION = (33, 36)
 CANNOT_WRITE = 23
 NO_SUCH_FILE = 37
+WRONG_ADDRESS = (1, 3)  # an unknown protocol, a malformed address
 TOO_LARGE = 63
 
 
@@ -116,14 +117,15 @@ def download(file: RemoteFile, path: Path) -> None:
 def _fetch(file: RemoteFile, part: Path) -> None:
     """Append what is missing to `part`, in as many attempts as it takes."""
     print(f"{file.path}: {file.size} from {file.url}", flush=True)
-    failures = 0
+    failures = restarts = 0
     while True:
         before = _size(part)
         status, code, message = _curl(file, part)
         if status == 0 or code == "416":  # 416: nothing is missing; the checksum decides
             part.touch()
             return
-        if status in NO_RESUMPTION:
+        if status in NO_RESUMPTION and restarts < ATTEMPTS:
+            restarts += 1
             part.unlink()
             continue
         if status in (CANNOT_WRITE, TOO_LARGE):
@@ -132,10 +134,10 @@ def _fetch(file: RemoteFile, part: Path) -> None:
                 f"{size_text(shutil.disk_usage(part.parent).free)} free ({message}): make room, or "
                 "make it a link to another disk"
             )
-        if status == NO_SUCH_FILE or (code >= "400" and code not in BUSY):
+        if status in (*WRONG_ADDRESS, NO_SUCH_FILE) or (code >= "400" and code not in BUSY):
             raise Refused(f"the server says {code}" if code >= "400" else message)
         failures = 0 if _size(part) > before else failures + 1
-        if failures == (2 if status in UNREACHABLE else ATTEMPTS):
+        if failures >= (2 if status in UNREACHABLE else ATTEMPTS):
             raise NoConnection(message)
         print(f"{message} at {size_text(_size(part))}; again", flush=True)
         time.sleep(min(BACKOFF * 2**failures, 60))
@@ -144,7 +146,7 @@ def _fetch(file: RemoteFile, part: Path) -> None:
 def _curl(file: RemoteFile, part: Path) -> tuple[int, str, str]:
     """Run curl once; return its exit status, the server's status code and the error in words."""
     free = shutil.disk_usage(part.parent).free
-    command = ["curl", "--fail", "--location", "--silent", "--continue-at", "-"]
+    command = ["curl", "--globoff", "--fail", "--location", "--silent", "--continue-at", "-"]
     command += ["--connect-timeout", "10", "--speed-limit", "1", "--speed-time", "60"]
     command += ["--max-filesize", str(max(free - MARGIN, 1)), "--create-dirs", "--output"]
     command += [str(part), "--write-out", "%{http_code} %{errormsg}", str(file.url)]

@@ -239,7 +239,7 @@ def _file_fault(config: dict[str, Any], section: str, name: str) -> str | None:
         found = {path: _sha256(Path(path)) for path in read if path and Path(path).is_file()}
         records = [read]
     elif section == "source" and "calculator" in config["sources"][name]:
-        found = parameter_files(Source.from_entry(name, config["sources"][name]))
+        found = parameter_files(Source.from_entry(name, config["sources"][name]), installed=False)
         chunks = sorted(results.glob(f"labels/*/{name}/chunks/*.provenance.json"))
         records = [_read(file).get("parameter_files_sha256", {}) for file in chunks]
     else:
