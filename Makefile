@@ -15,13 +15,12 @@ DEMO := snakemake --configfile config/demo.yaml --cores $(CORES)
 # Show what jobs print and how many have finished; hide what Snakemake prints about each job.
 QUIET := --quiet rules host reason
 
-.PHONY: help setup demo test test-all test-faults lint clean-demo
+.PHONY: help setup demo test test-all lint clean-demo
 
 help:
 	@echo "make demo      run the whole study in miniature on the CPU; results in results/demo"
 	@echo "make test      run the tests of every part: a few minutes"
 	@echo "make test-all  add the slow tests, and those of a Slurm cluster that they start (as root)"
-	@echo "make test-faults  run the tests of broken nodes and killed heads, a quarter of an hour (as root)"
 	@echo "make setup     only set up the environment in $(VENV)"
 	@echo "make lint      check the format of files and the order of imports"
 
@@ -46,15 +45,12 @@ demo: setup
 	@echo "         results/demo/report.html   (all of it, in a browser)"
 
 test: setup
-	@$(RUN) $(PYTEST) -m "not slow and not faults"
+	@$(RUN) $(PYTEST) -m "not slow"
 
 # Tests on the cluster have time limits that need idle cores: they run last, one after the other.
 test-all: setup
-	@$(RUN) $(PYTEST) -m "not faults"
-	@$(RUN) PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 -m "not faults" tests/cluster
-
-test-faults: setup
-	@$(RUN) PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 -m faults tests/cluster
+	@$(RUN) $(PYTEST)
+	@$(RUN) PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 tests/cluster
 
 lint: setup
 	@$(RUN) ruff check . && ruff format --check . && snakefmt --check Snakefile workflow && \

@@ -1,7 +1,7 @@
 """A real Slurm for the tests of this folder, one after another, and a checkout for each.
 
-``PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 tests/cluster`` runs them, with ``-m faults`` the
-slow ones instead. They run in one process: there is one cluster, and a file lock in case of two.
+``PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 tests/cluster`` runs them, in half an hour at most.
+They run in one process: there is one cluster, and a file lock in case of two.
 """
 
 from __future__ import annotations

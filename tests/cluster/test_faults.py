@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from slurmcluster import Cluster, wait_for
-from study import DIRECT, TARGET, Checkout, Head
+from slurmcluster import NODE, Cluster, wait_for
+from study import DIRECT, TARGET, Checkout, Head, long_training
 
 SOON = 120
 LATER = 400
@@ -99,6 +99,8 @@ def power_cut(cluster: Cluster, job: str) -> None:
 def lose_the_daemon(cluster: Cluster, job: str) -> None:
     """Slurm takes the node for lost while the training still runs on it."""
     cluster.stop_node_daemon(signal.SIGKILL)
+    # What it does by itself after SlurmdTimeout, when a short training has ended.
+    cluster.scontrol("update", f"NodeName={NODE}", "State=DOWN", "Reason=test")
     wait_for(lambda: cluster.job(job)["Restarts"] == "1", SOON, "the requeue")
     cluster.start_node()
 
@@ -113,7 +115,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_disturbed_training_ends_as_if_nothing_had_been(cluster, disturbed, whole, name):
     fault, jobs = FAULTS[name]
@@ -131,7 +132,6 @@ def test_a_disturbed_training_ends_as_if_nothing_had_been(cluster, disturbed, wh
     assert not (disturbed.run / "running.json").exists()
 
 
-@pytest.mark.faults
 def test_a_training_that_is_told_to_end_is_tried_again(cluster, disturbed, whole):
     """SIGTERM for the whole job, as Slurm sends it at a time limit."""
     head = disturbed.head()
@@ -145,7 +145,6 @@ def test_a_training_that_is_told_to_end_is_tried_again(cluster, disturbed, whole
     assert result_of(disturbed.checkout) == result_of(whole)
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("daemon", ["node", "controller"])
 def test_daemons_that_come_back_disturb_nothing(cluster, disturbed, whole, daemon):
     head = disturbed.head()
@@ -162,7 +161,6 @@ def test_daemons_that_come_back_disturb_nothing(cluster, disturbed, whole, daemo
     assert "resuming from" not in disturbed.log() and len(cluster.jobs_of("direct")) == 1
 
 
-@pytest.mark.faults
 def test_a_drained_node_ends_what_it_runs(cluster, disturbed, whole):
     head = disturbed.head()
     disturbed.wait_for_state()
@@ -174,6 +172,21 @@ def test_a_drained_node_ends_what_it_runs(cluster, disturbed, whole):
 
 
 # -- the head process ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def longer(whole, tmp_path_factory):
+    """An undisturbed training that is still running when a second head has started."""
+    checkout = whole.copy(tmp_path_factory.mktemp("longer") / "checkout")
+    checkout.configure(long_training(1000))
+    checkout.snakemake("--cores", "2", "--", TARGET)
+    return checkout
+
+
+@pytest.fixture
+def left(new_checkout):
+    """The same training, to be left by its head."""
+    return Training(new_checkout(long_training(1000)))
 
 
 def restart(disturbed: Training, head: Head, then: Callable[[], None] = lambda: None) -> str:
@@ -188,26 +201,25 @@ def restart(disturbed: Training, head: Head, then: Callable[[], None] = lambda: 
     return again.log()
 
 
-def test_a_new_head_waits_for_the_jobs_of_a_dead_one(cluster, disturbed, whole):
-    head = disturbed.head()
-    disturbed.wait_for_state()
-    said = restart(disturbed, head)
+def test_a_new_head_waits_for_the_jobs_of_a_dead_one(cluster, left, longer):
+    head = left.head()
+    left.wait_for_state()
+    said = restart(left, head)
     job = number_of(cluster)
     assert f"an earlier Snakemake in the queue: {job} (direct). Waiting for their end" in said
     assert said.strip().endswith("have ended: start Snakemake again")
     # Nothing is trained twice.
-    assert result_of(disturbed.checkout) == result_of(whole)
-    assert "resuming from" not in disturbed.log()
-    assert "Nothing to be done" in disturbed.checkout.snakemake("-n", "--", TARGET).stdout
+    assert result_of(left.checkout) == result_of(longer)
+    assert "resuming from" not in left.log()
+    assert "Nothing to be done" in left.checkout.snakemake("-n", "--", TARGET).stdout
 
 
-@pytest.mark.faults
-def test_what_a_dead_head_left_can_be_cancelled(cluster, disturbed, whole):
-    head = disturbed.head()
-    disturbed.wait_for_state()
+def test_what_a_dead_head_left_can_be_cancelled(cluster, left, longer):
+    head = left.head()
+    left.wait_for_state()
     begun = time.monotonic()
-    restart(disturbed, head, lambda: cluster.cancel(number_of(cluster)))
+    restart(left, head, lambda: cluster.cancel(number_of(cluster)))
     print(f"\nhead killed, its job cancelled: {time.monotonic() - begun:.0f} s")
-    assert "resuming from" in disturbed.log()
-    assert result_of(disturbed.checkout) == result_of(whole)
+    assert "resuming from" in left.log()
+    assert result_of(left.checkout) == result_of(longer)
     assert len(cluster.jobs_of("direct")) == 2

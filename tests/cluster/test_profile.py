@@ -108,7 +108,6 @@ def test_job_arrays(cluster, new_checkout, root):
     assert all((checkout.folder / chunk).stat().st_size > 100 for chunk in LABELLED)
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("grace", [0, 10])
 def test_a_preempted_training_is_resumed(cluster, new_checkout, root, grace):
     """Without a grace time it stays the same job; with one it fails, and the next resumes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 
-import pytest
 from slurmcluster import wait_for
 
 
@@ -27,7 +26,6 @@ def test_jobs_outlive_the_daemons(cluster):
     assert cluster.processes_of(job, "sleep")
 
 
-@pytest.mark.faults
 def test_a_job_is_requeued_when_its_node_goes_down(cluster):
     job = cluster.submit("sleep 600")
     wait_for(lambda: cluster.processes_of(job, "sleep"), what="the job")

@@ -273,6 +273,13 @@ def test_a_source_that_cannot_evaluate_the_start(tmp_path):
         generate(silicon)
 
 
+def test_an_argument_that_names_an_output_is_refused(tmp_path):
+    """At the next start, the trajectory would be that of another source."""
+    bad = Source("bad", calculator="troublemakers.Troublemaker", kwargs={"log": f"{tmp_path}/log"})
+    with pytest.raises(UserError, match="source 'bad' changes log, .* neutral_kwargs"):
+        generate(request(tmp_path, bad, replace(RUN, density=1.0), composition={"C": 1}))
+
+
 def test_a_missing_reference(tmp_path):
     with pytest.raises(UserError, match="no isolated-atom energy of Ni"):
         generate(request(tmp_path, composition={"Ni": 1}))

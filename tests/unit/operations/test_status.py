@@ -108,7 +108,7 @@ def test_the_summary_names_who_runs_what_and_what_has_failed(config, table, proc
     first, hours, *_ = text.splitlines()
     told = "1 finished, 1 diverged, 1 running, 1 failed, 1 stopped, 15 left"
     assert first == f"{config['results']}: 20 training runs: {told}"
-    assert re.match(r"0\.00 GPU h measured, 0\.\d\d h on CPUs, ", hours)
+    assert re.match(r"0\.00 GPU h measured, 0\.\d\d h on CPUs[,;] ", hours)
     running = text.split("\nRunning:\n")[1].splitlines()[0]
     assert "/n~6/" in running and f"process {processes[6].pid} on" in running
     failed = text.split("\nFailed:\n")[1].splitlines()

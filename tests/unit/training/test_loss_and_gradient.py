@@ -42,7 +42,12 @@ from toy import MD_TEST, NETWORK, TRAINING, rattled_cells, write_settings, write
 
 LOSS = {"energy": 4.0, "forces": 1.0}
 EPOCHS = 5
-compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+def compiler(test):
+    """Mark a test that compiles the toy network, or uses what another has compiled."""
+    missing = shutil.which("g++") is None
+    return pytest.mark.slow(pytest.mark.skipif(missing, reason="needs a C++ compiler")(test))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +150,6 @@ def nequip_curve(folder, data, runs, root):
     return rows
 
 
-@pytest.mark.slow
 @compiler
 @pytest.mark.parametrize("choice", ["never", "always"])
 def test_the_curve_is_that_of_plain_nequip_train(runs, nequip_curve, choice):

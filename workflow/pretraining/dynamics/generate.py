@@ -25,13 +25,13 @@ from pretraining.dynamics.engines import AseEngine, Frame, Settings, thermalise
 from pretraining.dynamics.lammps_engine import ARGUMENTS, LammpsEngine, engine_of
 from pretraining.dynamics.recorder import Recorder
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Outcome, Trajectory, simulate
-from pretraining.labels.evaluate import make_calculator, reason_of
+from pretraining.labels.evaluate import make_calculator, reason_of, refuse_written_files
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.stop import StopRequest
 from pretraining.study import generation
 from pretraining.study.generation import Stage, stages_of, steps_of
-from pretraining.study.sources import Source
+from pretraining.study.sources import Source, parameter_files
 
 ENGINES = {"ase": AseEngine, "lammps": LammpsEngine}
 GRAM_PER_CM3 = units._Nav * 1e-24  # 1 g/cm³ in u/Å³
@@ -176,11 +176,13 @@ def _engine(
     run, source = request.trajectory.name, request.source
     if name == "lammps":
         source = replace(source, kwargs={**source.kwargs, **ARGUMENTS})
+    files = parameter_files(source)
     atoms.calc = make_calculator(source)
     try:
         taken = 0 if resumed else relax_overlaps(atoms)
         thermalise(atoms, kelvin, rng)
         engine = ENGINES[name](atoms, settings)
+        refuse_written_files(source, files)
     except UserError:
         raise
     except Exception as error:

@@ -184,6 +184,21 @@ def fingerprint(source: Source, reference: dict[str, float], frames: Iterable[At
     return digest.hexdigest()
 
 
+def refuse_written_files(source: Source, before: dict[str, str]) -> None:
+    """Raise a `UserError` if the source's code has changed a file that an argument names.
+
+    Such a file would change the fingerprint. `before` is :func:`parameter_files` of before the
+    first evaluation.
+    """
+    now = parameter_files(source)
+    changed = sorted(name for name in now if now[name] != before.get(name))
+    if changed:
+        raise UserError(
+            f"source '{source.name}' changes {', '.join(changed)}, which its arguments name: move "
+            "the argument to neutral_kwargs if the code writes it"
+        )
+
+
 def provenance(
     source: Source, reference: dict[str, float], made_with: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:

@@ -15,7 +15,13 @@ from ase import Atoms
 from ase.io import read, write
 
 from pretraining.data.readers import unpacked
-from pretraining.labels.evaluate import fingerprint, identity, provenance, reason_of
+from pretraining.labels.evaluate import (
+    fingerprint,
+    identity,
+    provenance,
+    reason_of,
+    refuse_written_files,
+)
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
@@ -148,7 +154,7 @@ def _evaluate(
         for count, (index, outcome) in enumerate(outcomes, start=1):
             i = todo[index]
             if count == 1:
-                _check_files(source, files)
+                refuse_written_files(source, files)
             if outcome.error is None:
                 works = True
                 if outcome.made_with is not None:
@@ -171,17 +177,6 @@ def _evaluate(
                 log(f"{done}  {pace:.3g} s/structure  {left * pace:.0f} s left")
     for failure in failures:
         journal.add(failure)
-
-
-def _check_files(source: Source, before: dict[str, str]) -> None:
-    """Refuse arguments that name a file which the code writes: it would change the fingerprint."""
-    now = parameter_files(source)
-    changed = sorted(name for name in now if now[name] != before.get(name))
-    if changed:
-        raise UserError(
-            f"source '{source.name}' changes {', '.join(changed)}, which its arguments name: move "
-            "the argument to neutral_kwargs if the code writes it"
-        )
 
 
 def _is_settled(record: dict[str, Any] | None, source: Source) -> bool:

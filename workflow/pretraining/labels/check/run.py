@@ -15,10 +15,15 @@ from typing import Any
 import numpy as np
 
 from pretraining.labels.check.probes import Probe, effort_of, plan
-from pretraining.labels.evaluate import isolated_energies, make_calculator, provenance
+from pretraining.labels.evaluate import (
+    isolated_energies,
+    make_calculator,
+    provenance,
+    refuse_written_files,
+)
 from pretraining.labels.pool import Outcome, evaluate_all
 from pretraining.runtime.errors import UserError
-from pretraining.study.sources import Source, expand
+from pretraining.study.sources import Source, expand, parameter_files
 
 INSTALLED = "installed"
 NOT_INSTALLED = "not installed"
@@ -77,6 +82,7 @@ def check_source(source: Source, kind: str, elements: Sequence[str], settings: M
     """
     started = time.monotonic()
     source = replace(source, time_limit=min(source.time_limit, settings["time_limit"]))
+    files = parameter_files(source)
     try:
         make_calculator(source)
     except UserError as error:
@@ -100,6 +106,7 @@ def check_source(source: Source, kind: str, elements: Sequence[str], settings: M
             made_with = made_with or outcome.made_with
             if time.monotonic() - started > settings["time_limit"]:
                 break
+        refuse_written_files(source, files)
     except UserError as error:
         errors.append({"structure": "the calculator", "reason": str(error)})
     done = [(probes[index], outcomes[index]) for index in sorted(outcomes)]
