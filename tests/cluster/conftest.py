@@ -1,6 +1,6 @@
 """A real Slurm for the tests of this folder, one after another, and a checkout for each.
 
-``PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 tests/cluster`` runs them, in half an hour at most.
+``PRETRAINING_TEST_CLUSTER=1 python -m pytest -n0 tests/cluster`` runs them, in half an hour.
 They run in one process: there is one cluster, and a file lock in case of two.
 """
 
