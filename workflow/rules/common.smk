@@ -28,7 +28,13 @@ from pretraining.study import estimate
 from pretraining.study import generation as protocol
 from pretraining.study import grid as grids
 from pretraining.study.config import validate_study
-from pretraining.study.queries import datasets_of, label_source, samples_of
+from pretraining.study.queries import (
+    STRUCTURE_KEYS,
+    datasets_read,
+    datasets_tested,
+    label_source,
+    samples_of,
+)
 from pretraining.study.sources import relative_to
 
 try:
@@ -68,8 +74,6 @@ IMPORTED = f"imported/{PARENT}/seed~{{seed}}"
 DIRECT = "direct/target~{target}/source~none/n~{n}/seed~{seed}"
 FINETUNING = f"finetune/target~{{target}}/{PARENT}/preseed~{{preseed}}/n~{{n}}/seed~{{seed}}"
 
-# The test set of the published Table 1 and learning curves.
-PUBLISHED_TARGET = "C-GAP-17"
 FIGURE_FORMATS = ["pdf", "png"]
 
 

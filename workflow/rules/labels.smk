@@ -133,7 +133,7 @@ rule own_labels:
     log:
         "<logs>/own_labels/{structures}/{source}/{npre}.log",
     wildcard_constraints:
-        source=one_of(set(config["sources"]) - CALCULATED),
+        source=one_of(name for name, s in config["sources"].items() if "own_labels" in s),
     localrule: True
     conda:
         "../../envs/analysis.yaml"

@@ -44,7 +44,7 @@ rule source_error:
         script="workflow/scripts/source_error.py",
         data="<results>/data/{target}/prepared.h5",
         own=target_data,
-        chunk="<results>/labels/{target}/{source}/chunks/eval.extxyz",
+        chunk=evaluation_chunk,
     output:
         "<results>/evaluations/target~{target}/source~{source}/metrics.json",
     log:

@@ -11,7 +11,7 @@ from pretraining.results.runs_table import read_runs
 from pretraining.runtime import cli
 from pretraining.runtime.files import write_text
 from pretraining.runtime.tables import write_csv
-from pretraining.study.titles import read_styles
+from pretraining.study.titles import published_names, read_styles
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     table, gained = efficiency(runs, args.target), gains(runs, args.target)
     claims = None
     if args.published:
-        claims = claims_of_efficiency(read_claims(args.published), table, gained)
+        published = read_claims(args.published, published_names(args.styles))
+        claims = claims_of_efficiency(published, table, gained)
     write_csv(args.out, table)
     if args.gains:
         write_csv(args.gains, gained)

@@ -11,7 +11,7 @@ from pretraining.results.runs_table import read_runs
 from pretraining.runtime import cli
 from pretraining.runtime.files import write_text
 from pretraining.runtime.tables import write_csv
-from pretraining.study.titles import read_styles
+from pretraining.study.titles import published_names, read_styles
 
 
 def main() -> None:
@@ -27,7 +27,8 @@ def main() -> None:
     if args.markdown:
         claims = None
         if args.published:
-            claims = claims_of_forgetting(read_claims(args.published), table)
+            published = read_claims(args.published, published_names(args.styles))
+            claims = claims_of_forgetting(published, table)
         write_text(args.markdown, as_markdown(table, read_styles(args.styles), claims))
 
 

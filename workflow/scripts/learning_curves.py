@@ -9,12 +9,13 @@ from pathlib import Path
 from pretraining.figures.learning_curves import learning_curves, panel_table
 from pretraining.figures.panels import Options
 from pretraining.figures.style import save
-from pretraining.results.published import TARGET, published_points
+from pretraining.results.published import published_points
 from pretraining.results.runs_table import RMSE, read_runs
 from pretraining.results.selection import Selection, select_each
 from pretraining.runtime import cli
 from pretraining.runtime.tables import write_csv
-from pretraining.study.titles import read_styles
+from pretraining.study.queries import PUBLISHED_TARGET
+from pretraining.study.titles import published_names, read_styles
 
 FIGURES = {"fig2": "npre", "fig3": "source"}
 COMPARE = {"npre": "npre", "pretrain_size": "npre", "source": "source"}
@@ -39,7 +40,6 @@ def main() -> None:
     parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
     parser.add_argument("--published", type=Path, help="published Table 1")
     parser.add_argument("--published-points", type=Path, help="published single values")
-    parser.add_argument("--published-target", default=TARGET, help="test set of --published")
     parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
     parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
     args = parser.parse_args()
@@ -62,7 +62,8 @@ def main() -> None:
     published = published_points(args.published, args.published_points)
     if selections and published is not None:
         target = selections[0].chosen.target
-        if target != args.published_target:
+        names = published_names(args.styles)
+        if (target if names is None else names.get(target)) != PUBLISHED_TARGET:
             print(f"note: nothing is published for {target}", file=sys.stderr)
             published = None
     save(learning_curves(selections, options, read_styles(args.styles), published), *args.out)

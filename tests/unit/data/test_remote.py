@@ -307,6 +307,8 @@ def test_a_dataset_of_load_atoms(server, tmp_path, monkeypatch) -> None:
 
 
 def test_files_of_a_configuration() -> None:
+    grid = {"structures": "a", "transforms": ["none"], "also_test": []}
+    grid |= {"pretrain_sizes": [5], "pretrain_seeds": [1]}
     config = {
         "datasets": {
             "a": {"path": ["x", "y"], "url": ["http://h/x", "http://h/y"], "sha256": ["0", "1"]},
@@ -320,9 +322,12 @@ def test_files_of_a_configuration() -> None:
             "own": {"files": [{"path": "q", "from": "https://doi.org/1"}]},
         },
         "experiments": {
-            "e": {"target": "c", "structures": "a", "sources": ["ace"]},
-            "f": {"target": "b", "structures": "a", "sources": ["zero"]},
+            "e": grid | {"target": "c", "sources": ["ace"]},
+            "f": grid | {"target": "b", "sources": ["zero"]},
         },
+        "embeddings": {},
+        "dynamics": {},
+        "pretrained_weights": [],
     }
     assert study_items(config) == ["dataset~a", "dataset~c", "source~ace"]
     config["datasets"]["b"]["energy_reference"] = {"source": "own"}
@@ -331,8 +336,15 @@ def test_files_of_a_configuration() -> None:
     moved = config | {"dynamics": {"m": {"start": {"dataset": "unused"}}}}
     assert study_items(moved)[:3] == ["dataset~a", "dataset~c", "dataset~unused"]
     weights = {"file": "w/a.pth", "url": "http://h/a", "sha256": "3"}
-    config["pretrained_weights"] = [weights, weights, {"file": "w/b.pth"}]
-    assert study_items(config)[3:] == ["source~own", "weights~a.pth"]
+    weights |= {"structures": "a", "transform": "none", "source": "ace", "npre": 5, "seed": 1}
+    others = [{"npre": 6}, {"file": "w/b.pth", "npre": 7}]
+    config["pretrained_weights"] = [weights, *(weights | other for other in others)]
+    del config["pretrained_weights"][2]["url"]
+    # Nothing reads the labels of ace any more; the structures are those of `zero` as well.
+    found = study_items(config)
+    assert found == ["dataset~a", "dataset~c", "source~own", "weights~a.pth"]
+    config["pretrained_weights"].append(weights | {"source": "zero"})
+    assert study_items(config) == ["dataset~c", "source~own", "weights~a.pth"]
     assert remote_files(config, "weights~a.pth") == [
         RemoteFile("w/a.pth", "http://h/a", digest="3")
     ]

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import read_yaml
 from pretraining.study.config import load_config, validate_config, validate_study
-from pretraining.study.queries import largest_pool
+from pretraining.study.queries import datasets_read, largest_pool, sources_read
 from pretraining.study.views import config_view
 
 
@@ -19,7 +20,7 @@ def paper(root):
     return yaml.safe_load((root / "config/config.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "generate.yaml", "replication.yaml"])
 def test_shipped_configurations_are_valid(root, name):
     path = root / "config" / name
     config = validate_study(load_config(path), str(path))
@@ -137,6 +138,92 @@ def test_bad_configuration_is_one_line(paper, key, value, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def weights_only(root, weights=None, **sections):
+    """Return the replication, which names no structures and no sources, with other sections."""
+    config = read_yaml(root / "config/replication.yaml")
+    for key, entry in sections.items():
+        config[key] = config.get(key, {}) | entry
+    return config | (
+        {"pretrained_weights": weights(config["pretrained_weights"])} if weights else {}
+    )
+
+
+def test_published_weights_need_neither_structures_nor_sources(root):
+    config = validate_study(weights_only(root), "r.yaml")
+    titles = {name: source["title"] for name, source in config["sources"].items()}
+    assert titles == {"edip": "EDIP", "lcbop": "LCBOP", "gap20u": "GAP-20U", "ace": "C-ACE"}
+    assert datasets_read(config) == {"C-GAP-17-PBE"} and not sources_read(config)
+    # An entry may give the title alone; what is given elsewhere is kept.
+    sources = {"ace": {"title": "ACE", "kind": "ml"}, "mine": {"title": "M", "kind": "dft"}}
+    datasets = {"C-SYNTH-23M": {"title": "synthetic", "structures": 3}}
+    config = validate_study(weights_only(root, sources=sources, datasets=datasets), "r.yaml")
+    assert config["sources"]["ace"]["title"] == "ACE" and "mine" in config["sources"]
+    assert config["datasets"]["C-SYNTH-23M"]["title"] == "synthetic"
+
+
+STRUCTURES = "datasets.C-SYNTH-23M: give one of: load_atoms | path | generate; its structures are "
+LACKS = "read by a pre-training of experiments.fig2 that pretrained_weights lacks: "
+SYNTHETIC = {"dataset": "C-SYNTH-23M"}
+HEATED = {"models": [{"experiment": "fig2"}], "stages": [{"temperature": 300, "ps": 1}]}
+CALCULATED = {"labels": {"source": "ace"}, "path": "a"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"weights": lambda entries: [e for e in entries if e["npre"] != 330]},
+            f"{STRUCTURES}{LACKS}"
+            "structures C-SYNTH-23M, transform none, source ace, npre 330, seed 42",
+        ),
+        (
+            {
+                "weights": lambda entries: [e for e in entries if e["npre"] != 330],
+                "datasets": {"C-SYNTH-23M": {"load_atoms": "C-SYNTH-23M"}},
+            },
+            "sources.ace: give one of: calculator | own_labels; its labels are read by a "
+            "pre-training of experiments.fig2 that pretrained_weights lacks: structures "
+            "C-SYNTH-23M, transform none, source ace, npre 330, seed 42",
+        ),
+        (
+            {"weights": lambda entries: [e | {"structures": "C-SYNT"} for e in entries]},
+            "pretrained_weights[0].structures: 'C-SYNT' is not one of the configured datasets",
+        ),
+        (
+            {"weights": lambda entries: [e for e in entries if e["source"] != "edip"]},
+            "experiments.fig3.sources[0]: 'edip' is not one of the configured sources",
+        ),
+        ({"weights": lambda entries: []}, "section 'sources' is missing"),
+        ({"embeddings": {"m": {"base": [SYNTHETIC]}}}, f"{STRUCTURES}read by embeddings.m.base[0]"),
+        (
+            {"dynamics": {"heat": HEATED | {"start": SYNTHETIC}}},
+            f"{STRUCTURES}read by dynamics.heat.start",
+        ),
+        (
+            {"compare_sources": {"datasets": ["C-SYNTH-23M"]}},
+            f"{STRUCTURES}read by compare_sources.datasets[0]",
+        ),
+        (
+            {"compare_sources": {"sources": ["edip"]}},
+            "sources.edip: give a calculator; its labels are read by compare_sources.sources[0]",
+        ),
+        (
+            {"datasets": {"mine": CALCULATED}},
+            "datasets.mine.labels.source: 'ace' has no calculator to label with",
+        ),
+        (
+            {"sources": {"ace": {"title": "a", "kind": "ml", "calculator": "a.B"}}},
+            "sources.ace: key 'elements' is missing, which 'calculator' needs",
+        ),
+    ],
+)
+def test_what_nothing_gives_is_named_where_something_reads_it(root, change, message):
+    with pytest.raises(UserError) as error:
+        validate_study(weights_only(root, **change), "r.yaml")
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"r.yaml: {message}")
 
 
 def test_files_of_the_same_name_are_refused(paper):

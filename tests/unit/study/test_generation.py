@@ -147,5 +147,5 @@ def test_files_and_counts_are_not_the_users(config):
         validate_study(config, "x.yaml")
     del config["datasets"][NAME]["structures"]
     config["datasets"][NAME]["path"] = "a.xyz"
-    with pytest.raises(UserError, match="give one of"):
+    with pytest.raises(UserError, match="give only one of"):
         validate_study(config, "x.yaml")

@@ -38,6 +38,8 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
         from pretraining.data.load_atoms import open_load_atoms
 
         return Raw(*open_load_atoms(dataset["load_atoms"], root))
+    if "path" not in dataset:
+        raise UserError("no structures: give one of load_atoms | path | generate")
     paths = dataset["path"] if isinstance(dataset["path"], list) else [dataset["path"]]
     expected = dataset.get("sha256")
     hashes = expected if isinstance(expected, list) else [expected] if expected else []

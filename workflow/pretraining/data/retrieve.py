@@ -23,7 +23,7 @@ from pretraining.data.remote import (
 )
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256
-from pretraining.study.queries import datasets_read
+from pretraining.study.queries import datasets_read, sources_read
 
 
 def study_items(config: Mapping[str, Any]) -> list[str]:
@@ -34,12 +34,7 @@ def study_items(config: Mapping[str, Any]) -> list[str]:
     """
     used = {kind: set(config.get(kind, {})) for kind in ("datasets", "sources")}
     if "experiments" in config:
-        experiments = config["experiments"].values()
-        used["datasets"] = datasets_read(config)
-        used["sources"] = {source for e in experiments for source in e["sources"]}
-        for name in used["datasets"]:
-            for key in ("energy_reference", "generate", "labels"):
-                used["sources"].add(config["datasets"][name].get(key, {}).get("source"))
+        used = {"datasets": datasets_read(config), "sources": sources_read(config)}
     items = [
         f"{kind.removesuffix('s')}~{name}"
         for kind, names in used.items()

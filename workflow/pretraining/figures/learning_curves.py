@@ -31,10 +31,10 @@ from pretraining.figures.style import (
     house_style,
     note_below,
 )
-from pretraining.results.published import TARGET
 from pretraining.results.seed_statistics import FLAG_NOTE, curve_points
 from pretraining.results.selection import Selected, nearest_size
 from pretraining.runtime.errors import UserError
+from pretraining.study.queries import PUBLISHED_TARGET
 from pretraining.study.titles import SourceStyle
 
 PANEL_HEIGHT = 2.4
@@ -155,7 +155,8 @@ def panel_table(
             points = curve_points(selected.runs[at], options.metrics[0], "mean")
             bars.append(points.assign(**where, kind="bar", aggregate="mean"))
     if published is not None:
-        where = {"panel": "", "transform": "none", "kind": "published", "test_set": TARGET}
+        target = selections[0].chosen.target if selections else PUBLISHED_TARGET
+        where = {"panel": "", "transform": "none", "kind": "published", "test_set": target}
         how = published["std"].notna().map({True: "mean", False: "best"})
         parts.append(published.assign(**where, aggregate=how))
     table = pd.concat([part for part in (*parts, *bars) if len(part)], ignore_index=True)

@@ -13,8 +13,8 @@ import pandas as pd
 from pretraining.runtime.lease import running, worker
 from pretraining.study.estimate import estimated_seconds
 from pretraining.study.generation import trajectory_files
-from pretraining.study.grid import stability_models
-from pretraining.study.queries import label_source
+from pretraining.study.grid import select, stability_models
+from pretraining.study.queries import datasets_read, label_source
 from pretraining.training.progress import DONE, STATES, Progress, log_of, modified, run_progress
 
 REMARKS = {"stopped": " (killed, or at a limit; Snakemake resumes them)"}
@@ -148,7 +148,8 @@ def _labels(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:
     """Yield a line for each dataset and source whose label chunks are computed here."""
     runs, chunk_size = grid[~grid["imported"]], config["labelling"]["chunk_size"]
     sizes: dict[tuple[str, str], int] = {}
-    for (dataset, source), npre in runs.groupby(["structures", "source"])["npre"].max().items():
+    pretrained = select(runs, kind="pretrain").groupby(["structures", "source"])["npre"].max()
+    for (dataset, source), npre in pretrained.items():
         if "calculator" in config["sources"].get(source, {}):
             sizes[dataset, source] = npre
     for target, n in runs[runs["target"] != ""].groupby("target")["n"].max().items():
@@ -163,7 +164,7 @@ def _labels(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:
 
 def _trajectories(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:
     """Yield a line for each generated dataset and each stability test."""
-    used = set(grid["structures"]) | set(grid["target"])
+    used = datasets_read(config)
     for name, dataset in config["datasets"].items():
         if "generate" in dataset and name in used:
             files = [Path(file) for file in trajectory_files(config, name)]

@@ -15,8 +15,6 @@ from pretraining.runtime.tables import numbers, read_csv, read_table
 
 # Size of the pre-training set behind every fine-tuned value of the published Table 1.
 TABLE1_NPRE = 10_000
-# Test set of the published learning curves.
-TARGET = "C-GAP-17"
 CLAIM_COLUMNS = ("quantity", "target", "source", "npre", "n", "metric", "aggregate", "relation")
 CLAIM_COLUMNS = (*CLAIM_COLUMNS, "value", "unit", "origin")
 # Quantity of a claim -> column of the table that has it, if their names differ.
@@ -54,11 +52,22 @@ def published_points(
     return pd.concat(parts, ignore_index=True)[list(POINT_COLUMNS)] if parts else None
 
 
-def read_claims(path: str | Path) -> pd.DataFrame:
-    """Read the single numbers that the paper states in its text."""
+def read_claims(path: str | Path, names: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read the single numbers that the paper states in its text.
+
+    `names` has the published names of test sets, by their names here; claims on others are left
+    out. None keeps all claims with their published names.
+    """
     table = read_table(path, CLAIM_COLUMNS, "published numbers")
     table["value"] = numbers(table["value"], path)
-    return table[list(CLAIM_COLUMNS)]
+    table = table[list(CLAIM_COLUMNS)]
+    if names is None:
+        return table
+    of_none = table[table["target"] == ""]
+    renamed = [
+        table[table["target"] == published].assign(target=name) for name, published in names.items()
+    ]
+    return pd.concat([*renamed, of_none], ignore_index=True)
 
 
 def _values(table: pd.DataFrame, claim: pd.Series, conditions: Mapping[str, str]) -> pd.Series:

@@ -18,6 +18,7 @@ from pretraining.runtime.files import SafeLoader, read_yaml
 from pretraining.study.consistency import problems
 from pretraining.study.generation import structures_of
 from pretraining.study.queries import datasets_read
+from pretraining.study.titles import PAPER_SOURCES, SourceStyle
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 
@@ -51,10 +52,10 @@ def validate_study(
     UserError
         For the first broken rule, naming the key, its value and what is allowed.
     """
+    config = validate_config(config, file)
     for section in ("datasets", "sources", "experiments"):
         if section not in config:
             raise UserError(f"{file}: section '{section}' is missing; see config/README.md")
-    config = validate_config(config, file)
     for problem in problems(config):
         raise UserError(f"{file}: {problem}")
     if root is not None:
@@ -94,11 +95,31 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
         if schema["properties"].get(key, {}).get("type") == "boolean" and isinstance(value, str):
             config[key] = {"true": True, "false": False}.get(value.lower(), value)
     config = _validated(config, schema, file)
+    _add_origins_of_weights(config)
+    _set_defaults(config, schema, schema)
     for dataset in config.get("datasets", {}).values():
         if "generate" in dataset:
             dataset.setdefault("structures", structures_of(dataset["generate"]))
     config["transforms"] = {"none": {"scale": 1.0, "scale_forces": False}} | config["transforms"]
     return config
+
+
+def _add_origins_of_weights(config: dict[str, Any]) -> None:
+    """Add the structures and sources of published weights that an experiment names, in place.
+
+    These need no entry: nothing reads them.
+    """
+    experiments = config.get("experiments", {}).values()
+    structures = {experiment["structures"] for experiment in experiments}
+    sources = {source for experiment in experiments for source in experiment["sources"]}
+    for weights in config["pretrained_weights"]:
+        name, source = weights["structures"], weights["source"]
+        if name in structures:
+            config.setdefault("datasets", {}).setdefault(name, {})
+        if source in sources:
+            style = PAPER_SOURCES.get(source, SourceStyle(source))
+            entry = {"title": style.title, "kind": style.kind}
+            config.setdefault("sources", {}).setdefault(source, entry)
 
 
 def validate_sections(content: dict[str, Any], sections: Sequence[str]) -> dict[str, Any]:
@@ -144,6 +165,15 @@ def _described(error: ValidationError) -> str:
         case "required":
             missing = next(key for key in error.validator_value if key not in error.instance)
             return f"{where}: key '{missing}' is missing"
+        case "dependentRequired":
+            needs = error.validator_value.items()
+            key, missing = next(
+                (key, other)
+                for key, others in needs
+                for other in others
+                if key in error.instance and other not in error.instance
+            )
+            return f"{where}: key '{missing}' is missing, which '{key}' needs"
         case "uniqueItems":
             twice = next(item for item in error.instance if error.instance.count(item) > 1)
             return f"{where}: {twice!r} is given twice; every entry must differ"

@@ -16,11 +16,15 @@ from pretraining.study.generation import (
     trajectories,
 )
 from pretraining.study.queries import (
+    LABEL_KEYS,
+    PRETRAINING_KEYS,
     SAMPLE_ROLES,
+    STRUCTURE_KEYS,
     fitted_zero,
     has_own_labels,
     label_source,
     largest_pool,
+    pretrained_here,
     sample_name,
 )
 from pretraining.study.sources import unknown_placeholders
@@ -32,10 +36,9 @@ def problems(config: dict[str, Any]) -> Iterator[str]:
         yield from _dataset_problems(name, config)
         if "generate" in dataset:
             yield from _generation_problems(name, config)
-    for key, names in config["compare_sources"].items():
-        for index, name in enumerate(names):
-            yield from _unknown(config, f"compare_sources.{key}[{index}]", name, key)
+    yield from _comparison_problems(config)
     for name, source in config["sources"].items():
+        yield from _given_twice(f"sources.{name}", source, LABEL_KEYS)
         for key in sorted(source["kwargs"].keys() & source["neutral_kwargs"].keys()):
             yield f"sources.{name}.neutral_kwargs.{key}: it is in kwargs too; keep one"
         for key in ("args", "kwargs", "neutral_kwargs", "preload"):
@@ -54,8 +57,20 @@ def problems(config: dict[str, Any]) -> Iterator[str]:
         yield from _stability_problems(name, config)
 
 
+def _comparison_problems(config: dict[str, Any]) -> Iterator[str]:
+    for section, names in config["compare_sources"].items():
+        for index, name in enumerate(names):
+            where = f"compare_sources.{section}[{index}]"
+            yield from _unknown(config, where, name, section)
+            if section == "datasets":
+                yield from _without_structures(config, name, where)
+            elif "calculator" not in config["sources"][name]:
+                yield f"sources.{name}: give a calculator; its labels are read by {where}"
+
+
 def _dataset_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
     dataset = config["datasets"][name]
+    yield from _given_twice(f"datasets.{name}", dataset, STRUCTURE_KEYS)
     reference = dataset["energy_reference"]
     uses = {
         "energy_reference": (reference.get("source"), "evaluate the isolated atoms with"),
@@ -176,34 +191,52 @@ def _experiment_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: '{value}' is the target, on which every model is tested anyway"
         if "labels" not in config["datasets"].get(value, {}):
             yield f"{key}: '{value}' has no labels to test with"
-    target, structures = (config["datasets"][experiment[k]] for k in ("target", "structures"))
-    for source in experiment["sources"]:
-        if "own_labels" in config["sources"].get(source, {}) and not has_own_labels(structures):
-            yield (
-                f"sources.{source}.own_labels: '{experiment['structures']}' has no labels; "
-                f"name their keys in datasets.{experiment['structures']}.labels"
-            )
-    zeros = [fitted_zero(dataset) for dataset in (target, structures)]
-    if zeros[0] != zeros[1]:
-        kinds = [f"fitted ({zero})" if zero else "that of isolated atoms" for zero in zeros]
-        yield (
-            f"{where}: the energy zero of target '{experiment['target']}' is {kinds[0]}, "
-            f"that of structures '{experiment['structures']}' is {kinds[1]}: give both "
-            f"the same energy_reference, or fine-tuning starts several eV/atom off"
-        )
+        yield from _without_structures(config, value, key)
+    yield from _without_structures(config, experiment["target"], f"{where}.target")
+    target = config["datasets"][experiment["target"]]
+    yield from _pretraining_problems(where, experiment, config)
     if "labels" not in target:
         yield (
             f"{where}.target: '{experiment['target']}' has no labels; name their keys, or a "
             f"source that computes them, in datasets.{experiment['target']}.labels"
         )
     for key, role in (("sizes", "target"), ("pretrain_sizes", "structures")):
-        pool = largest_pool(config["datasets"][experiment[role]])
+        dataset = config["datasets"][experiment[role]]
+        pool = largest_pool(dataset) if dataset.keys() & set(STRUCTURE_KEYS) else None
         for index, size in enumerate(experiment[key]):
             if pool is not None and size > pool:
                 yield (
                     f"{where}.{key}[{index}]: {size} is more than the pool of "
                     f"'{experiment[role]}', at most {pool} training structures"
                 )
+
+
+def _pretraining_problems(
+    where: str, experiment: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what the pre-trainings lack that no published weights replace."""
+    for pretraining in pretrained_here(config, experiment):
+        values = ", ".join(map("{} {}".format, PRETRAINING_KEYS, pretraining))
+        reader = f"a pre-training of {where} that pretrained_weights lacks: {values}"
+        structures, _, source, *_ = pretraining
+        yield from _without_structures(config, structures, reader)
+        keys = config["sources"][source].keys()
+        if not keys & set(LABEL_KEYS):
+            choice = " | ".join(LABEL_KEYS)
+            yield f"sources.{source}: give one of: {choice}; its labels are read by {reader}"
+        if "own_labels" in keys and not has_own_labels(config["datasets"][structures]):
+            yield (
+                f"sources.{source}.own_labels: '{structures}' has no labels; "
+                f"name their keys in datasets.{structures}.labels"
+            )
+        zeros = [fitted_zero(config["datasets"][d]) for d in (experiment["target"], structures)]
+        if zeros[0] != zeros[1]:
+            kinds = [f"fitted ({zero})" if zero else "that of isolated atoms" for zero in zeros]
+            yield (
+                f"{where}: the energy zero of target '{experiment['target']}' is {kinds[0]}, "
+                f"that of structures '{structures}' is {kinds[1]}: give both "
+                f"the same energy_reference, or fine-tuning starts several eV/atom off"
+            )
 
 
 def _map_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
@@ -219,6 +252,7 @@ def _map_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{where}: there are two samples '{own_name}'; give this one a name"
             seen.add(own_name)
             dataset = config["datasets"][sample["dataset"]]
+            yield from _without_structures(config, sample["dataset"], where)
             yield from _not_kept(config, f"{where}.where", sample["where"], sample["dataset"])
             own = dataset.get("labels", {}).keys() & {"energy", "per_atom_energy"}
             if role == "base" and "energy" in embedding["colour_by"] and not own:
@@ -237,6 +271,7 @@ def _stability_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
     start = test["start"]
     if "dataset" in start:
         yield from _unknown(config, f"{where}.start.dataset", start["dataset"], "datasets")
+        yield from _without_structures(config, start["dataset"], f"{where}.start")
         yield from _not_kept(config, f"{where}.start.nearest", start["nearest"], start["dataset"])
     yield from _stage_problems(where, test)
     every, frame, timestep = (
@@ -249,6 +284,18 @@ def _stability_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
     for time in test["snapshots"]:
         if time > duration_ps(test) + TOLERANCE:
             yield f"{where}.snapshots: {time:g} ps is after the end at {duration_ps(test):g} ps"
+
+
+def _given_twice(where: str, entry: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
+    if len(entry.keys() & set(keys)) > 1:
+        yield f"{where}: give only one of: {' | '.join(keys)}"
+
+
+def _without_structures(config: Mapping[str, Any], dataset: str, reader: str) -> Iterator[str]:
+    """Yield a problem if nothing gives the structures of a dataset that is read."""
+    if not config["datasets"][dataset].keys() & set(STRUCTURE_KEYS):
+        choice = " | ".join(STRUCTURE_KEYS)
+        yield f"datasets.{dataset}: give one of: {choice}; its structures are read by {reader}"
 
 
 def _not_kept(

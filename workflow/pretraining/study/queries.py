@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 # Energy references that are fitted; the others are energies of isolated atoms.
@@ -14,25 +15,59 @@ FITTED = ("least_squares", "median_shift")
 # Samples of a map of atomic environments: base samples span it, the others are placed on it.
 SAMPLE_ROLES = ("base", "project")
 TORCH_SIM = "torch-sim"  # the engine that moves several replicas together
+# Keys of a dataset that give its structures, and of a source that give its labels.
+STRUCTURE_KEYS = ("load_atoms", "path", "generate")
+LABEL_KEYS = ("calculator", "own_labels")
+# Sections of a dataset that may name a source.
+DATASET_SOURCES = ("energy_reference", "generate", "labels")
+# What identifies a pre-training, and the published weights that replace it.
+PRETRAINING_KEYS = ("structures", "transform", "source", "npre", "seed")
+# Test set of the published Table 1, as `published_as` of a dataset names it.
+PUBLISHED_TARGET = "C-GAP-17"
 FRACTION = 0.1
 MAX_TEST = 1000
 MAX_VAL = 100
 
 
-def datasets_of(experiment: Mapping[str, Any]) -> list[str]:
-    """Return the datasets that an experiment reads: target, structures, further test sets."""
-    return [experiment["target"], experiment["structures"], *experiment.get("also_test", [])]
+def pretrained_here(config: Mapping[str, Any], experiment: Mapping[str, Any]) -> list[tuple]:
+    """Return the pre-trainings of an experiment that no published weights replace.
+
+    Only these read the structures and the labels of a source; each is a tuple of the values of
+    `PRETRAINING_KEYS`.
+    """
+    weights = config["pretrained_weights"]
+    imported = {tuple(entry[key] for key in PRETRAINING_KEYS) for entry in weights}
+    named = [experiment[key] for key in ("transforms", "sources", "pretrain_sizes")]
+    every = product([experiment["structures"]], *named, experiment["pretrain_seeds"])
+    return [pretraining for pretraining in every if pretraining not in imported]
+
+
+def datasets_tested(config: Mapping[str, Any]) -> set[str]:
+    """Return the datasets whose test sets a study reads: targets and further test sets."""
+    experiments = config["experiments"].values()
+    return {name for e in experiments for name in (e["target"], *e["also_test"])}
 
 
 def datasets_read(config: Mapping[str, Any]) -> set[str]:
     """Return the datasets that a study reads: those of experiments, maps and dynamics."""
-    maps = config.get("embeddings", {}).values()
-    starts = [test["start"] for test in config.get("dynamics", {}).values()]
+    experiments, maps = config["experiments"].values(), config["embeddings"].values()
+    starts = [test["start"] for test in config["dynamics"].values()]
     return (
-        {name for e in config["experiments"].values() for name in datasets_of(e)}
+        datasets_tested(config)
+        | {structures for e in experiments for structures, *_ in pretrained_here(config, e)}
         | {sample["dataset"] for m in maps for sample in (*m["base"], *m["project"])}
         | {start["dataset"] for start in starts if "dataset" in start}
     )
+
+
+def sources_read(config: Mapping[str, Any]) -> set[str]:
+    """Return the label sources of a study: of its pre-trainings, and of the datasets it reads."""
+    experiments = config["experiments"].values()
+    datasets = [config["datasets"][name] for name in datasets_read(config)]
+    of_datasets = (d.get(key, {}).get("source") for d in datasets for key in DATASET_SOURCES)
+    return {source for e in experiments for _, _, source, *_ in pretrained_here(config, e)} | {
+        source for source in of_datasets if source is not None
+    }
 
 
 def label_source(dataset: Mapping[str, Any]) -> str | None:

@@ -73,6 +73,14 @@ def read_titles(path: str | Path | None) -> Titles:
     }
 
 
+def published_names(path: str | Path | None) -> dict[str, str] | None:
+    """Return the published name of each dataset that has one; None without a file on datasets."""
+    datasets = read_yaml(path).get("datasets") if path else None
+    if datasets is None:
+        return None
+    return {n: entry["published_as"] for n, entry in datasets.items() if "published_as" in entry}
+
+
 def printed(titles: Titles | None, section: str, name: str) -> str:
     """The title of a dataset or transform, or its name."""
     return (titles or {}).get(section, {}).get(name, name)

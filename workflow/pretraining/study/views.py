@@ -59,7 +59,9 @@ def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
             transforms = config["transforms"].items()
             return {
                 "sources": {n: _only(s, ("title", "kind")) for n, s in sources},
-                "datasets": {n: {"title": d.get("title", n)} for n, d in datasets},
+                "datasets": {
+                    n: {"title": n} | _only(d, ("title", "published_as")) for n, d in datasets
+                },
                 "transforms": {n: _only(t, ("elements", "scale", "cutoff")) for n, t in transforms},
             }
         case "dataset":
@@ -99,7 +101,7 @@ def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
 def dataset_view(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the keys that decide a prepared set; of a generated one, the trajectories' files."""
     dataset = config["datasets"][name]
-    view = _without(dataset, ("generate", "title"))
+    view = _without(dataset, ("generate", "title", "published_as"))
     if "generate" in dataset:
         view |= {"path": trajectory_files(config, name), "format": "extxyz"}
     return view

@@ -38,6 +38,9 @@ def retrieval_overview(wildcards):
 
 def dataset_files(wildcards):
     """Return a dataset's own files; the stamp stands for retrieved ones."""
+    if not config["datasets"][wildcards.dataset].keys() & set(STRUCTURE_KEYS):
+        choice = " | ".join(STRUCTURE_KEYS)
+        sys.exit(f"error: datasets.{wildcards.dataset}: no structures: give one of: {choice}")
     dataset = dataset_view(config, wildcards.dataset)
     return [] if "url" in dataset else dataset.get("path", [])
 

@@ -32,7 +32,7 @@ def figure_published(name):
     def files(wildcards):
         experiment = config["experiments"][wildcards.experiment]
         if (
-            experiment["target"] != PUBLISHED_TARGET
+            published_as(experiment["target"]) != PUBLISHED_TARGET
             or figure_kind(wildcards.experiment) != "curves"
         ):
             return []

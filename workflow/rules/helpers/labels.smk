@@ -144,7 +144,9 @@ def compared_sources(wildcards):
     labeller = label_source(config["datasets"][wildcards.dataset])
     sources = CALCULATED.intersection([*sources, *([labeller] if labeller else [])])
     if not sources:
-        sys.exit(f"error: compare_sources: no label source to compare on '{wildcards.dataset}'")
+        sys.exit(
+            f"error: compare_sources: no source with a calculator to compare on '{wildcards.dataset}'"
+        )
     return sorted(sources)
 
 

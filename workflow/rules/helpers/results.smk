@@ -1,4 +1,6 @@
 # What the rules of tables look up.
+from pretraining.study.queries import PUBLISHED_TARGET
+
 ALLOW_MISSING = "--allow-missing" if config["allow_missing"] else ""
 
 
@@ -18,6 +20,18 @@ def table_metrics(wildcards):
     return list(rows["metrics"])
 
 
+def evaluation_chunk(wildcards):
+    """Return the labels of a source on a target's test set; without a calculator it has none."""
+    if wildcards.source not in CALCULATED:
+        sys.exit(f"error: sources.{wildcards.source}: no calculator, so no error of its own")
+    return chunk_files(wildcards.target, wildcards.source, 0)
+
+
+def published_as(dataset):
+    """Return the name under which results on a test set are published; None if they are not."""
+    return config["datasets"][dataset].get("published_as")
+
+
 def published_file(name):
     """Return the file of published values, if they are shown."""
     shown = config["metrics_from"] == "published" or config["published_beside"]
@@ -29,7 +43,7 @@ def refuse_unpublished(what, published):
     if config["metrics_from"] == "published" and not published:
         sys.exit(
             f"error: metrics_from: nothing is published for {what}; the published values are "
-            f"Table 1 and the learning curves on {PUBLISHED_TARGET}"
+            f"Table 1 and the learning curves of {PUBLISHED_TARGET} (datasets.NAME.published_as)"
         )
 
 
@@ -55,10 +69,10 @@ def table1_runs(wildcards):
 def table1_published(wildcards):
     """Return the published Table 1, shown beside the computed one or in its place."""
     target = config["experiments"][table1_experiment()]["target"]
-    return published_file("table1") if target == PUBLISHED_TARGET else []
+    return published_file("table1") if published_as(target) == PUBLISHED_TARGET else []
 
 
 def published_claims(wildcards):
     """Return the published single numbers, if a test set of theirs is read."""
-    targets = {name for e in config["experiments"].values() for name in datasets_of(e)}
-    return published_file("headline") if PUBLISHED_TARGET in targets else []
+    tested = datasets_tested(config)
+    return published_file("headline") if any(map(published_as, tested)) else []

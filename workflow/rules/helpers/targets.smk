@@ -55,7 +55,11 @@ TARGETS = {
         "target 'structures': no dataset of the configuration has 'generate'",
     ),
     "grid": "<results>/grid.tsv",
-    "check_sources": "<results>/checks/sources.md",
+    "check_sources": all_of(
+        CALCULATED,
+        lambda names: "<results>/checks/sources.md",
+        "target 'check_sources': no source of the configuration has a calculator",
+    ),
     "compare_sources": compared_datasets,
 }
 
@@ -64,14 +68,15 @@ def artefacts(wildcards):
     """Return everything that the configured study ends in."""
     experiments = config["experiments"]
     files = expand("<results>/tables/table1.{format}", format=["csv", "md", "tex"])
-    read = {name for experiment in experiments.values() for name in datasets_of(experiment)}
+    read = datasets_read(config)
     files += structure_files([name for name in GENERATED if name in read])
     if config["metrics_from"] == "published":
         return files + figure_files(
             [
                 name
                 for name, experiment in experiments.items()
-                if experiment["target"] == PUBLISHED_TARGET and figure_kind(name) == "curves"
+                if published_as(experiment["target"]) == PUBLISHED_TARGET
+                and figure_kind(name) == "curves"
             ]
         )
     files += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]

@@ -60,7 +60,8 @@ def import_options(wildcards):
     weights = imported_weights(wildcards)
     checksum = f"--sha256 {weights['sha256']}" if "sha256" in weights else ""
     neighbours = f"--avg-num-neighbors {weights['avg_num_neighbors']}"
-    return f"--weights {weights['file']} {neighbours} {checksum}"
+    elements = f"--elements {' '.join(weights['elements'])}" if "elements" in weights else ""
+    return f"--weights {weights['file']} {neighbours} {checksum}{elements}"
 
 
 def training_minutes(wildcards, attempt):
