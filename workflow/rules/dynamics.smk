@@ -111,10 +111,11 @@ for name, environment, test, replicas in DYNAMICS_RULES:
             # Not parameters: another device or division into batches runs nothing again.
             machine=DYNAMICS_MACHINE,
             replicas=replica_numbers(replicas),
+            trust=TRUST,
         shell:
             "python {input.script} --model {input.model} --start {input.start} "
             "--settings {input.settings} --replicas {resources.replicas} "
-            "--machine {resources.machine:q} --out $(dirname $(dirname {output.outcome[0]})) "
+            "--machine {resources.machine:q} {resources.trust} --out $(dirname $(dirname {output.outcome[0]})) "
             "2>&1 | tee {log}"
 
 

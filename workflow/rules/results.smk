@@ -21,11 +21,13 @@ rule evaluate:
         runtime=minutes(30),
         # Not a parameter: another device evaluates nothing again.
         machine=DEVICE,
+        trust=TRUST,
     params:
         written="--out",
     shell:
         "python {input.script} --model {input.model} --data {input.data} --part test "
-        "--machine {resources.machine:q} {params.written} {output} 2>&1 | tee {log}"
+        "--machine {resources.machine:q} {resources.trust} {params.written} {output} "
+        "2>&1 | tee {log}"
 
 
 # A model's predictions on a test set, structure by structure.

@@ -17,6 +17,7 @@ from pretraining.runtime.stop import Interrupted, StopRequest
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model.ckpt of a run")
+    parser.add_argument("--trust", action=cli.Trust)
     parser.add_argument("--start", type=Path, required=True, help="start structure")
     parser.add_argument("--settings", type=Path, required=True, help="YAML with 'dynamics'")
     parser.add_argument(
@@ -47,6 +48,7 @@ def main() -> int:
                 protocol=protocol,
                 replicas=arguments.replicas,
                 out=arguments.out,
+                trust=arguments.trust,
                 **arguments.machine,
             )
             with ExitStack() as leases:

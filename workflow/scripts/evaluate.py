@@ -13,6 +13,7 @@ from pretraining.runtime import cli
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="model.ckpt of a run")
+    parser.add_argument("--trust", action=cli.Trust)
     parser.add_argument("--data", required=True, type=Path, help="labelled store (HDF5)")
     parser.add_argument("--part", choices=("train", "val", "test"), default="test")
     parser.add_argument("--out", type=Path, help="metrics, JSON")
@@ -45,7 +46,7 @@ def main() -> None:
     if not outputs:
         raise UserError("nothing to write: give --out, --predictions or both")
     device = resolve_device(**arguments.machine)
-    model = load_model(arguments.model, device=device)
+    model = load_model(arguments.model, device=device, trust=arguments.trust)
     with Store(arguments.data) as store:
         predictions = predict_part(
             model,

@@ -11,6 +11,7 @@ from pretraining.runtime import cli
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="model.ckpt of a run, or a .pth")
+    parser.add_argument("--trust", action=cli.Trust)
     parser.add_argument("--structures", required=True, type=Path, help="any file that ASE reads")
     parser.add_argument("--out", required=True, type=Path, help="extended XYZ to write")
     parser.add_argument(
@@ -32,6 +33,7 @@ def main() -> None:
         avg_num_neighbors=arguments.avg_num_neighbors,
         type_names=arguments.elements,
         device=device,
+        trust=arguments.trust,
     )
     count = predict_file(
         model,

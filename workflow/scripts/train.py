@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--settings", required=True, type=Path, help="YAML: network, training, …")
     parser.add_argument("--transform", default="none", help="name of a transform of the settings")
     parser.add_argument("--initial", type=Path, help="model.ckpt that a fine-tuning starts from")
+    parser.add_argument("--trust", action=cli.Trust)
     parser.add_argument(
         "--machine",
         dest="runtime",

@@ -40,11 +40,13 @@ except ImportError as error:
     ) from error
 
 
-def load_batch_model(path: Path, device: torch.device | str) -> NequIPTorchSimCalc:
+def load_batch_model(
+    path: Path, device: torch.device | str, trust: bool | Sequence[str] = False
+) -> NequIPTorchSimCalc:
     """Return a trained network as a model of torch-sim."""
     # NVIDIA's package, if installed, builds neighbour lists on the GPU.
     on_gpu = torch.device(device).type == "cuda" and find_spec("nvalchemiops") is not None
-    network = load_model(path, device=device)
+    network = load_model(path, device=device, trust=trust)
     transforms = [
         ChemicalSpeciesToAtomTypeMapper(type_names_of_model(network)),
         NeighborListTransform(cutoff_of(network), backend="alchemiops" if on_gpu else "matscipy"),

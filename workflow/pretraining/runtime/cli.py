@@ -5,6 +5,7 @@ Imported in interpreters of label sources: only the standard library.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,22 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         status = 1
     sys.exit(status or 0)
+
+
+class Trust(argparse.Action):
+    """``--trust`` opens any model file; ``--trust PATH`` one that names the code of this path."""
+
+    def __init__(self, option_strings: list[str], dest: str) -> None:
+        text = (
+            "open a model file that can run code: alone any file, such as a checkpoint of NequIP's "
+            "own training; with import paths, a run's file that names this code"
+        )
+        super().__init__(
+            option_strings, dest, nargs="*", default=False, metavar="IMPORT.PATH", help=text
+        )
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, values or True)
 
 
 def log(message: object) -> None:

@@ -5,7 +5,7 @@ Imported in every job of Snakemake: only the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -142,3 +142,22 @@ def replica_batches(test: Mapping[str, Any]) -> list[list[int]]:
     """Return the replicas of each torch-sim job of a test."""
     numbers, size = list(range(1, test["replicas"] + 1)), test["batch"]
     return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+
+def code_in(network: Any) -> Iterator[str]:
+    """Yield the import paths that building a network calls, and what may stand for one.
+
+    `network` is the section of that name, or the configuration in a model file.
+    """
+    if isinstance(network, Mapping):
+        model = network.get("model")
+        if isinstance(model, str) and "." in model:
+            yield model
+        if "_target_" in network:
+            yield str(network["_target_"])
+        network = list(network.values())
+    if isinstance(network, list | tuple):
+        for value in network:
+            yield from code_in(value)
+    elif isinstance(network, str) and "${" in network:
+        yield network

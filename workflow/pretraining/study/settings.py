@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ class Request:
         Model file that a fine-tuning starts from.
     runtime
         Runtime options that take precedence over the settings file.
+    trust
+        As in :func:`pretraining.training.network.checkpoint.load_model`, beside the code that the
+        settings name.
     """
 
     kind: str
@@ -110,6 +114,7 @@ class Request:
     transform: str = "none"
     initial: Path | None = None
     runtime: dict[str, Any] = field(default_factory=dict)
+    trust: bool | Sequence[str] = False
 
     @property
     def name(self) -> str:

@@ -28,6 +28,7 @@ from pretraining.runtime.files import digest, file_sha256, write_json
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.runtime.tables import write_csv
+from pretraining.study.queries import code_in
 from pretraining.study.settings import COMPILE_ABOVE_S, Request, load_settings, run_identity
 from pretraining.training.compiled.fused_convolution import PREDICTION_SHARE, uncompiled_seconds
 from pretraining.training.compiled.loss_and_gradient import Evaluator
@@ -106,7 +107,10 @@ class Run:
         }
         if not self.rows["val"]:
             raise UserError(f"{request.data} has no validation structures, which choose the model")
-        self.parent = None if request.initial is None else load_model(request.initial)
+        trust = request.trust or list(code_in(self.settings.network))
+        self.parent = None
+        if request.initial is not None:
+            self.parent = load_model(request.initial, trust=trust)
         self.identity = run_identity(
             (request.kind, request.n, request.seed),
             self.settings,

@@ -14,13 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pretraining.runtime.cli import log
 from pretraining.runtime.files import difference, room_for, write_atomically, write_json
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.slurm import progress
-from pretraining.training.network.checkpoint import check_sums
+from pretraining.training.network.checkpoint import read_plain
 from pretraining.training.progress import STATE, write_progress
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -79,9 +77,7 @@ class RunState:
             if not path.is_file():
                 continue
             try:
-                check_sums(path)
-                # The run's own file, which holds more than tensors.
-                content = torch.load(path, map_location="cpu", weights_only=False)
+                content = read_plain(path)
                 content["module"], content["optimizer"], content["rows"]
             except Exception as error:
                 aside = path.with_suffix(".corrupt")

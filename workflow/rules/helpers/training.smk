@@ -1,4 +1,5 @@
 # What the rules of training look up.
+from pretraining.study.queries import code_in
 from pretraining.study.settings import RUNTIME_OPTIONS
 
 GPUS = int(config["training"]["device"] == "cuda")
@@ -19,6 +20,12 @@ DYNAMICS_MACHINE = runtime_options(
     "device",
     "allow_cpu",
     compile=COMPILING if COMPILING == "always" else config["training"]["compile"],
+)
+# Models of this study may name the code that its configuration names, and no other.
+TRUST = (
+    " ".join(["--trust", *map(shlex.quote, NAMED)])
+    if (NAMED := [*code_in(config["network"])])
+    else ""
 )
 
 

@@ -58,6 +58,8 @@ class Request:
         Output folder; the files of replica 1 are in its folder ``replica~1``.
     device, allow_cpu, compile
         As in :class:`pretraining.study.settings.Training`.
+    trust
+        As in :func:`pretraining.training.network.checkpoint.load_model`.
     """
 
     model: Path
@@ -68,6 +70,7 @@ class Request:
     device: str = "auto"
     allow_cpu: bool = False
     compile: str = "auto"
+    trust: bool | Sequence[str] = False
 
     def folder(self, replica: int) -> Path:
         return self.out / f"replica~{replica}"
@@ -243,12 +246,12 @@ def _engines(
         from pretraining.dynamics.torchsim_engine import Batch, load_batch_model
     try:
         if request.batched:
-            model = load_batch_model(request.model, device)
+            model = load_batch_model(request.model, device, trust=request.trust)
             model.model = _network(model.model, request, structures[0])
             batch = Batch(model, structures, request.settings)
             return batch.systems, batch.advance, batch.drop
         (atoms,) = structures
-        atoms.calc = load_calculator(request.model, device=device)
+        atoms.calc = load_calculator(request.model, device=device, trust=request.trust)
         atoms.calc.model = _network(atoms.calc.model, request, atoms)
         engine = AseEngine(atoms, request.settings)
         engine.energy()

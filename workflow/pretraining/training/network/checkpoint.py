@@ -8,9 +8,10 @@ calculators read it wherever this package can be imported.
 from __future__ import annotations
 
 import logging
+import pickle
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from ase import Atoms
 from nequip.data import AtomicDataDict as Key
 from nequip.model.saved_models.load_utils import load_saved_model
+from nequip.model.utils import override_model_compile_mode
 from nequip.nn import GraphModel
 from nequip.train import EMALightningModule
 from nequip.utils import get_current_code_versions
@@ -28,8 +30,10 @@ from nequip.utils.global_state import get_latest_global_state, set_global_state
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError, remake
 from pretraining.runtime.files import file_sha256, write_atomically, write_json
+from pretraining.study.queries import code_in
 from pretraining.study.settings import Settings, Training
 from pretraining.training.network.builders import (
+    BUILDERS,
     build_network,
     building,
     copy_parameters,
@@ -41,6 +45,13 @@ from pretraining.training.network.paper import PUBLISHED_SUFFIX, read_published
 from pretraining.training.predictions import NO_ERRORS
 
 SOLE_MODEL = "sole_model"  # NequIP's name for the model of a module that has only one
+# What a model file may name without being trusted: these run no code that the file chooses.
+SAFE_TARGETS = (
+    *BUILDERS.values(),
+    "nequip.nn.pair_potential.LennardJones",
+    "nequip.nn.pair_potential.SimpleLennardJones",
+    "nequip.nn.pair_potential.ZBL",
+)
 
 
 def silence_lightning() -> None:
@@ -145,27 +156,30 @@ def load_model(
     avg_num_neighbors: float | None = None,
     type_names: Sequence[str] = ("C",),
     device: str | torch.device = "cpu",
+    trust: bool | Collection[str] = False,
 ) -> GraphModel:
     """Load a network for prediction, in evaluation mode.
 
-    A checkpoint is a pickle, which may run any code: open only files that you trust. Published
-    weights are read as tensors only.
+    Weights and plain settings are read, which runs no code of the file.
 
     Parameters
     ----------
     path
-        A run's ``model.ckpt``, any other file that NequIP opens, or published weights of the
-        paper's network (``.pth``).
+        A run's ``model.ckpt``, or published weights of the paper's network (``.pth``).
     avg_num_neighbors
         For published weights only, whose file lacks it: average number of neighbours in their
         training set.
     type_names
         Chemical symbols of the atom types of published weights.
+    trust
+        Import paths of code that the file may name, such as a network builder of the user's own.
+        True opens any file that NequIP opens, and with it runs any code in the file.
 
     Raises
     ------
     UserError
-        If the file cannot be opened, or `avg_num_neighbors` is missing or superfluous.
+        If the file cannot be opened or is not trusted, or `avg_num_neighbors` is missing or
+        superfluous.
     """
     path = Path(path)
     if not path.is_file():
@@ -190,7 +204,9 @@ def load_model(
                 # The file itself holds the versions that made it.
                 warnings.filterwarnings("ignore", message=".*versions differ between.*")
                 check_sums(path)
-                model = load_saved_model(str(path))
+                model = load_saved_model(str(path)) if trust is True else _own_model(path, trust)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"{path} cannot be opened as a NequIP model ({type(error).__name__}: {error}): "
@@ -198,6 +214,40 @@ def load_model(
                 "weights (.pth)"
             ) from error
     return model.eval().to(device)
+
+
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """Read weights and plain settings on the CPU; anything else, such as code, is an error."""
+    check_sums(path)
+    with warnings.catch_warnings(action="ignore"):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _own_model(path: Path, trusted: Collection[str] | bool) -> GraphModel:
+    """Build a run's network and set its weights; nothing that the file names is run unchecked."""
+    try:
+        content = read_plain(path)
+        hyperparameters = content["hyper_parameters"]
+        hyperparameters["info_dict"]["about"]
+    except (pickle.UnpicklingError, RuntimeError, KeyError) as error:
+        raise UserError(
+            f"{path} is not a run's model.ckpt, which holds weights and plain settings "
+            f"({type(error).__name__}): if it is a run's, {remake(path)}; any other file of NequIP "
+            "can run code when it is opened: add --trust if you trust whoever made it"
+        ) from error
+    config = hyperparameters["model"]
+    for name in code_in(config):
+        if name not in (*SAFE_TARGETS, *(trusted or ())):
+            raise UserError(
+                f"{path} names code of its own, {name!r}: add --trust {name} if you trust whoever "
+                "made the file"
+            )
+    with override_model_compile_mode("eager"):
+        model = build_network(config)
+    prefix = f"model.{SOLE_MODEL}."
+    weights = content["state_dict"].items()
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
+    return model
 
 
 def import_weights(
@@ -261,11 +311,10 @@ def import_weights(
 
 def network_config_of(path: str | Path) -> dict[str, Any] | None:
     """Return the network's configuration in a run's ``model.ckpt``; None for other files."""
-    if Path(path).suffix != ".ckpt":
+    try:
+        return read_plain(path)["hyper_parameters"]["model"]
+    except Exception:
         return None
-    # load_model has opened and checked it before.
-    content = torch.load(path, map_location="cpu", weights_only=False)
-    return content["hyper_parameters"]["model"]
 
 
 def cutoff_of(model: GraphModel) -> float:
