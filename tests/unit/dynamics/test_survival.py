@@ -267,12 +267,18 @@ def test_the_start_is_the_nearest_structure(tmp_path):
     Store.write(tmp_path / "x.h5", frames, n_val=0, n_test=5, info=["density", "time"])
 
     def start(**entry):
-        entry = {"dataset": "x", "part": "test", "repeat": [1, 2, 1]} | entry
+        entry = {"where": {}, "nearest": {}, "repeat": [1, 2, 1]} | entry
+        entry = {"dataset": "x", "part": "test"} | entry
         return start_structure(entry, tmp_path / "x.h5")
 
-    assert start(nearest={"density": 1.5}).info["index"] == 2
+    with pytest.raises(UserError, match=r"2 test .* equally near \(the first: index 2, .* apart"):
+        start(nearest={"density": 1.5})
     assert start(nearest={"density": 1.5, "time": 6.2}).info["index"] == 4
-    assert start(nearest={}).info["index"] == 0 and len(start(nearest={})) == 4
+    assert start(where={"density": 1.4, "time": 6.0}).info["index"] == 4
+    assert start(where={"density": 1.4}, nearest={"time": 9.0}).info["index"] == 2
+    with pytest.raises(UserError, match="start.where: no test structure .* has density 1.5"):
+        start(where={"density": 1.5})
+    assert len(start(nearest={"time": 9.0})) == 4
     with pytest.raises(UserError, match="no val structures"):
         start(part="val", nearest={})
     write(tmp_path / "x.extxyz", frames)

@@ -272,7 +272,8 @@ def _stability_problems(name: str, config: Mapping[str, Any]) -> Iterator[str]:
     if "dataset" in start:
         yield from _unknown(config, f"{where}.start.dataset", start["dataset"], "datasets")
         yield from _without_structures(config, start["dataset"], f"{where}.start")
-        yield from _not_kept(config, f"{where}.start.nearest", start["nearest"], start["dataset"])
+        for key in ("where", "nearest"):
+            yield from _not_kept(config, f"{where}.start.{key}", start[key], start["dataset"])
     yield from _stage_problems(where, test)
     every, frame, timestep = (
         test[key] for key in ("log_every_ps", "frame_every_ps", "timestep_fs")
