@@ -6,7 +6,6 @@ models is named, and the next Snakemake makes it again with all that follows fro
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.operations.accept import accept, examine
@@ -17,7 +16,7 @@ from pretraining.study.grid import grid_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument(
         "targets", nargs="*", help="of snakemake, if not all (such as check_sources)"
     )

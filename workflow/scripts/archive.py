@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.operations.archive import write_archive
@@ -13,11 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--config", required=True, help="the study (YAML), - for standard input")
     parser.add_argument("--written", nargs="*", default=[], type=Path, help="its files as written")
     parser.add_argument("--models", action="store_true", help="with models and learning curves")
-    parser.add_argument("--out", required=True, type=Path, help="archive (ZIP)")
+    parser.add_argument("--out", required=True, type=cli.Output, help="archive (ZIP)")
     args = parser.parse_args()
 
     config = load_config("/dev/stdin" if args.config == "-" else args.config)

@@ -13,19 +13,19 @@ import sys
 from pathlib import Path
 
 from pretraining.labels.check.run import FAILED, NOT_INSTALLED, check_source, unavailable
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml, write_atomically
 from pretraining.study.sources import PACKAGE_FOLDER, Source, load_source
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--config", type=Path, required=True, help="YAML with sections 'sources', 'check_sources'"
     )
     parser.add_argument("--source", required=True, help="name of the source")
-    parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    parser.add_argument("--out", type=Output, required=True, help="JSON to write")
     parser.add_argument("--attempt", default="", help="text to keep in the result")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +13,11 @@ from pretraining.runtime.tables import write_csv
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--grid", type=Path, help="wanted results, one row a result (TSV or CSV)")
     parser.add_argument("--metrics", nargs="+", type=Path, default=[], help="further metrics files")
     parser.add_argument("--results", type=Path, default=Path(), help="folder of relative paths")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=cli.Output, required=True)
     parser.add_argument("--allow-missing", action="store_true", help="keep going without a result")
     args = parser.parse_args()
     if args.grid is None and not args.metrics:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.data.store import Store
 from pretraining.figures.parity import source_matrix, source_parity
 from pretraining.figures.style import save
 from pretraining.labels.compare import OWN, compare, own_labels, page, source_labels, types_of
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
 from pretraining.study.titles import order_sources, read_styles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset (HDF5)")
     parser.add_argument("--sources", nargs="+", required=True, help="names of the label sources")
     parser.add_argument(
@@ -25,10 +24,10 @@ def main() -> None:
     parser.add_argument("--reference", help="source whose labels are the dataset's, if it has none")
     parser.add_argument("--title", default="the dataset", help="name of the dataset for people")
     parser.add_argument("--styles", type=Path, help="titles and kinds of the sources (YAML)")
-    parser.add_argument("--out", type=Path, required=True, help="table to write (CSV)")
-    parser.add_argument("--markdown", type=Path, required=True, help="page to write")
-    parser.add_argument("--parity", type=Path, nargs="+", default=[], help="figures to write")
-    parser.add_argument("--matrix", type=Path, nargs="+", default=[], help="figures to write")
+    parser.add_argument("--out", type=Output, required=True, help="table to write (CSV)")
+    parser.add_argument("--markdown", type=Output, required=True, help="page to write")
+    parser.add_argument("--parity", type=Output, nargs="+", default=[], help="figures to write")
+    parser.add_argument("--matrix", type=Output, nargs="+", default=[], help="figures to write")
     args = parser.parse_args()
     if len(args.sources) != len(args.chunks):
         raise UserError("--sources and --chunks: give as many of the one as of the other")

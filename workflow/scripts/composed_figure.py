@@ -21,16 +21,16 @@ COMPARE = {"pretrain_size": "npre", "source": "source"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="runs table")
     parser.add_argument("--figure", choices=("specialised", "alchemical"), required=True)
     parser.add_argument("--target", required=True, help="dataset that was trained on")
     parser.add_argument("--compare", choices=sorted(COMPARE), default="source")
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
-    parser.add_argument("--table", type=Path, help="the numbers of all panels, CSV")
+    parser.add_argument("--out", type=cli.Output, nargs="+", required=True, help=".pdf, .png, .svg")
+    parser.add_argument("--table", type=cli.Output, help="the numbers of all panels, CSV")
     parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
     parser.add_argument("--metric", choices=sorted(RMSE), default="force")
-    parser.add_argument("--bars-at", type=int, default=400, help="structures of the bars")
+    parser.add_argument("--bars-at", type=cli.whole(), default=400, help="structures of the bars")
     parser.add_argument("--styles", type=Path, help="titles of sources, datasets and transforms")
     parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
     parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -25,15 +24,19 @@ from pretraining.study import estimate
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="runs tables")
     parser.add_argument("--grid", type=Path, help="table of all training runs, TSV")
     parser.add_argument("--results", type=Path, default=Path(), help="folder of the runs")
     parser.add_argument("--allow-missing", action="store_true", help="go on without a result")
-    parser.add_argument("--out", type=Path, required=True, help="costs as CSV")
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--power-w", type=float, default=POWER_W, help="power of a GPU in W")
-    parser.add_argument("--carbon-kg-per-kwh", type=float, default=CARBON_KG_PER_KWH)
+    parser.add_argument("--out", type=cli.Output, required=True, help="costs as CSV")
+    parser.add_argument("--markdown", type=cli.Output)
+    parser.add_argument(
+        "--power-w", type=cli.number(equal=True), default=POWER_W, help="power of a GPU in W"
+    )
+    parser.add_argument(
+        "--carbon-kg-per-kwh", type=cli.number(equal=True), default=CARBON_KG_PER_KWH
+    )
     parser.add_argument("--published", type=Path, help="published single numbers to set beside")
     parser.add_argument("--costs", type=Path, help="published medians, for missing runs")
     args = parser.parse_args()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.data.store import Store
 from pretraining.labels.chunks import chunk_rows, write_chunk
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run, whole
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="prepared set (HDF5)")
     parser.add_argument("--chunk", required=True, help="eval, or the number of a training chunk")
-    parser.add_argument("--size", type=int, default=1000, help="structures in a training chunk")
-    parser.add_argument("--out", type=Path, required=True, help="extended XYZ to write")
+    parser.add_argument("--size", type=whole(), default=1000, help="structures in a training chunk")
+    parser.add_argument("--out", type=Output, required=True, help="extended XYZ to write")
     args = parser.parse_args()
     with Store(args.data) as store:
         rows = chunk_rows(store, args.chunk, args.size, store.n_train)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 from pretraining.data.store import Store
 from pretraining.embedding.soap import describe
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.files import read_yaml
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--settings", type=Path, required=True, help="YAML of the sample")
     parser.add_argument("--data", type=Path, required=True, help="prepared set (HDF5)")
-    parser.add_argument("--out", type=Path, required=True, help="descriptors to write (HDF5)")
+    parser.add_argument("--out", type=Output, required=True, help="descriptors to write (HDF5)")
     args = parser.parse_args()
     settings = read_yaml(args.settings, "descriptor", "seed", "sample", "transforms")
     start = time.perf_counter()

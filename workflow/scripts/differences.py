@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.results.table1 import compare, compare_markdown, read_table1
@@ -13,12 +12,14 @@ from pretraining.study.titles import read_styles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--table", type=Path, required=True, help="computed table")
     parser.add_argument("--published", type=Path, required=True, help="table to compare with")
     parser.add_argument("--styles", type=Path, help="titles of the sources")
-    parser.add_argument("--out", type=Path, required=True, help="computed minus published, CSV")
-    parser.add_argument("--markdown", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=cli.Output, required=True, help="computed minus published, CSV"
+    )
+    parser.add_argument("--markdown", type=cli.Output, required=True)
     args = parser.parse_args()
     differences = compare(read_table1(args.table), read_table1(args.published))
     write_csv(args.out, differences)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,14 +14,14 @@ from pretraining.runtime.stop import Interrupted, StopRequest
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model.ckpt of a run")
     parser.add_argument("--trust", action=cli.Trust)
     parser.add_argument("--start", type=Path, required=True, help="start structure")
     parser.add_argument("--settings", type=Path, required=True, help="YAML with 'dynamics'")
     parser.add_argument(
         "--replicas",
-        type=int,
+        type=cli.whole(),
         nargs="+",
         default=[1],
         help="numbers from 1; each has its own initial velocities",
@@ -34,8 +33,10 @@ def main() -> int:
         help="YAML, such as '{device: cpu}': where to run it",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of replica~1, …")
-    parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
+    parser.add_argument("--checkpoint-seconds", type=cli.number(equal=True), default=60.0)
     arguments = parser.parse_args()
+    folders = [("--out", arguments.out / f"replica~{number}") for number in arguments.replicas]
+    cli.refuse_overwriting(folders, [("--model", arguments.model), ("--start", arguments.start)])
     protocol = read_yaml(arguments.settings, "dynamics")["dynamics"]
 
     with StopRequest() as stop:

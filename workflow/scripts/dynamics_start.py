@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from ase.io import write
 
 from pretraining.dynamics.stability.start import start_structure
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, refuse_overwriting, run
 from pretraining.runtime.files import read_yaml, write_atomically
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--settings", type=Path, required=True, help="YAML with 'start'")
     parser.add_argument("--data", type=Path, help="prepared set (HDF5), unless 'start' has a file")
-    parser.add_argument("--out", type=Path, required=True, help="extended XYZ to write")
+    parser.add_argument("--out", type=Output, required=True, help="extended XYZ to write")
     args = parser.parse_args()
     start = read_yaml(args.settings, "start")["start"]
+    if "file" in start:
+        refuse_overwriting([("--out", args.out)], [("start.file", Path(start["file"]))])
     atoms = start_structure(start, args.data)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out, lambda path: write(path, atoms, format="extxyz"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.results.efficiency import as_markdown, efficiency, gains
@@ -15,15 +14,17 @@ from pretraining.study.titles import published_names, read_styles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="runs table")
-    parser.add_argument("--out", type=Path, required=True, help="efficiency as CSV")
-    parser.add_argument("--gains", type=Path, help="gains at equal numbers of structures, as CSV")
-    parser.add_argument("--markdown", type=Path, help="summary")
+    parser.add_argument("--out", type=cli.Output, required=True, help="efficiency as CSV")
+    parser.add_argument(
+        "--gains", type=cli.Output, help="gains at equal numbers of structures, as CSV"
+    )
+    parser.add_argument("--markdown", type=cli.Output, help="summary")
     parser.add_argument("--target", help="only this target")
     parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
     parser.add_argument("--published", type=Path, help="published single numbers")
-    parser.add_argument("--differences", type=Path, help="computed minus published, as CSV")
+    parser.add_argument("--differences", type=cli.Output, help="computed minus published, as CSV")
     args = parser.parse_args()
     runs = read_runs(args.runs)
     table, gained = efficiency(runs, args.target), gains(runs, args.target)

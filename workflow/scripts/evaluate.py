@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import yaml
@@ -11,13 +10,13 @@ from pretraining.runtime import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="model.ckpt of a run")
     parser.add_argument("--trust", action=cli.Trust)
     parser.add_argument("--data", required=True, type=Path, help="labelled store (HDF5)")
     parser.add_argument("--part", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--out", type=Path, help="metrics, JSON")
-    parser.add_argument("--predictions", type=Path, help="predictions beside labels, NPZ")
+    parser.add_argument("--out", type=cli.Output, help="metrics, JSON")
+    parser.add_argument("--predictions", type=cli.Output, help="predictions beside labels, NPZ")
     parser.add_argument(
         "--elements-as",
         nargs="*",
@@ -25,7 +24,7 @@ def main() -> None:
         metavar="Si:C",
         help="take an element for another, which the model knows",
     )
-    parser.add_argument("--batch-size", type=int, default=20)
+    parser.add_argument("--batch-size", type=cli.whole(), default=20)
     parser.add_argument(
         "--machine",
         type=yaml.safe_load,

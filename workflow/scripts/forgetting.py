@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.results.forgetting import as_markdown, forgetting
@@ -15,10 +14,10 @@ from pretraining.study.titles import published_names, read_styles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="runs table")
-    parser.add_argument("--out", type=Path, required=True, help="ratios as CSV")
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--out", type=cli.Output, required=True, help="ratios as CSV")
+    parser.add_argument("--markdown", type=cli.Output)
     parser.add_argument("--styles", type=Path, help="titles and kinds of the sources")
     parser.add_argument("--published", type=Path, help="published single numbers")
     args = parser.parse_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import yaml
@@ -10,7 +9,7 @@ import yaml
 from pretraining.data.energy_references import read_reference
 from pretraining.dynamics.generate import Request, generate
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, number, run, whole
 from pretraining.runtime.files import read_yaml
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.stop import Interrupted, StopRequest
@@ -19,7 +18,7 @@ from pretraining.study.sources import check_interpreter, load_source
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--config", type=Path, required=True, help="YAML: the protocol under 'generate', 'sources'"
     )
@@ -30,15 +29,17 @@ def main() -> int:
         default={},
         help="YAML, such as '{neutral_kwargs: {}}': runtime options that replace the source's",
     )
-    parser.add_argument("--density", type=float, required=True, help="g/cm³")
-    parser.add_argument("--anneal", type=float, help="anneal temperature, K")
-    parser.add_argument("--replica", type=int, default=1)
+    parser.add_argument("--density", type=number(), required=True, help="g/cm³")
+    parser.add_argument("--anneal", type=number(), help="anneal temperature, K")
+    parser.add_argument("--replica", type=whole(), default=1)
     parser.add_argument(
         "--reference", type=Path, required=True, help="isolated-atom energies, JSON"
     )
-    parser.add_argument("--out", type=Path, required=True, help="trajectory to write, extended XYZ")
-    parser.add_argument("--log", type=Path, required=True, help="its thermodynamics, CSV")
-    parser.add_argument("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS)
+    parser.add_argument(
+        "--out", type=Output, required=True, help="trajectory to write, extended XYZ"
+    )
+    parser.add_argument("--log", type=Output, required=True, help="its thermodynamics, CSV")
+    parser.add_argument("--checkpoint-seconds", type=number(equal=True), default=CHECKPOINT_SECONDS)
     args = parser.parse_args()
     protocol = read_yaml(args.config, "generate")["generate"]
     source = load_source(args.config, protocol["source"], args.runtime)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.runtime import cli
@@ -13,10 +12,10 @@ from pretraining.study.grid import grid_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="configuration of the study")
     parser.add_argument("--costs", required=True, type=Path, help="published medians, CSV")
-    parser.add_argument("--out", required=True, type=Path, help="table of runs, TSV")
+    parser.add_argument("--out", required=True, type=cli.Output, help="table of runs, TSV")
     args = parser.parse_args()
 
     config = validate_study(load_config(args.config), str(args.config))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.runtime import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--weights", required=True, type=Path, help="state dict (.pth)")
     parser.add_argument("--sha256", help="checksum that the file must have")
     parser.add_argument(
         "--avg-num-neighbors",
         required=True,
-        type=float,
+        type=cli.number(),
         help="of the set that the weights were trained on (C-SYNTH-23M at 4 Å: about 31)",
     )
     parser.add_argument("--settings", required=True, type=Path, help="YAML: network, training, …")
@@ -23,6 +22,7 @@ def main() -> None:
     parser.add_argument("--elements", nargs="+", default=["C"], help="before the transform")
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
     arguments = parser.parse_args()
+    cli.refuse_overwriting([("--out", arguments.out)], [("--weights", arguments.weights)])
 
     from pretraining.data.transforms import Transform
     from pretraining.study.settings import load_settings

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.data.store import Store
 from pretraining.labels.chunks import join
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run, whole
 from pretraining.study.queries import FITTED
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="prepared set (HDF5)")
     parser.add_argument("--source", required=True, help="name of the label source")
     parser.add_argument(
@@ -21,11 +20,11 @@ def main() -> None:
     parser.add_argument(
         "--provenance", type=Path, nargs="+", default=[], help="JSON of how each was labelled"
     )
-    parser.add_argument("--n", type=int, help="number of training structures (all)")
+    parser.add_argument("--n", type=whole(), help="number of training structures (all)")
     parser.add_argument(
         "--fit", choices=FITTED, help="zero of the energies (that of the isolated atoms)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="labelled set to write (HDF5)")
+    parser.add_argument("--out", type=Output, required=True, help="labelled set to write (HDF5)")
     args = parser.parse_args()
     with Store(args.data) as store:
         result = join(store, args.source, args.chunks, args.out, args.n, args.fit, args.provenance)

@@ -11,21 +11,21 @@ import yaml
 from pretraining.data.energy_references import read_reference
 from pretraining.labels.evaluate import isolated_energies
 from pretraining.labels.label import label, read_structures
-from pretraining.runtime.cli import log, run
+from pretraining.runtime.cli import Output, Parser, log, refuse_overwriting, run, whole
 from pretraining.runtime.files import write_json
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.stop import Interrupted, StopRequest
-from pretraining.study.sources import Source, check_interpreter, load_source
+from pretraining.study.sources import Source, check_interpreter, load_source, named_files
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="YAML with a section 'sources'")
     parser.add_argument("--source", required=True, help="name of the source")
     parser.add_argument("--structures", type=Path, help="any file that ASE reads")
     parser.add_argument("--index", default=":", help="START:STOP, which structures of the file")
     parser.add_argument("--allow-empty", action="store_true", help="an empty file is no fault")
-    parser.add_argument("--out", type=Path, help="extended XYZ to write")
+    parser.add_argument("--out", type=Output, help="extended XYZ to write")
     parser.add_argument(
         "--runtime",
         "--conduct",
@@ -33,19 +33,21 @@ def arguments() -> argparse.Namespace:
         default={},
         help="YAML, such as '{time_limit: 60}': runtime options that replace the source's",
     )
-    parser.add_argument("--processes", type=int, default=1, help="structures at once (1)")
+    parser.add_argument("--processes", type=whole(), default=1, help="structures at once (1)")
     parser.add_argument("--reference", type=Path, help="JSON of isolated-atom energies to use")
-    parser.add_argument("--write-reference", type=Path, help="compute that JSON, nothing else")
+    parser.add_argument("--write-reference", type=Output, help="compute that JSON, nothing else")
     parser.add_argument("--elements", nargs="+", help="elements for --write-reference")
-    parser.add_argument("--provenance", type=Path, help="JSON to write: how the labels were made")
+    parser.add_argument("--provenance", type=Output, help="JSON to write: how the labels were made")
     args = parser.parse_args()
+    if args.out and args.structures:
+        # Finished structures are kept beside the output.
+        written = [("journal of --out", Path(f"{args.out}.part"))]
+        refuse_overwriting(written, [("--structures", args.structures)])
     if args.write_reference:
         if not args.elements:
             parser.error("--write-reference needs --elements")
     elif not (args.structures and args.out):
         parser.error("--structures and --out are needed")
-    if args.processes < 1:
-        parser.error(f"--processes {args.processes}: give 1 or more")
     if not re.fullmatch(r"\d*:\d*", args.index):
         parser.error(f"--index {args.index}: give START:STOP, counted from 0")
     return args
@@ -73,6 +75,12 @@ def main() -> int:
     args = arguments()
     source = load_source(args.config, args.source, args.runtime)
     check_interpreter(source)
+    outputs = {"--out": args.out, "--write-reference": args.write_reference}
+    outputs |= {"--provenance": args.provenance}
+    refuse_overwriting(
+        [(name, path) for name, path in outputs.items() if path],
+        [(f"sources.{source.name}", Path(path)) for path in named_files(source)],
+    )
     with StopRequest() as stop:
         try:
             with Lease(running(args.out or args.write_reference), source.name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -22,18 +21,18 @@ COMPARE = {"npre": "npre", "pretrain_size": "npre", "source": "source"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, help="runs table; without it only --published")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--figure", choices=sorted(FIGURES), help="as in the paper")
     what.add_argument("--compare", choices=sorted(COMPARE), help="a curve for each of these")
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
-    parser.add_argument("--table", type=Path, help="the numbers of all panels, CSV")
+    parser.add_argument("--out", type=cli.Output, nargs="+", required=True, help=".pdf, .png, .svg")
+    parser.add_argument("--table", type=cli.Output, help="the numbers of all panels, CSV")
     parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
     parser.add_argument("--metrics", nargs="+", choices=sorted(RMSE), default=sorted(RMSE))
     parser.add_argument("--target")
     parser.add_argument("--source", help="label source (by pre-training size)")
-    parser.add_argument("--npre", type=int, help="pre-training size (by label source)")
+    parser.add_argument("--npre", type=cli.whole(), help="pre-training size (by label source)")
     parser.add_argument("--structures")
     parser.add_argument("--transform")
     parser.add_argument("--preseed", help="seed of the pre-training")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.dynamics.stability.survival import as_markdown, summarise, survival_curves
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.files import write_text
 from pretraining.runtime.tables import write_csv
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--outcomes", type=Path, nargs="*", required=True, help="outcome.json, …")
-    parser.add_argument("--out", type=Path, required=True, help="table of trajectories, CSV")
-    parser.add_argument("--survival", type=Path, required=True, help="survival curves, CSV")
-    parser.add_argument("--markdown", type=Path, required=True, help="page to write")
+    parser.add_argument("--out", type=Output, required=True, help="table of trajectories, CSV")
+    parser.add_argument("--survival", type=Output, required=True, help="survival curves, CSV")
+    parser.add_argument("--markdown", type=Output, required=True, help="page to write")
     args = parser.parse_args()
     table = summarise(args.outcomes)
     write_csv(args.out, table)

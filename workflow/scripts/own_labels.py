@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.data.store import Store, StoreWriter
@@ -11,10 +10,12 @@ from pretraining.runtime.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--data", required=True, type=Path, help="prepared set with labels")
-    parser.add_argument("--n", required=True, type=int, help="number of training structures")
-    parser.add_argument("--out", required=True, type=Path, help="labelled set")
+    parser.add_argument(
+        "--n", required=True, type=cli.whole(), help="number of training structures"
+    )
+    parser.add_argument("--out", required=True, type=cli.Output, help="labelled set")
     args = parser.parse_args()
     with Store(args.data) as store:
         if not store.has_labels:

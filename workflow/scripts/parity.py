@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.figures.parity import parity_figure
@@ -13,13 +12,13 @@ from pretraining.training.predictions import Predictions
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="NPZ of evaluate.py")
     parser.add_argument("--title", default="", help="which model, tested on what")
     parser.add_argument("--source", default="none", help="label source of the pre-training")
     parser.add_argument("--styles", type=Path, help="titles and kinds of the sources")
     parser.add_argument("--shifted", action="store_true", help="energies after a median shift")
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    parser.add_argument("--out", type=cli.Output, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
     colour = source_looks([args.source], read_styles(args.styles))[args.source]["color"]
     predictions = Predictions.load(args.predictions)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.runtime import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="model.ckpt of a run, or a .pth")
     parser.add_argument("--trust", action=cli.Trust)
     parser.add_argument("--structures", required=True, type=Path, help="any file that ASE reads")
-    parser.add_argument("--out", required=True, type=Path, help="extended XYZ to write")
+    parser.add_argument("--out", required=True, type=cli.Output, help="extended XYZ to write")
     parser.add_argument(
-        "--avg-num-neighbors", type=float, help="of the training set of published weights (.pth)"
+        "--avg-num-neighbors",
+        type=cli.number(),
+        help="of the training set of published weights (.pth)",
     )
     parser.add_argument("--elements", nargs="+", default=["C"], help="atom types of a .pth")
     parser.add_argument("--elements-as", nargs="*", default=[], metavar="Si:C")
-    parser.add_argument("--batch-size", type=int, default=20)
+    parser.add_argument("--batch-size", type=cli.whole(), default=20)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     arguments = parser.parse_args()
 

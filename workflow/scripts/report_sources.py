@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.figures.source_checks import figure_of_sources
 from pretraining.figures.style import save
 from pretraining.labels.check.summary import as_csv, page, read_checks, table_of_sources
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, number, run
 from pretraining.runtime.files import write_text
 from pretraining.study.titles import read_styles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--checks", type=Path, nargs="+", required=True, help="JSON of check_source.py"
     )
     parser.add_argument("--styles", type=Path, help="titles and kinds of the sources (YAML)")
     parser.add_argument(
-        "--tolerance", type=float, default=0.01, help="of forces, in units of the largest one"
+        "--tolerance",
+        type=number(equal=True),
+        default=0.01,
+        help="of forces, in units of the largest one",
     )
-    parser.add_argument("--markdown", type=Path, required=True, help="page to write")
-    parser.add_argument("--out", type=Path, required=True, help="table to write (CSV)")
-    parser.add_argument("--figure", type=Path, nargs="+", default=[], help="figures to write")
+    parser.add_argument("--markdown", type=Output, required=True, help="page to write")
+    parser.add_argument("--out", type=Output, required=True, help="table to write (CSV)")
+    parser.add_argument("--figure", type=Output, nargs="+", default=[], help="figures to write")
     args = parser.parse_args()
     results = read_checks(args.checks)
     styles = read_styles(args.styles)

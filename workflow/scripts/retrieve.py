@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 from pretraining.data.remote import overview
 from pretraining.data.retrieve import remote_files, retrieve, study_items
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml, write_json
 from pretraining.study.config import validate_study
@@ -17,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="a study, or a part of one")
     parser.add_argument(
         "--addresses",
@@ -26,7 +25,7 @@ def main() -> None:
         help="JSON: where the parameter files of label sources are, by path",
     )
     parser.add_argument("--list", action="store_true", help="only say what there is to get")
-    parser.add_argument("--out", type=Path, help="JSON to write: files, checksums and sizes")
+    parser.add_argument("--out", type=Output, help="JSON to write: files, checksums and sizes")
     args = parser.parse_args()
     config = read_yaml(args.config)
     if "experiments" in config:

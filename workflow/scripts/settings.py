@@ -6,10 +6,8 @@ it concerns.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from pathlib import Path
 
 import yaml
 
@@ -18,8 +16,8 @@ from pretraining.runtime.files import write_atomically
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=f"{__doc__} The part is read from stdin, as JSON.")
-    parser.add_argument("--out", required=True, type=Path, help="settings file (YAML)")
+    parser = cli.Parser(description=f"{__doc__} The part is read from stdin, as JSON.")
+    parser.add_argument("--out", required=True, type=cli.Output, help="settings file (YAML)")
     args = parser.parse_args()
 
     text = yaml.safe_dump(json.load(sys.stdin), sort_keys=False, allow_unicode=True)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
 from pretraining.data.store import Store
 from pretraining.labels.compare import source_error
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.files import write_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="prepared target (HDF5)")
     parser.add_argument("--labels", type=Path, help="the target as a source has labelled it")
     parser.add_argument("--source", required=True, help="name of the label source")
     parser.add_argument("--chunk", type=Path, required=True, help="its labelled eval chunk")
-    parser.add_argument("--out", type=Path, required=True, help="metrics to write (JSON)")
+    parser.add_argument("--out", type=Output, required=True, help="metrics to write (JSON)")
     args = parser.parse_args()
     with ExitStack() as stack:
         store = stack.enter_context(Store(args.data))

@@ -5,7 +5,6 @@ It reads only the runs' own records, also while Snakemake is at work.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.operations import status
@@ -18,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument(
         "--config",
         type=Path,
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--sizes", action="store_true", help="a line for each number of structures")
     parser.add_argument(
         "--names",
-        type=int,
+        type=cli.whole(0),
         default=10,
         help="largest number of runs named for a state (default: 10)",
     )

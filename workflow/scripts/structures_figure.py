@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.dynamics.summary import CLASSES, ENERGY
 from pretraining.figures.dynamics import structures_figure
 from pretraining.figures.style import save
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.tables import read_csv
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--table", type=Path, required=True, help="table of the trajectories, CSV")
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    parser.add_argument("--out", type=Output, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
     table = read_csv(args.table, ("density", "anneal_T", ENERGY, *CLASSES))
     save(structures_figure(table), *args.out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.figures.source_vs_model import source_vs_model, source_vs_model_figure
@@ -14,13 +13,13 @@ from pretraining.study.titles import read_styles, read_titles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="runs table")
     parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
-    parser.add_argument("--at", type=int, default=400, help="structures of the fine-tuning")
+    parser.add_argument("--at", type=cli.whole(), default=400, help="structures of the fine-tuning")
     parser.add_argument("--styles", type=Path, help="titles of sources and datasets")
-    parser.add_argument("--table", type=Path, required=True, help="the errors as CSV")
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help=".pdf, .png, .svg")
+    parser.add_argument("--table", type=cli.Output, required=True, help="the errors as CSV")
+    parser.add_argument("--out", type=cli.Output, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
     table = source_vs_model(read_runs(args.runs), args.aggregate, args.at)
     write_csv(args.table, table)

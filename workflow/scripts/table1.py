@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from pretraining.study.titles import read_styles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, help="runs table; without it --published is rendered")
-    parser.add_argument("--out", type=Path, required=True, help="table as CSV")
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--latex", type=Path)
+    parser.add_argument("--out", type=cli.Output, required=True, help="table as CSV")
+    parser.add_argument("--markdown", type=cli.Output)
+    parser.add_argument("--latex", type=cli.Output)
     parser.add_argument("--target")
-    parser.add_argument("--npre", type=int, help="pre-training size")
+    parser.add_argument("--npre", type=cli.whole(), help="pre-training size")
     parser.add_argument("--structures")
     parser.add_argument("--transform")
     parser.add_argument("--preseed", help="seed of the pre-training")

@@ -7,7 +7,6 @@ import time
 
 STARTED = time.monotonic()
 
-import argparse
 from pathlib import Path
 
 import yaml
@@ -17,11 +16,18 @@ from pretraining.study.settings import KINDS
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--kind", required=True, choices=KINDS)
     parser.add_argument("--data", required=True, type=Path, help="labelled store (HDF5)")
-    parser.add_argument("--n", required=True, type=int, help="train on the first N of the pool")
-    parser.add_argument("--seed", required=True, type=int, help="of weights and order of batches")
+    parser.add_argument(
+        "--n", required=True, type=cli.whole(), help="train on the first N of the pool"
+    )
+    parser.add_argument(
+        "--seed",
+        required=True,
+        type=cli.whole(0, cli.LARGEST_SEED),
+        help="of weights and order of batches",
+    )
     parser.add_argument("--settings", required=True, type=Path, help="YAML: network, training, …")
     parser.add_argument("--transform", default="none", help="name of a transform of the settings")
     parser.add_argument("--initial", type=Path, help="model.ckpt that a fine-tuning starts from")
@@ -35,6 +41,8 @@ def main() -> int:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
     arguments = parser.parse_args()
+    read = [("--data", arguments.data), ("--initial", arguments.initial or arguments.data)]
+    cli.refuse_overwriting([("--out", arguments.out)], read)
 
     from pretraining.training.run import Request, train
 

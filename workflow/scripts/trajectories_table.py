@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pretraining.dynamics.summary import as_markdown, summarise
-from pretraining.runtime.cli import run
+from pretraining.runtime.cli import Output, Parser, number, refuse_overwriting, run
 from pretraining.runtime.files import read_yaml, write_text
 from pretraining.runtime.tables import write_csv
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--settings", type=Path, required=True, help="YAML of the dataset")
     parser.add_argument("--dataset", required=True, help="its name there")
     parser.add_argument("--source", required=True, help="label source of the dynamics")
-    parser.add_argument("--radius", type=float, required=True, help="of neighbours, Å")
-    parser.add_argument("--out", type=Path, required=True, help="table to write, CSV")
-    parser.add_argument("--markdown", type=Path, required=True)
+    parser.add_argument("--radius", type=number(), required=True, help="of neighbours, Å")
+    parser.add_argument("--out", type=Output, required=True, help="table to write, CSV")
+    parser.add_argument("--markdown", type=Output, required=True)
     args = parser.parse_args()
     dataset = read_yaml(args.settings, "datasets")["datasets"][args.dataset]
-    table = summarise([Path(path) for path in dataset["path"]], args.source, args.radius)
+    paths = [Path(path) for path in dataset["path"]]
+    written = [("--out", args.out), ("--markdown", args.markdown)]
+    refuse_overwriting(written, [(f"datasets.{args.dataset}.path", path) for path in paths])
+    table = summarise(paths, args.source, args.radius)
     write_csv(args.out, table)
     write_text(args.markdown, as_markdown(table))
 

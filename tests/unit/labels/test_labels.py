@@ -459,7 +459,7 @@ def test_a_settings_file_that_is_none(tmp_path, text, fault):
 def test_bad_index_is_refused(tmp_path):
     config = config_file(tmp_path, lj=LJ)
     done = run(config, "lj", "--structures", "x", "--out", "y", "--index=-3:")
-    assert done.returncode == 2 and "START:STOP" in done.stderr
+    assert done.returncode == 1 and "START:STOP" in done.stderr
 
 
 def test_source_that_cannot_hold_a_lone_atom_says_so():

@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from pretraining.operations.accept import DERIVED
+from pretraining.runtime.cli import refuse_overwriting
 from pretraining.runtime.files import file_sha256, write_atomically
 
 # Files of every archive, below the results folder.
@@ -89,6 +90,8 @@ def write_archive(
         for name in sorted(members)
     )
     members["SHA256SUMS"] = "".join(sums).encode()
+    packed = [(name, path) for name, path in members.items() if isinstance(path, Path)]
+    refuse_overwriting([("--out", out)], packed)
     write_atomically(out, lambda tmp: _pack(tmp, f"{results.name}-archive", members))
     return len(members)
 

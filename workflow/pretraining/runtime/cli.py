@@ -1,4 +1,4 @@
-"""Command-line programs: exit status and log lines.
+"""Command-line programs: arguments, exit status and log lines.
 
 Imported in interpreters of label sources: only the standard library.
 """
@@ -6,11 +6,19 @@ Imported in interpreters of label sources: only the standard library.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any, NoReturn
 
 from pretraining.runtime.errors import UserError
+
+# Largest whole number of an argument, and of a random seed.
+LARGEST = 2**63 - 1
+LARGEST_SEED = 2**32 - 1
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -25,6 +33,93 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         status = 1
     sys.exit(status or 0)
+
+
+class Output(type(Path())):
+    """Type of an argument that names a file to write; a plain `Path` is read."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A program's arguments; a wrong one ends in one line.
+
+    Numbers are of the types :func:`whole` and :func:`number`. No :class:`Output` may be a file that
+    another argument names.
+    """
+
+    def parse_args(self, *arguments: Any) -> argparse.Namespace:
+        """Parse and check the arguments; raise a `UserError` if one is wrong."""
+        args = super().parse_args(*arguments)
+        outputs, inputs = [], []
+        for name, path in _paths(args):
+            (outputs if isinstance(path, Output) else inputs).append((name, path))
+        refuse_overwriting(outputs, inputs)
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a `UserError`."""
+        raise UserError(f"{message.removeprefix('argument ')} (--help lists the arguments)")
+
+
+def whole(least: int = 1, most: int = LARGEST) -> Callable[[str], int]:
+    """Return the type of an argument that is a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            bounds = f"{least} or more" if most == LARGEST else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {bounds}")
+        return value
+
+    return read
+
+
+def number(above: float = 0.0, equal: bool = False) -> Callable[[str], float]:
+    """Return the type of a finite number above a bound, or `equal` to it."""
+    bound = f"{above:g} or more" if equal else f"above {above:g}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < above or (value == above and not equal):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number, {bound}")
+        return value
+
+    return read
+
+
+def refuse_overwriting(
+    outputs: Sequence[tuple[str, Path]], inputs: Iterable[tuple[str, Path]] = ()
+) -> None:
+    """Raise a `UserError` if a file to write is one that is read, or is given twice.
+
+    Each file follows the name of its argument. Links count as what they point to. A folder to write
+    is refused if it holds a file that is read.
+    """
+    for (name, path), (other, read) in product(outputs, inputs):
+        if _same(path, read) or (path.is_dir() and path.resolve() in read.resolve().parents):
+            raise UserError(f"{name}: {path} would overwrite {other} {read}; give another path")
+    for (name, path), (other, second) in combinations(outputs, 2):
+        if _same(path, second):
+            raise UserError(f"{name} and {other}: both are {path}; give different paths")
+
+
+def _paths(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    for name, value in vars(args).items():
+        for path in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(path, Path):
+                yield f"--{name.replace('_', '-')}", path
+
+
+def _same(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:
+        return os.path.realpath(first) == os.path.realpath(second)
 
 
 class Trust(argparse.Action):

@@ -199,6 +199,12 @@ def parameter_files(source: Source, installed: bool = True) -> dict[str, str]:
     return found
 
 
+def named_files(source: Source) -> list[str]:
+    """Return the files that the source's arguments name."""
+    texts = strings(expand([source.args, source.kwargs]))
+    return [word for text in texts for word in words(text) if os.path.isfile(word)]
+
+
 def changed_files(name: str, entry: Mapping[str, Any], stamp: Path) -> dict[str, str]:
     """Return the files and folders that a source's arguments name, with their sha256.
 
