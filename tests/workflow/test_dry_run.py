@@ -38,6 +38,15 @@ def test_training_jobs_by_target(checkout, target, expected):
     assert tuple(counts.get(rule, 0) for rule in TRAINING) == expected
 
 
+def test_the_published_unscaled_curve_is_an_experiment_on_top(checkout):
+    files = ("--configfile", "config/config.yaml", "config/fig5-published.yaml")
+    counts = checkout.job_counts(*files, "--", "fig5_published")
+    assert tuple(counts[rule] for rule in TRAINING) == (10, 35, 350)
+    # Both use the pre-trainings on stretched structures at the target's cut-off.
+    counts = checkout.job_counts(*files, "--", "fig5", "fig5_published")
+    assert tuple(counts[rule] for rule in TRAINING) == (15, 35, 525)
+
+
 def test_the_default_target_is_everything(checkout, everything):
     assert tuple(everything[rule] for rule in TRAINING) == (20, 100, 583)
     assert checkout.job_counts() == everything

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
     parser.add_argument("--metric", choices=sorted(RMSE), default="force")
     parser.add_argument("--bars-at", type=cli.whole(), default=400, help="structures of the bars")
+    parser.add_argument("--bars-of", choices=("all", "last"), default="all", help="transforms")
     parser.add_argument("--styles", type=Path, help="titles of sources, datasets and transforms")
     parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
     parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
@@ -57,7 +58,8 @@ def main() -> None:
         figure = specialised(selections, options, styles, **titles)
     else:
         selections = select_each(runs, Selection(target=args.target), **compare)
-        figure = alchemical(selections, options, styles, bars_at=args.bars_at, **titles)
+        bars = {"bars_at": args.bars_at, "bars_of": args.bars_of}
+        figure = alchemical(selections, options, styles, **bars, **titles)
     save(figure, *args.out)
     if args.table:
         write_csv(args.table, panel_table(selections, options, args.figure, args.bars_at))

@@ -155,11 +155,26 @@ def test_transforms_have_panels_and_bars(silicon):
     assert heights == pytest.approx([mean, mean, 0.8 * mean, mean, 0.7 * mean])
     ticks = [tick.get_text() for tick in bars.get_xticklabels()]
     assert ticks == ["direct", "100", "1000"]
-    assert bars.get_ylim()[0] == 0
+    assert bars.get_yscale() == "log" and 0.5 * mean < bars.get_ylim()[0] < 0.7 * mean
     points = [len(line.get_ydata()) for line in bars.lines if line.get_marker() == "o"]
     assert points == [3] * 5
     with_map = alchemical(selections, BY_SIZE, embedding=lambda axes: None)
     assert sorted(letters(with_map)) == ["a", "b", "c", "d"]
+
+
+def test_curves_far_above_direct_training_are_marked_at_the_end_of_the_axis(silicon):
+    runs = silicon.copy()
+    far = (runs["transform"] == "Si") & (runs["npre"] == 100) & (runs["n"] == 25)
+    runs.loc[far, "test_force_rmse"] = 3.7
+    a, b, bars = alchemical(select_each(runs, compare="npre"), BY_SIZE, bars_of="last").axes
+    worst = 25**-0.4 * 1.01
+    assert worst < a.get_ylim()[1] < 1.5 * worst
+    assert "▲ up to 3.7" in [text.get_text() for text in a.texts]
+    (arrow,) = [line for line in a.lines if line.get_marker() == "^"]
+    assert list(arrow.get_xdata()) == [25] and arrow.get_color() in curves(a)
+    assert not [line for line in b.lines if line.get_marker() == "^"]
+    # One bar of direct training, and one a size of the last transform.
+    assert len(bars.patches) == 3
 
 
 def test_bars_are_at_the_nearest_size_that_was_run(silicon):

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from pretraining.figures.panels import (
     DIRECT,
@@ -35,15 +34,19 @@ from pretraining.figures.style import (
     no_results,
     plain,
     ramp,
+    value_ticks,
 )
 from pretraining.results.runs_table import RMSE
-from pretraining.results.seed_statistics import cell_of
+from pretraining.results.seed_statistics import cell_of, curve_points
 from pretraining.results.selection import Selected, nearest_size
 from pretraining.study.titles import SourceStyle, Titles, printed, title_of
 
 # Turquoise and magenta, as published; further transforms take the colours of the cycle.
 TRANSFORM_COLOURS = ("#1BA3A3", "#C2378F", *CYCLE)
 HEIGHT = 2.35
+# End of the axis of alchemical curves, in units of the worst direct value. The published unscaled
+# curve is three times as high.
+CAP = 1.35
 Draw = Callable[[Axes], None]
 
 
@@ -101,8 +104,11 @@ def alchemical(
     titles: Titles | None = None,
     embedding: Draw | None = None,
     bars_at: int = 400,
+    bars_of: str = "all",
 ) -> Figure:
     """Draw a panel of learning curves for each transform, and bars at one number of structures.
+
+    The axis of the curves ends at 1.35 times the worst direct value.
 
     Parameters
     ----------
@@ -114,6 +120,8 @@ def alchemical(
         Draws the map, beside the bars.
     bars_at
         The bars are at the nearest number of structures with runs.
+    bars_of
+        ``all`` transforms, or only the ``last``, as published.
     """
     selections = comparable(selections, options)
     metric = options.metrics[0]
@@ -126,7 +134,7 @@ def alchemical(
         size = (TEXT_WIDTH, 2 * HEIGHT + 0.35)
         figure = plt.figure(figsize=size)
         panels = figure.subplot_mosaic([[letter for letter in letters for _ in "ab"], below])
-        extent = Extent()
+        extent = Extent(cap=CAP * _worst_direct(selections, options))
         for letter, selected, look in zip(letters, selections, looks, strict=True):
             draw_panel(panels[letter], selected, options, metric, look, extent)
             transform = selected.chosen.transform or "none"
@@ -138,7 +146,8 @@ def alchemical(
         if options.compare == "npre":
             groups = {size: plain(size) if size else "direct" for size in sorted(names)}
             panels[bars].set_xlabel("pre-training structures")
-        draw_bars(panels[bars], selections, looks, groups, n, options)
+        shown = slice(-1, None) if bars_of == "last" else slice(None)
+        draw_bars(panels[bars], selections[shown], looks[shown], groups, n, options)
         _head(panels[bars], bars, f"{n:,} {SIZES_LABEL}")
         if embedding:
             embedding(panels[place])
@@ -155,6 +164,15 @@ def alchemical(
         spread = "mean ± s.d. and " if options.aggregate == "best" else ""
         add_note(figure, selections, options, tested, f" ({bars}: {spread}every run)")
     return figure
+
+
+def _worst_direct(selections: Sequence[Selected], options: Options) -> float:
+    """Return the largest value of the curves of direct training; infinity without any."""
+    runs = selections[0].runs
+    direct = runs[runs[options.compare].isin(DIRECT)]
+    points = curve_points(direct, options.metrics[0], options.aggregate)
+    worst = points.loc[~points["flagged"].astype(bool), "value"].max()
+    return float(worst) if np.isfinite(worst) else np.inf
 
 
 def _looks_by_transform(
@@ -200,15 +218,17 @@ def draw_bars(
     """
     compare, column = options.compare, RMSE[options.metrics[0]]
     width = 0.8 / len(selections)
-    top = [0.0]
+    heights: list[float] = []
     for place, key in enumerate(names):
         shown = selections[:1] if key in DIRECT else selections
         for k, (selected, look) in enumerate(zip(shown, looks, strict=False)):
             rows = selected.runs[(selected.runs["n"] == n) & (selected.runs[compare] == key)]
             offset = (k - (len(shown) - 1) / 2) * width
-            top += _bar(axes, place + offset, 0.85 * width, rows, column, look[key]["color"])
-    if max(top) > 0:
-        axes.set_ylim(0, 1.06 * max(top))
+            heights += _bar(axes, place + offset, 0.85 * width, rows, column, look[key]["color"])
+    if heights:
+        low, high = min(heights) / 1.06, max(heights) * 1.06
+        axes.set(yscale="log", ylim=(low, high))
+        value_ticks(axes.yaxis, low, high)
     else:
         no_results(axes)
     runs = selections[0].runs
@@ -218,7 +238,6 @@ def draw_bars(
     axes.set_xticks(range(len(names)), list(names.values()))
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylabel(LABELS[options.metrics[0]])
 
 
@@ -241,5 +260,5 @@ def _bar(
     if cell.flagged:
         axes.annotate("*", (x, cell.mean), xytext=(4, 1), textcoords="offset points", fontsize=9)
         # Runs far above the others can be outside the panel.
-        return [float(np.median(values))]
+        return [float(values.min()), float(np.median(values))]
     return [*values, cell.mean + (cell.std if np.isfinite(cell.std) else 0.0)]

@@ -59,11 +59,18 @@ class Options:
 
 @dataclass
 class Extent:
-    """The axis limits that panels share."""
+    """The axis limits that panels share.
 
+    Attributes
+    ----------
+    cap
+        Values above it do not widen the axis; arrows at its end mark them.
+    """
+
+    cap: float = np.inf
     sizes: list[float] = field(default_factory=list)
     heights: list[float] = field(default_factory=list)
-    lines: list[tuple[float, str]] = field(default_factory=list)
+    lines: list[tuple[Axes, float, str]] = field(default_factory=list)
 
     def add(self, curve: pd.DataFrame) -> None:
         """Include a curve, without the (long) error bars of flagged cells."""
@@ -78,22 +85,49 @@ class Extent:
             no_results(axes)
             axes.set(xticks=[], yticks=[])
             return
-        low, high = min(self.heights), max(self.heights)
-        near = [h for h, _ in self.lines if low / FAR < h < FAR * high]
+        heights = [height for height in self.heights if height <= self.cap] or self.heights
+        low, high = min(heights), max(heights)
+        most = min(FAR * high, self.cap)
+        near = [h for _, h, _ in self.lines if low / FAR < h < most]
         low, high = min([low, *near]), max([high, *near])
-        for height, colour in self.lines:
-            # At the nearest edge, the height of a line outside the panel.
-            if height not in near:
-                arrow, y, va = ("↓", 0.02, "bottom") if height < low else ("↑", 0.98, "top")
+        # At the nearest edge, the heights of lines outside the panel, the highest on top.
+        outside = [(h, colour) for own, h, colour in self.lines if own is axes and h not in near]
+        below = sorted((line for line in outside if line[0] < low), key=lambda line: line[0])
+        above = sorted(set(outside) - set(below), key=lambda line: -line[0])
+        for arrow, lines, edge, step, va in (
+            ("↓", below, 0.02, 0.06, "bottom"),
+            ("↑", above, 0.98, -0.06, "top"),
+        ):
+            for k, (height, colour) in enumerate(lines):
                 place = {"transform": axes.transAxes, "ha": "right", "va": va}
-                axes.text(0.98, y, f"{arrow} {height:.2g}", color=colour, fontsize=6.2, **place)
+                text = f"{arrow} {height:.2g}"
+                axes.text(0.98, edge + k * step, text, color=colour, fontsize=6.2, **place)
         margin = max((high / low) ** 0.06, 1.04)
         low, high = low / margin, high * margin
         axes.set(xscale="log", yscale="log", ylim=(low, high))
         axes.set_xlim(min(self.sizes) / 1.18, max(self.sizes) * 1.18)
+        if len(heights) < len(self.heights):
+            _arrows(axes, high, 0.98 - 0.06 * len(above))
         value_ticks(axes.yaxis, low, high)
         size_ticks(axes.xaxis, self.sizes)
         axes.grid(axis="y", which="major")
+
+
+def _arrows(axes: Axes, high: float, y_text: float) -> None:
+    """Mark the points of curves above the panel, and say how high the highest one is."""
+    most = 0.0
+    for line in axes.get_lines():
+        x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+        beyond = y > high
+        if line.get_marker() in (None, "None", "") or not beyond.any():
+            continue
+        how = {"marker": "^", "markersize": 3.5, "linestyle": "none", "zorder": 6}
+        top = np.full(beyond.sum(), high)
+        axes.plot(x[beyond], top, color=line.get_color(), clip_on=False, **how)
+        most = max(most, *y[beyond])
+    if most:
+        place = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 6.2}
+        axes.text(0.98, y_text, f"▲ up to {most:.2g}", **place)
 
 
 def comparable(selections: Sequence[Selected], options: Options) -> list[Selected]:
@@ -181,7 +215,7 @@ def _reference_lines(
         coloured = look and (row["kind"] == "pretrain" or options.compare == "source")
         colour = look["color"] if coloured else GREY
         style = UNTUNED if row["kind"] == "pretrain" else OWN_ERROR
-        extent.lines.append((row["value"], colour))
+        extent.lines.append((axes, row["value"], colour))
         axes.axhline(row["value"], color=colour, linestyle=style, linewidth=0.9, zorder=1.5)
 
 

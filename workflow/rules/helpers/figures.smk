@@ -67,6 +67,7 @@ def composed_options(wildcards):
     figures = config["figures"]
     options = [f"--target {experiment['target']} --compare {experiment['compare']}"]
     options.append(f"--aggregate {figures['aggregate']} --bars-at {figures['bars_at']}")
+    options.append(f"--bars-of {figures['bars_of']}")
     # A specialised target compares direct, pre-trained and fine-tuned models.
     if figures["lines"] or experiment["also_test"]:
         options.append("--untuned")

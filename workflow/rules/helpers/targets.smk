@@ -43,8 +43,11 @@ def all_of(names, files, error):
     return lambda wildcards: files(list(names)) if names else sys.exit(f"error: {error}")
 
 
+# The paper's figures, and every other experiment whose name begins like theirs.
+FIGURES = {"fig2", "fig3", "fig4", "fig5"}
+FIGURES |= {name for name in config["experiments"] if name.startswith("fig")}
 TARGETS = {
-    **{name: figure_of(name) for name in ("fig2", "fig3", "fig4", "fig5")},
+    **{name: figure_of(name) for name in sorted(FIGURES)},
     "umap": all_of(
         config["embeddings"], map_files, "target 'umap': the configuration has no 'embeddings'"
     ),
