@@ -40,10 +40,10 @@ def test_training_jobs_by_target(checkout, target, expected):
 
 def test_the_published_unscaled_curve_is_an_experiment_on_top(checkout):
     files = ("--configfile", "config/config.yaml", "config/fig5-published.yaml")
-    counts = checkout.job_counts(*files, "--", "fig5_published")
+    counts = checkout.job_counts("fig5_published", *files)
     assert tuple(counts[rule] for rule in TRAINING) == (10, 35, 350)
     # Both use the pre-trainings on stretched structures at the target's cut-off.
-    counts = checkout.job_counts(*files, "--", "fig5", "fig5_published")
+    counts = checkout.job_counts("fig5", "fig5_published", *files)
     assert tuple(counts[rule] for rule in TRAINING) == (15, 35, 525)
 
 
