@@ -109,7 +109,7 @@ wildcard_constraints:
     generated=one_of(GENERATED),
     run=one_of({run for runs in GENERATED.values() for run in runs}),
     # Not a list of all runs: Snakemake would search it for every file.
-    model=r"(pretrain|imported|direct|finetune)/.+/seed~\d+",
+    model=r"(pretrain|imported|direct|finetune)/[A-Za-z0-9._+~/-]+/seed~\d+",
     embedding=one_of(config["embeddings"]),
     test=one_of(config["dynamics"]),
     replica=r"[1-9]\d*",

@@ -163,7 +163,7 @@ rule check_source:
         contents=source_contents,
     shell:
         "python {input.script} --config {input.settings} --source {wildcards.source} "
-        "--attempt '{params.attempt}' --out {output} 2>&1 | tee {log}"
+        "--attempt {params.attempt:q} --out {output} 2>&1 | tee {log}"
 
 
 rule report_sources:

@@ -20,7 +20,7 @@ rule archive:
         config=configuration_json,
         models="--models" if config["archive_models"] else "",
     shell:
-        "python {input.script} --config - --written {params.written} {params.models} "
+        "python {input.script} --config - --written {params.written:q} {params.models} "
         "--out {output} <<< {params.config:q} 2>&1 | tee {log}"
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,6 +237,12 @@ def compiled_files(data, runs, compile_cache, monkeypatch):
     return found
 
 
+def copy_of(file, folder):
+    """Copy a compiled function and its checksum into a folder."""
+    shutil.copy(file.with_suffix(".sha256"), folder)
+    return Path(shutil.copy(file, folder))
+
+
 @compiler
 def test_a_compiled_function_of_another_network_is_rejected(
     data, compiled_files, monkeypatch, tmp_path
@@ -243,7 +250,9 @@ def test_a_compiled_function_of_another_network_is_rejected(
     monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setattr(cache, "_key", lambda about, device: "the-same-for-all")
     for name, file in compiled_files.items():
-        shutil.copy(file, tmp_path / f"{name}-the-same-for-all.pt2")
+        copied = copy_of(file, tmp_path)
+        for part in (copied, copied.with_suffix(".sha256")):
+            part.rename(tmp_path / f"{name}-the-same-for-all{part.suffix}")
     other, said = config_of(cutoff=5.0), []
     evaluator = Evaluator(network_of(module_of(other)), LOSS)
     evaluator.compile(other, batch_of(data, 3, "train"), said.append)
@@ -276,7 +285,7 @@ def test_a_compiled_function_that_gives_no_numbers_is_rejected(data, runs, monke
 def test_a_damaged_compiled_function_is_compiled_again(data, compiled_files, monkeypatch, tmp_path):
     good = compiled_files["predictions"]
     monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(cache, "_compile", lambda uncompiled, file: shutil.copy(good, file))
+    monkeypatch.setattr(cache, "_compile", lambda uncompiled, file: copy_of(good, file.parent))
     (tmp_path / good.name).write_bytes(good.read_bytes()[:5000])
     scratch = tmp_path / f"{good.stem}.killed"
     scratch.mkdir()
@@ -364,6 +373,36 @@ def test_a_cache_folder_that_cannot_be_made_is_named(data, monkeypatch, tmp_path
     evaluator.compile(config, batch_of(data), said.append)
     assert not evaluator.compiled
     assert f"set {cache.CACHE_VARIABLE} to a folder" in said[-1]
+
+
+@compiler
+@pytest.mark.parametrize("what", ["folder", "owner", "file", "record", "content"])
+def test_a_compiled_function_of_somebody_else_is_not_loaded(
+    what, data, compiled_files, monkeypatch, tmp_path
+):
+    good, said = compiled_files["predictions"], []
+    file = copy_of(good, tmp_path)
+    tmp_path.chmod(0o777 if what == "folder" else 0o700)
+    match what:
+        case "owner":
+            monkeypatch.setattr(cache.os, "getuid", lambda: 12345)
+        case "file":
+            file.chmod(0o666)
+        case "record":
+            file.with_suffix(".sha256").chmod(0o620)
+        case "content":
+            with open(file, "ab") as handle:
+                handle.write(b"more")
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
+    loaded = []
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda *a, **k: loaded.append(a))
+    monkeypatch.setattr(cache, "_compile", lambda *arguments: 1 / 0)
+    config = config_of()
+    evaluator = Evaluator(network_of(module_of(config)), LOSS)
+    evaluator.compile(config, batch_of(data, 3, "train"), said.append, ["predictions"])
+    assert not loaded and not evaluator.compiled
+    assert ("compiling it again" in str(said)) == (what in ("file", "record", "content"))
+    assert ("can be written by others" in str(said)) == (what != "content"), said
 
 
 @pytest.mark.slow

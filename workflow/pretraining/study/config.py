@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
 from pretraining.runtime.errors import UserError
@@ -142,11 +143,22 @@ def _schema() -> dict[str, Any]:
 
 def _validated(config: dict[str, Any], schema: dict[str, Any], file: str = "") -> dict[str, Any]:
     config = copy.deepcopy(config)
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    error = best_match(Validator(schema).iter_errors(config))
     if error is not None:
         raise UserError(f"{file}: {_described(error)}" if file else _described(error))
     _set_defaults(config, schema, schema)
     return config
+
+
+def _fullmatch(
+    validator: Any, pattern: str, instance: Any, schema: dict[str, Any]
+) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not re.fullmatch(pattern, instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+# `$` of a regular expression lets a line end pass.
+Validator = validators.extend(Draft202012Validator, {"pattern": _fullmatch})
 
 
 def _described(error: ValidationError) -> str:

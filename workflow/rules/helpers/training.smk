@@ -65,10 +65,10 @@ def imported_file(wildcards):
 def import_options(wildcards):
     """Return what the import of published weights needs beside settings."""
     weights = imported_weights(wildcards)
-    checksum = f"--sha256 {weights['sha256']}" if "sha256" in weights else ""
-    neighbours = f"--avg-num-neighbors {weights['avg_num_neighbors']}"
-    elements = f"--elements {' '.join(weights['elements'])}" if "elements" in weights else ""
-    return f"--weights {weights['file']} {neighbours} {checksum}{elements}"
+    options = ["--weights", weights["file"], "--avg-num-neighbors", weights["avg_num_neighbors"]]
+    options += ["--sha256", weights["sha256"]] if "sha256" in weights else []
+    options += ["--elements", *weights["elements"]] if "elements" in weights else []
+    return shlex.join(map(str, options))
 
 
 def training_minutes(wildcards, attempt):

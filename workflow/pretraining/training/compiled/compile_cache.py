@@ -1,13 +1,16 @@
 """Functions of tensors, compiled once on a machine and then loaded in milliseconds.
 
 PyTorch's ahead-of-time compiler (AOTInductor) makes a shared library for arrays of any number of
-structures, atoms and edges. The user's cache folder keeps it for one model of processor and of GPU.
+structures, atoms and edges. The user's cache folder keeps it for one model of processor and of GPU,
+with its SHA-256. A library is code: it is loaded only if nobody else can have written it.
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
 import contextlib
+import functools
 import hashlib
 import inspect
 import json
@@ -28,7 +31,10 @@ from filelock import FileLock, Timeout
 from nequip.utils.fx import fx_duck_shape, nequip_decomp_table
 from platformdirs import user_cache_path
 from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from pretraining.runtime.files import file_sha256
 
 CACHE_VARIABLE = "PRETRAINING_COMPILE_CACHE"
 # A compiler that has failed is not tried again for a day.
@@ -72,6 +78,7 @@ def load_compiled(
     name = about["function"]
     file = cache_folder() / f"{name}-{_key(about, device)}.pt2"
     if file.is_file():
+        _refuse_others(file.parent)
         try:
             return _load(file)
         except Exception as error:
@@ -79,7 +86,8 @@ def load_compiled(
             file.unlink(missing_ok=True)
     lock = FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_others(file.parent)
         lock.acquire()
     except Timeout:
         return None
@@ -95,7 +103,20 @@ def load_compiled(
     return _load(file)
 
 
+def _refuse_others(path: Path) -> None:
+    """Raise an OSError if another user owns a path or can write it."""
+    about = path.stat()
+    if about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise PermissionError(f"{path} belongs to another user or can be written by others")
+
+
 def _load(file: Path) -> CompiledFunction:
+    """Load a function that this user has compiled here."""
+    record = file.with_suffix(".sha256")
+    for path in (file, record):
+        _refuse_others(path)
+    if file_sha256(file) != record.read_text(encoding="utf-8"):
+        raise ValueError(f"its SHA-256 is not that in {record.name}")
     # `vec_isa_ok` skips a test of the processor that takes a second: the file's name covers it.
     with torch._inductor.config.patch({"cpp.vec_isa_ok": True}), _quiet():
         return torch._inductor.aoti_load_package(str(file), run_single_threaded=True)
@@ -130,6 +151,9 @@ def first_line(error: Exception) -> str:
 def _compile(uncompiled: Uncompiled, file: Path) -> None:
     """Compile a function into `file`, which appears when it is complete."""
     function, arguments, shapes = uncompiled
+    # PyTorch's own choice, set when it is imported, is a folder in /tmp that anybody can guess.
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == default_cache_dir():
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = _scratch()
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.stem}.") as folder, _quiet():
         # Unfold the gradients, which torch.export does not know.
         with fx_duck_shape(False):
@@ -144,7 +168,20 @@ def _compile(uncompiled: Uncompiled, file: Path) -> None:
         made = torch._inductor.aoti_compile_and_package(
             exported, package_path=os.path.join(folder, file.name)
         )
-        os.replace(made, file)
+        record = Path(folder) / "sha256"
+        record.write_text(file_sha256(made), encoding="utf-8")
+        # The function comes last: others may load it at once.
+        for new, place in ((record, file.with_suffix(".sha256")), (Path(made), file)):
+            new.chmod(0o600)
+            os.replace(new, place)
+
+
+@functools.cache
+def _scratch() -> str:
+    """Return a folder for PyTorch's compiler, removed at the end of the process."""
+    folder = tempfile.mkdtemp(prefix="compiler-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _key(about: Mapping[str, Any], device: torch.device) -> str:
