@@ -8,6 +8,7 @@ from pretraining.figures.dynamics import stability_figure
 from pretraining.figures.style import save
 from pretraining.runtime.cli import Output, Parser, number, run
 from pretraining.runtime.tables import read_csv
+from pretraining.study.generation import FIRST_FIVE_FOLD
 
 
 def main() -> None:
@@ -16,12 +17,18 @@ def main() -> None:
     parser.add_argument("--title", default="")
     parser.add_argument("--radius", type=number(), required=True, help="of neighbours, Å")
     parser.add_argument(
-        "--snapshots", type=number(equal=True), nargs="*", default=[], help="times, ps"
+        "--snapshots", type=moment, nargs="*", default=[], help=f"times, ps, or {FIRST_FIVE_FOLD}"
     )
     parser.add_argument("--out", type=Output, nargs="+", required=True, help=".pdf, .png, .svg")
     args = parser.parse_args()
-    table = read_csv(args.table, ("group", "kind", "status", "time_ps", "planned_ps", "folder"))
+    columns = ("group", "kind", "status", "time_ps", "planned_ps", "folder", "first_five_fold_ps")
+    table = read_csv(args.table, columns)
     save(stability_figure(table, args.title, args.radius, args.snapshots), *args.out)
+
+
+def moment(text: str) -> float | str:
+    """Return the time of a snapshot."""
+    return text if text == FIRST_FIVE_FOLD else number(equal=True)(text)
 
 
 if __name__ == "__main__":

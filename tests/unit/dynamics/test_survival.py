@@ -28,7 +28,7 @@ from pretraining.dynamics.stability.survival import (
 from pretraining.figures.dynamics import draw_coordination, draw_survival, stability_figure
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import load_config, validate_study
-from pretraining.study.generation import duration_ps, stages_of
+from pretraining.study.generation import FIRST_FIVE_FOLD, duration_ps, stages_of
 from pretraining.study.grid import grid_table, stability_models
 from pretraining.study.views import config_view
 
@@ -170,6 +170,11 @@ def test_figure(outcomes):
     # Of three direct trajectories the middle one is drawn: it lasts 4 ps.
     assert titles[:4] == ["0 ps, 3,000 K", "failed: 4 ps, 3,000 K", "", ""]
     assert titles[4:8] == [f"{time:g} ps, 3,000 K" for time in (0, 5, 8, 10)]
+    plt.close(figure)
+    figure = stability_figure(table, "title", 1.85, [0, FIRST_FIVE_FOLD, 10])
+    titles = [axes.get_title() for box in figure.subfigs for axes in box.axes]
+    assert titles[1:3] == ["five neighbours: 1 ps, 3,000 K", "failed: 4 ps, 3,000 K"]
+    assert titles[4] == "never five neighbours"
     plt.close(figure)
 
 

@@ -262,7 +262,8 @@ def test_defaults_are_the_protocols(paper):
     training = validate_study(copy.deepcopy(config), "c")["training"]
     written = validate_study(paper, "c")["training"]
     for key, value in written.items():
-        if key not in ("device",):
+        # The paper's pre-trainings may take longer.
+        if key not in ("device", "pretrain"):
             assert training[key] == value
 
 

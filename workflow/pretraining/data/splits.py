@@ -10,6 +10,9 @@ structures means the first *n* of the training pool.
 - Split by trajectory, whole trajectories in a permuted order form the test set, then the validation
   set, until each is at least that large; the training pool mixes the remaining ones.
 
+A random split of frames puts frames of one trajectory into several parts, as in the published runs:
+its test error is that of frames like those trained on. ``groups`` keeps trajectories together.
+
 Source: Gardner, Baker, Deringer (2023) and the code that made its data sets.
 """
 

@@ -29,6 +29,7 @@ from pretraining.figures.style import (
     shades,
 )
 from pretraining.runtime.errors import whole
+from pretraining.study.generation import FIRST_FIVE_FOLD
 
 BINS = 150  # points of a curve; each averages its stretch of time
 NAMED = 6  # more anneal temperatures have a colour bar
@@ -117,8 +118,8 @@ def shown(table: pd.DataFrame) -> pd.Series:
     return table[table["time_ps"] == time].iloc[0]
 
 
-def snapshots(row: pd.Series, times: Sequence[float]) -> list[tuple[str, Atoms | None]]:
-    """The structure of a trajectory at each time and its title.
+def snapshots(row: pd.Series, times: Sequence[float | str]) -> list[tuple[str, Atoms | None]]:
+    """The structure of a trajectory at each time (ps, or `FIRST_FIVE_FOLD`) and its title.
 
     The first time after a failure shows the failed structure, the others nothing.
     """
@@ -129,19 +130,25 @@ def snapshots(row: pd.Series, times: Sequence[float]) -> list[tuple[str, Atoms |
     pictures: list[tuple[str, Atoms | None]] = []
     over = False
     for time in times:
+        note = ""
+        if time == FIRST_FIVE_FOLD:
+            time, note = row["first_five_fold_ps"], "five neighbours: "
+            if np.isnan(time):
+                pictures.append(("never five neighbours", None))
+                continue
         past = time > row["time_ps"] + 1e-9
         if past and over:
             pictures.append(("", None))
             continue
         at = len(frames) - 1 if past else int(np.abs(moments - time).argmin())
         over = over or (row["status"] == "failed" and at == len(frames) - 1)
-        title = f"{moments[at]:g} ps, {frames[at].info['temperature']:,.0f} K"
+        title = f"{note}{moments[at]:g} ps, {frames[at].info['temperature']:,.0f} K"
         pictures.append((f"failed: {title}" if over else title, frames[at]))
     return pictures
 
 
 def stability_figure(
-    table: pd.DataFrame, title: str, radius: float, times: Sequence[float]
+    table: pd.DataFrame, title: str, radius: float, times: Sequence[float | str]
 ) -> Figure:
     """Draw snapshots of one trajectory per group, coordination, survival and layering.
 
@@ -152,7 +159,7 @@ def stability_figure(
     radius
         Distance within which an atom is a neighbour, Å.
     times
-        Times of the snapshots, ps; if empty, none are drawn.
+        Times of the :func:`snapshots`; if empty, none are drawn.
     """
     groups = dict(list(table.groupby("group", sort=False)))
     n = len(groups)
@@ -183,7 +190,7 @@ def stability_figure(
 
 
 def _snapshots(
-    box: Figure, groups: Mapping[str, pd.DataFrame], radius: float, times: Sequence[float]
+    box: Figure, groups: Mapping[str, pd.DataFrame], radius: float, times: Sequence[float | str]
 ) -> None:
     panels = box.subplots(len(groups), len(times), squeeze=False)
     for row, (group, part) in zip(panels, groups.items(), strict=True):

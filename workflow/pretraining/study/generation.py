@@ -12,6 +12,8 @@ from math import floor
 from typing import Any
 
 ANNEAL = "anneal"  # as a temperature: that of the trajectory
+# As a snapshot: the first frame with an atom of five neighbours or more.
+FIRST_FIVE_FOLD = "first_five_fold"
 LAMMPSLIB = "ase.calculators.lammpslib.LAMMPSlib"  # the calculator that engine lammps can drive
 # Relative tolerance of whole numbers of steps: decimal fractions are not exact.
 TOLERANCE = 1e-6

@@ -88,6 +88,6 @@ def parity_options(wildcards):
 def md_options(wildcards):
     """Return the title of an MD stability test and the times of its snapshots, as options."""
     test = config["dynamics"][wildcards.test]
-    times = " ".join(f"{time:g}" for time in test["snapshots"])
+    times = " ".join(str(time) for time in test["snapshots"])
     title = shlex.quote(test.get("title", wildcards.test))
     return f"--title {title} --radius {test['radius']:g} --snapshots {times}"
