@@ -82,7 +82,6 @@ def main() -> None:
         print(f"{source.name}: {result['status']}: {result['reason'] or 'evaluated'}")
     else:
         result = check_source(source, entry["kind"], entry["elements"], settings)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1) + "\n"
     write_atomically(args.out, lambda path: path.write_text(text))
 

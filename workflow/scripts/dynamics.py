@@ -32,7 +32,7 @@ def main() -> int:
         default={},
         help="YAML, such as '{device: cpu}': where to run it",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of replica~1, …")
+    parser.add_argument("--out", required=True, type=cli.Folder, help="folder of replica~1, …")
     parser.add_argument("--checkpoint-seconds", type=cli.number(equal=True), default=60.0)
     arguments = parser.parse_args()
     folders = [("--out", arguments.out / f"replica~{number}") for number in arguments.replicas]

@@ -21,7 +21,6 @@ def main() -> None:
     if "file" in start:
         refuse_overwriting([("--out", args.out)], [("start.file", Path(start["file"]))])
     atoms = start_structure(start, args.data)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out, lambda path: write(path, atoms, format="extxyz"))
     told = ", ".join(f"{key} {value}" for key, value in atoms.info.items())
     print(f"{args.out}: {len(atoms)} atoms ({told})")

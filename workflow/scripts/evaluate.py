@@ -57,8 +57,6 @@ def main() -> None:
         )
         about = {"model_sha256": file_sha256(arguments.model), "data_checksum": store.checksum}
     metrics = predictions.errors(arguments.part)
-    for path in outputs:
-        path.parent.mkdir(parents=True, exist_ok=True)
     if arguments.predictions:
         write_atomically(arguments.predictions, predictions.save)
     if arguments.out:

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True, type=Path, help="YAML: network, training, …")
     parser.add_argument("--transform", default="none", help="of the structures trained on")
     parser.add_argument("--elements", nargs="+", default=["C"], help="before the transform")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--out", required=True, type=cli.Folder, help="folder of the run")
     arguments = parser.parse_args()
     cli.refuse_overwriting([("--out", arguments.out)], [("--weights", arguments.weights)])
 

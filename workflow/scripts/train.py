@@ -39,7 +39,7 @@ def main() -> int:
         default={},
         help="YAML, such as '{device: cpu}': runtime options, in place of the settings",
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--out", required=True, type=cli.Folder, help="folder of the run")
     arguments = parser.parse_args()
     read = [("--data", arguments.data), ("--initial", arguments.initial or arguments.data)]
     cli.refuse_overwriting([("--out", arguments.out)], read)

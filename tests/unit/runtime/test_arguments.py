@@ -71,7 +71,6 @@ READ_AND_WRITTEN = [
     ("generate", "--reference", "--log", "--config c --density 1 --out x"),
     ("md_table", "--outcomes", "--survival", "--out x --markdown y"),
     ("embed", "--base", "--out", "--settings s"),
-    ("train", "--data", "--out", "--kind direct --n 1 --seed 1 --settings s"),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import yaml
@@ -238,19 +239,55 @@ def test_files_of_the_same_name_are_refused(paper):
     validate_study(paper | {"pretrained_weights": weights}, "c")
 
 
-def test_unreadable_files(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
-        load_config(tmp_path / "absent.yaml")
-    for text, words in [
-        ("a: [1, 2", "not valid YAML"),
-        ("- a\n- b", "must be a mapping"),
-        ("results: a\nresults: b", "line 2: key 'results' is given twice"),
-    ]:
-        path = tmp_path / "bad.yaml"
-        path.write_text(text)
-        with pytest.raises(UserError, match=words) as error:
-            load_config(path)
-        assert str(path) in str(error.value)
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"a: [1, 2", "line 2, column 1: not valid YAML"),
+        (b"- a\n- b", "must be a mapping"),
+        (b"word", "must be a mapping"),
+        (b"", "section 'datasets' is missing"),
+        (b"results: a\nresults: b", "line 2: key 'results' is given twice; keep one"),
+        (b"a: {b: 1, b: 2}", "line 1: key 'b' is given twice"),
+        (b"a: {<<: {b: 1}, <<: {c: 1}}", "line 1: key '<<' is given twice; write <<: [*first"),
+        (b"a:\n\tb: 1", "line 2, column 1: not valid YAML (found character that cannot start"),
+        (b"a: @b", "quote a value that begins with a sign"),
+        (b"a: &x [*x]", "line 1, column 4: not valid YAML (found unconstructable recursive node)"),
+        (b"&x\na: 1\nb: *x", "an alias (*) cannot stand inside its own anchor (&)"),
+        (b"a: *x", "line 1, column 4: not valid YAML (found undefined alias)"),
+        (b"? [a, b]\n: c", "a key is a word or a number"),
+        (b"a: 1\n---\nb: 2", "line 2, column 1: not valid YAML"),
+        (b"a: !!python/name:os.system", "line 1, column 4: not valid YAML"),
+        (b"a: 2023-13-45", "is not valid YAML: month must be in 1..12"),
+        (b"a: \x00", "not valid YAML (unacceptable character"),
+        (b"a: " + b"[" * 3000 + b"]" * 3000, "is not valid YAML: nested too deeply"),
+        ("a: 1\nb: Größe".encode("latin-1"), "line 2: not UTF-8 text; save the file as UTF-8"),
+        ("a: 1".encode("utf-16"), "line 1: not UTF-8 text"),
+    ],
+)
+def test_files_that_are_no_configuration(tmp_path, content, words):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        validate_study(read_yaml(path), str(path))
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for path, reason in [("absent.yaml", "No such file"), ("", "Is a directory")]:
+        with pytest.raises(UserError, match=rf"cannot be read \({reason}"):
+            load_config(tmp_path / path)
+
+
+def test_merge_keys(tmp_path):
+    path = tmp_path / "merged.yaml"
+    path.write_text(
+        "a: &a {x: 1, y: 1}\nb: &b {z: 3}\nc: {<<: *a, y: 2}\nd: {y: 4, <<: [*b, *a]}\n"
+        "e: &e {<<: *a, y: 5}\nf: {<<: *e, z: 6}\n"
+    )
+    content = read_yaml(path)
+    assert content["c"] == {"x": 1, "y": 2}
+    assert content["d"] == {"x": 1, "y": 4, "z": 3}
+    assert content["f"] == {"x": 1, "y": 5, "z": 6}
 
 
 def test_defaults_are_the_protocols(paper):

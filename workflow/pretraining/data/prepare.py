@@ -22,7 +22,7 @@ from pretraining.data.screening import Filter, Kept, read_raw
 from pretraining.data.splits import Split, split_structures
 from pretraining.data.store import GROUPS, Store, StoreWriter
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import write_json, write_text
+from pretraining.runtime.files import remove, write_json, write_text
 
 
 def prepare(
@@ -59,7 +59,6 @@ def prepare(
         raise UserError(f"no dataset '{name}' in the configuration (known: {known})")
     dataset = config["datasets"][name]
     scratch = out.with_name(f".{out.name}.{os.getpid()}.raw.h5")
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
         filters = [Filter(entry) for entry in dataset.get("filters", [])]
         raw = open_raw(dataset, root)
@@ -69,7 +68,7 @@ def prepare(
     except UserError as error:
         raise UserError(f"dataset '{name}': {error}") from error
     finally:
-        scratch.unlink(missing_ok=True)
+        remove(scratch)
     if summary is not None:
         write_json(summary, result)
         write_text(summary.with_suffix(".md"), as_markdown(result))

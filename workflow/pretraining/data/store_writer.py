@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import move_into_place, room_for
+from pretraining.runtime.files import move_into_place, remove, room_for
 
 FORMAT = "structures-1"
 
@@ -93,15 +93,15 @@ class StoreWriter:
         self._written = False
 
     def __enter__(self) -> StoreWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with room_for(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._tmp.touch()
                 self._reserve(0)
                 self._file = h5py.File(self._tmp, "w")
                 self._reserve(0)
         except UserError:
-            self._tmp.unlink(missing_ok=True)
+            remove(self._tmp)
             raise
         for name, (shape, dtype, chunk) in (ATOM_ARRAYS | FRAME_ARRAYS).items():
             if name in LABELS and not self.has_labels:
@@ -195,7 +195,7 @@ class StoreWriter:
     def __exit__(self, *_: object) -> None:
         if not self._written:
             self._file.close()
-            self._tmp.unlink(missing_ok=True)
+            remove(self._tmp)
 
     def _reserve(self, size: int) -> None:
         """Reserve `size` more bytes on the disk: HDF5 crashes on a full one."""

@@ -61,7 +61,6 @@ class Environments:
 
     def write(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write a file with its settings, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         # In memory first: HDF5 may crash on a full disk.
         content = io.BytesIO()
         with h5py.File(content, "w", track_order=True) as file:

@@ -214,6 +214,5 @@ def save(figure: Figure, *paths: str | Path) -> None:
         # The same layout for all formats.
         figure.draw_without_rendering()
         for path in map(Path, paths):
-            path.parent.mkdir(parents=True, exist_ok=True)
             options = {"format": path.suffix[1:], "metadata": stable[path.suffix]}
             write_atomically(path, partial(figure.savefig, **options))

@@ -68,7 +68,6 @@ def write_chunk(store: Store, rows: range, out: Path) -> int:
     frames = [store[i] for i in rows if store.duplicate_of[i] == i]
     for atoms in frames:
         atoms.calc = None
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda path: write(path, frames, format="extxyz"))
     return len(frames)
 

@@ -224,7 +224,8 @@ class Journal:
                     keep += len(line)
             else:
                 log(f"{path} is of another job: starting afresh")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with room_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: after a failed write, closing must not write the rest.
         self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115
         self._file.seek(keep)

@@ -6,9 +6,11 @@ Imported in interpreters of label sources: only the standard library.
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations, product
 from pathlib import Path
@@ -39,11 +41,15 @@ class Output(type(Path())):
     """Type of an argument that names a file to write; a plain `Path` is read."""
 
 
+class Folder(type(Path())):
+    """Type of an argument that names a folder to write."""
+
+
 class Parser(argparse.ArgumentParser):
     """A program's arguments; a wrong one ends in one line.
 
-    Numbers are of the types :func:`whole` and :func:`number`. No :class:`Output` may be a file that
-    another argument names.
+    Numbers are of the types :func:`whole` and :func:`number`. Every :class:`Output` and
+    :class:`Folder` can be written, and no :class:`Output` is a file that another argument names.
     """
 
     def parse_args(self, *arguments: Any) -> argparse.Namespace:
@@ -51,12 +57,16 @@ class Parser(argparse.ArgumentParser):
         args = super().parse_args(*arguments)
         outputs, inputs = [], []
         for name, path in _paths(args):
+            if isinstance(path, (Output, Folder)):
+                refuse_unwritable(name, path)
             (outputs if isinstance(path, Output) else inputs).append((name, path))
         refuse_overwriting(outputs, inputs)
         return args
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError`."""
+        if message.startswith("unrecognized arguments"):
+            message += ": put quotes around a path with spaces"
         raise UserError(f"{message.removeprefix('argument ')} (--help lists the arguments)")
 
 
@@ -106,6 +116,26 @@ def refuse_overwriting(
     for (name, path), (other, second) in combinations(outputs, 2):
         if _same(path, second):
             raise UserError(f"{name} and {other}: both are {path}; give different paths")
+
+
+def refuse_unwritable(name: str, path: Path) -> None:
+    """Raise a `UserError` if a file or a :class:`Folder` cannot be written; leave no trace."""
+    wanted = os.path.isdir if isinstance(path, Folder) else os.path.isfile
+    if os.path.exists(path) and not wanted(path):
+        kind = "folder" if isinstance(path, Folder) else "regular file"
+        raise UserError(f"{name}: {path} is there and is no {kind}: give another path")
+    place = path if isinstance(path, Folder) else path.parent
+    try:
+        while not os.path.lexists(place):
+            place = place.parent
+        # Permissions do not tell: root, read-only and virtual file systems.
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise UserError(
+                f"{name}: {path} cannot be written ({error.strerror}: {place}): give another path"
+            ) from None
 
 
 def _paths(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:

@@ -5,12 +5,12 @@ Imported in interpreters of label sources: only the standard library and PyYAML.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,29 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@contextmanager
+@contextlib.contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """Turn the error of a full disk while writing `path` into a `UserError`."""
+    """Turn an error of the file system while writing `path` into a `UserError`."""
     try:
         yield
     except Exception as error:
-        if (why := _why_no_room(error)) is None:
+        if (why := _why_no_room(error)) is not None:
+            cure = "make room there, then run the same command again"
+        elif isinstance(error, OSError) and _concerns(error, path):
+            why, cure = error.strerror, "give a path that can be written"
+        else:
             raise
         raise UserError(
-            f"{path} cannot be written ({why}): make room there, then run the same command again; "
-            "nothing that was finished before is lost"
+            f"{path} cannot be written ({why}): {cure}; nothing that was finished before is lost"
         ) from error
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is of a file's folder or of its disk."""
+    if error.filename is None:
+        return error.errno in (errno.EIO, errno.EROFS, errno.ESTALE)
+    place = Path(os.fsdecode(error.filename))
+    return place.parent == path.parent or place in path.parents
 
 
 def _why_no_room(error: BaseException) -> str | None:
@@ -58,14 +69,21 @@ def _why_no_room(error: BaseException) -> str | None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a path beside `path`, then move the file into place."""
+    """Call `write` with a path beside `path`, then move the file into place; create its folder."""
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with room_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             write(tmp)
             move_into_place(tmp, path)
     finally:
-        tmp.unlink(missing_ok=True)
+        remove(tmp)
+
+
+def remove(path: Path) -> None:
+    """Remove a temporary file, if it is there; an error here would hide the first one."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def move_into_place(tmp: Path, path: Path) -> None:
@@ -76,9 +94,8 @@ def move_into_place(tmp: Path, path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically; create its folder."""
+    """Write a text file atomically."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 
@@ -111,10 +128,12 @@ class UniqueKeyLoader(SafeLoader):
 def _unique_mapping(loader: UniqueKeyLoader, node: yaml.MappingNode) -> dict:
     keys: list[Any] = []
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        merges = key_node.tag == "tag:yaml.org,2002:merge"
+        key = "<<" if merges else loader.construct_object(key_node, deep=True)
         if key in keys:
             line = key_node.start_mark.line + 1
-            raise UserError(f"line {line}: key '{key}' is given twice; keep one")
+            cure = "write <<: [*first, *second]" if merges else "keep one"
+            raise UserError(f"line {line}: key '{key}' is given twice; {cure}")
         keys.append(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -122,20 +141,35 @@ def _unique_mapping(loader: UniqueKeyLoader, node: yaml.MappingNode) -> dict:
 UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
+# What PyYAML says, and the cure in our words.
+YAML_CURES = {
+    "cannot start any token": "indent with spaces, not tabs; quote a value that begins with a sign",
+    "recursive node": "an alias (*) cannot stand inside its own anchor (&)",
+    "unhashable key": "a key is a word or a number",
+}
+
+
 def read_yaml(path: str | Path, *keys: str) -> dict[str, Any]:
     """Read a YAML file, which must have the given keys; an empty file is an empty mapping.
 
-    Raises a `UserError` if the file is missing, is not a mapping, or has a key twice.
+    Raises a `UserError`, with line and column, if the file is missing, is not YAML in UTF-8, is not
+    a mapping, or has a key twice.
     """
     try:
-        with open(path, encoding="utf-8") as handle:
-            content = yaml.load(handle, Loader=UniqueKeyLoader)
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        content = yaml.load(text, Loader=UniqueKeyLoader)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        raise UserError(_yaml_fault(path, error)) from None
+    except (RecursionError, ValueError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path} is not valid YAML: {reason}") from None
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise UserError(f"{path} must be a mapping of keys to values, as config/config.yaml is")
@@ -143,3 +177,11 @@ def read_yaml(path: str | Path, *keys: str) -> dict[str, Any]:
         if key not in content:
             raise UserError(f"{path}: key '{key}' is missing")
     return content
+
+
+def _yaml_fault(path: str | Path, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    cure = next((f": {cure}" for sign, cure in YAML_CURES.items() if sign in reason), "")
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{path}{where}: not valid YAML ({reason}){cure}"

@@ -20,7 +20,7 @@ from typing import Any
 
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import room_for
+from pretraining.runtime.files import remove, room_for
 
 BEAT = 10.0  # seconds
 # A process silent for this long has ended, or will notice that it was replaced.
@@ -40,7 +40,8 @@ class Lease:
         self._beats = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Lease:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with room_for(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._taken():
             holder = _read(self.path)
             if _has_ended(holder) or self._silence() > SILENCE:
@@ -79,7 +80,7 @@ class Lease:
             except FileExistsError:
                 return False
             except OSError:
-                self.path.unlink(missing_ok=True)
+                remove(self.path)
                 raise
         return True
 
@@ -94,7 +95,7 @@ class Lease:
         except FileNotFoundError:
             return 0.0
         finally:
-            probe.unlink(missing_ok=True)
+            remove(probe)
 
     def _displace(self, holder: dict[str, Any]) -> None:
         """Remove the file of a process that has ended; put back a newer one of another process."""

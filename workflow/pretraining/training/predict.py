@@ -100,7 +100,6 @@ def predict_file(model: GraphModel, source: Path, out: Path, **options: Any) -> 
                 ase.io.write(handle, atoms, format="extxyz")
                 count += 1
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, write)
     return count
 

@@ -1,0 +1,109 @@
+"""Files to write: every program refuses at once what cannot be written, in one line."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import re
+import subprocess
+
+import pytest
+
+from pretraining.runtime.cli import Output, Parser
+from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import room_for, write_text
+from scripts import SCRIPTS, run_script
+
+OPTION = re.compile(r'"(--[\w-]+)",[^"]*?type=(?:cli\.)?(Output|Folder)\b')
+OUTPUTS = [
+    (path.stem, option, kind)
+    for path in sorted(SCRIPTS.glob("*.py"))
+    for option, kind in OPTION.findall(path.read_text(encoding="utf-8"))
+]
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Arguments of the next program, which fills in what it needs beside them."""
+    parse, words = argparse.ArgumentParser.parse_known_args, []
+
+    def parse_all(parser, args=None, namespace=None):
+        needed = [action for action in parser._actions if action.required]
+        needed += [group._group_actions[0] for group in parser._mutually_exclusive_groups]
+        for action in needed:
+            if action.option_strings[0] not in words:
+                words.extend([action.option_strings[0], str([*(action.choices or "1")][0])])
+        return parse(parser, words, namespace)
+
+    monkeypatch.setattr(Parser, "parse_known_args", parse_all)
+    return words
+
+
+def places(folder):
+    """Return paths that cannot be written, with words of the reason, by the kind of output."""
+    (folder / "file").write_text("precious")
+    (folder / "loop").symlink_to("loop")
+    return [
+        ("Output", folder, "is no regular file"),
+        ("Output", "", "is no regular file"),
+        ("Output", "/dev/null", "is no regular file"),
+        ("Folder", folder / "file", "is no folder"),
+        ("both", folder / "file/below/x.h5", "Not a directory"),
+        ("both", folder / "loop/x.h5", "Too many levels of symbolic links"),
+        ("both", "/proc/nowhere/x.h5", "No such file or directory"),
+    ]
+
+
+@pytest.mark.parametrize("program, option, kind", OUTPUTS)
+def test_an_output_that_cannot_be_written(tmp_path, given, program, option, kind):
+    for of, path, reason in places(tmp_path):
+        if of in (kind, "both"):
+            given[:] = [option, str(path)]
+            done = run_script(program)
+            assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+            assert done.stderr.startswith(f"error: {option}: {path or '.'} "), done.stderr
+            assert reason in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_every_program_with_outputs_is_in_the_table():
+    without = {"accept", "check", "status"}
+    assert {path.stem for path in SCRIPTS.glob("*.py")} - {name for name, *_ in OUTPUTS} <= without
+
+
+def test_a_read_only_file_system(tmp_path):
+    try:
+        mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)]
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("nothing can be mounted here")
+    try:
+        parser = Parser()
+        parser.add_argument("--out", type=Output)
+        with pytest.raises(UserError, match=r"--out: .*/x.csv cannot be written \(Read-only"):
+            parser.parse_args(["--out", str(tmp_path / "x.csv")])
+        with pytest.raises(UserError, match=r"x.csv cannot be written \(Read-only file system\)"):
+            write_text(tmp_path / "sub/x.csv", "text")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_what_happens_later(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "folder").mkdir()
+    for path in ("file/x.csv", "file/sub/x.csv", "folder", "n" * 255):
+        with pytest.raises(UserError, match=rf"{path} cannot be written \(.+\): give a path"):
+            write_text(tmp_path / path, "text")
+    with pytest.raises(UserError, match="Input/output error"), room_for(tmp_path / "x"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    # Another file's fault keeps its own message.
+    with pytest.raises(FileNotFoundError), room_for(tmp_path / "x"):
+        open("/nowhere/input")  # noqa: SIM115
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_path_with_spaces_that_lacks_quotes():
+    done = run_script("grid", "--config", "my", "study.yaml", "--costs", "c", "--out", "x")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "unrecognized arguments: study.yaml: put quotes around a path" in done.stderr
