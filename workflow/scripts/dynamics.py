@@ -5,12 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-import yaml
-
 from pretraining.runtime import cli
-from pretraining.runtime.files import read_yaml
+from pretraining.runtime.files import mapping, read_yaml
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.stop import Interrupted, StopRequest
+from pretraining.study.settings import check_runtime
 
 
 def main() -> int:
@@ -28,7 +27,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--machine",
-        type=yaml.safe_load,
+        type=mapping,
         default={},
         help="YAML, such as '{device: cpu}': where to run it",
     )
@@ -37,6 +36,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folders = [("--out", arguments.out / f"replica~{number}") for number in arguments.replicas]
     cli.refuse_overwriting(folders, [("--model", arguments.model), ("--start", arguments.start)])
+    check_runtime(arguments.machine, ("device", "allow_cpu", "compile"))
     protocol = read_yaml(arguments.settings, "dynamics")["dynamics"]
 
     with StopRequest() as stop:

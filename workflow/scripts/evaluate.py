@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from pretraining.runtime import cli
+from pretraining.runtime.files import mapping
+from pretraining.study.settings import check_runtime
 
 
 def main() -> None:
@@ -27,11 +27,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=cli.whole(), default=20)
     parser.add_argument(
         "--machine",
-        type=yaml.safe_load,
+        type=mapping,
         default={"device": "auto"},
         help="YAML, such as '{device: cpu}': where to run it",
     )
     arguments = parser.parse_args()
+    check_runtime(arguments.machine, ("device", "allow_cpu"))
 
     from pretraining.data.store import Store
     from pretraining.runtime.errors import UserError

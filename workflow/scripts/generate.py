@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from pretraining.data.energy_references import read_reference
 from pretraining.dynamics.generate import Request, generate
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS
 from pretraining.runtime.cli import Output, Parser, number, run, whole
-from pretraining.runtime.files import read_yaml
+from pretraining.runtime.files import mapping, read_yaml
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.generation import Trajectory
@@ -25,7 +23,7 @@ def main() -> int:
     parser.add_argument(
         "--runtime",
         "--conduct",
-        type=yaml.safe_load,
+        type=mapping,
         default={},
         help="YAML, such as '{neutral_kwargs: {}}': runtime options that replace the source's",
     )

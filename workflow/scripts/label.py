@@ -6,13 +6,11 @@ import argparse
 import re
 from pathlib import Path
 
-import yaml
-
 from pretraining.data.energy_references import read_reference
 from pretraining.labels.evaluate import isolated_energies
 from pretraining.labels.label import label, read_structures
 from pretraining.runtime.cli import Output, Parser, log, refuse_overwriting, run, whole
-from pretraining.runtime.files import write_json
+from pretraining.runtime.files import mapping, write_json
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.sources import Source, check_interpreter, load_source, named_files
@@ -29,7 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--runtime",
         "--conduct",
-        type=yaml.safe_load,
+        type=mapping,
         default={},
         help="YAML, such as '{time_limit: 60}': runtime options that replace the source's",
     )

@@ -9,9 +9,8 @@ STARTED = time.monotonic()
 
 from pathlib import Path
 
-import yaml
-
 from pretraining.runtime import cli
+from pretraining.runtime.files import mapping
 from pretraining.study.settings import KINDS
 
 
@@ -35,7 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--machine",
         dest="runtime",
-        type=yaml.safe_load,
+        type=mapping,
         default={},
         help="YAML, such as '{device: cpu}': runtime options, in place of the settings",
     )

@@ -108,3 +108,46 @@ def test_a_folder_to_write_holds_nothing_that_is_read(tmp_path):
     with pytest.raises(UserError, match="--out: .*run would overwrite --initial .*model.ckpt"):
         refuse_overwriting([("--out", model.parent)], [("--initial", model)])
     refuse_overwriting([("--out", tmp_path / "other")], [("--initial", model)])
+
+
+TRAINING = "--kind direct --data d --n 1 --seed 1 --settings s --out o"
+# Programs with runtime options: the argument, what else they need, and a wrong value of a key.
+RUNTIME = [
+    ("train", "--machine", TRAINING, "{device: tpu}", "device: 'tpu' is not one of"),
+    ("train", "--machine", TRAINING, "{threads: 0}", "training.threads: 0 is less than"),
+    ("evaluate", "--machine", "--model m --data d --out o", "{device: tpu}", "'tpu' is not one of"),
+    ("evaluate", "--machine", "--model m --data d --out o", "{threads: 2}", "'threads' is not one"),
+    ("dynamics", "--machine", "--model m --start s --settings {} --out o", "{device: 1}", "device"),
+    ("label", "--runtime", "--config {} --source a --structures s --out o", "{args: 1}", "'args'"),
+    (
+        "label",
+        "--conduct",
+        "--config {} --source a --structures s --out o",
+        "{neutral_kwargs: [1]}",
+        "neutral_kwargs must be a mapping",
+    ),
+    (
+        "generate",
+        "--runtime",
+        "--config {} --density 1 --reference r --out o --log l",
+        "{time_limit: soon}",
+        "time_limit is soon",
+    ),
+]
+
+
+@pytest.mark.parametrize("program, option, others, wrong, words", RUNTIME)
+def test_runtime_options(tmp_path, monkeypatch, program, option, others, wrong, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(
+        "generate: {source: a}\ndynamics: {}\nsources: {a: {calculator: ase.calculators.emt.EMT}}"
+    )
+    others = others.format("c.yaml").split()
+    for value in ("7", "[device]", "word", "{a: [", "{a: 1, a: 2}", "@", ""):
+        done = run_script(program, *others, option, value)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert re.match(rf"error: .*{option}.* is no mapping in YAML, as ", done.stderr)
+    for value, reason in [(wrong, words), ("{nonsense: 1}", "'nonsense' is not one of")]:
+        done = run_script(program, *others, option, value)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert reason in done.stderr

@@ -27,8 +27,8 @@ from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import digest, file_sha256
 from pretraining.study.queries import label_source
 from pretraining.study.settings import KINDS, RUNTIME_OPTIONS, run_identity, settings_of
-from pretraining.study.sources import Source, parameter_files
-from pretraining.study.views import ADDRESS_KEYS, SOURCE_OPTIONS, config_view
+from pretraining.study.sources import SOURCE_OPTIONS, Source, parameter_files
+from pretraining.study.views import ADDRESS_KEYS, config_view
 
 # Made again in any case: minutes of work.
 DERIVED = ("grid.tsv", "tables/*", "figures/**/*", "comparisons/*", "checks/sources.*")

@@ -5,6 +5,7 @@ Imported in interpreters of label sources: only the standard library and PyYAML.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import hashlib
@@ -176,6 +177,17 @@ def read_yaml(path: str | Path, *keys: str) -> dict[str, Any]:
     for key in keys:
         if key not in content:
             raise UserError(f"{path}: key '{key}' is missing")
+    return content
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """Read an argument of a program that is a mapping in YAML."""
+    try:
+        content = yaml.load(text, Loader=UniqueKeyLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mapping in YAML, as '{{key: value}}' is")
     return content
 
 

@@ -133,9 +133,18 @@ class Request:
             raise UserError(f"--n: at least one structure is needed to train on, not {self.n}")
         if self.seed < 0:
             raise UserError(f"--seed: must not be negative, as {self.seed} is")
-        for key in self.runtime:
-            if key not in RUNTIME_OPTIONS:
-                raise UserError(f"--machine: {key!r} is not one of {', '.join(RUNTIME_OPTIONS)}")
+        check_runtime(self.runtime)
+
+
+def check_runtime(given: dict[str, Any], allowed: Sequence[str] = RUNTIME_OPTIONS) -> None:
+    """Raise a `UserError` if the argument ``--machine`` has an unknown key or a wrong value."""
+    for key in given:
+        if key not in allowed:
+            raise UserError(f"--machine: {key!r} is not one of {', '.join(allowed)}")
+    try:
+        validate_sections({"training": given}, ("training",))
+    except UserError as error:
+        raise UserError(f"--machine: {error}") from None
 
 
 def load_settings(

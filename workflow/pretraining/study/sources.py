@@ -34,6 +34,14 @@ INSTALLED = re.compile(r"\{(prefix|package:)")
 MOST_FILES = 10_000
 # Keys of a source that decide its labels; the others are no reason to label again.
 DECISIVE_KEYS = ("calculator", "args", "kwargs", "preload", "fresh_calculator", "isolated_atom")
+# The others: passed to a job outside its settings file.
+SOURCE_OPTIONS = ("on_error", "time_limit", "python", "install", "neutral_kwargs")
+SHAPES = {
+    "a mapping": (dict, ("kwargs", "neutral_kwargs", "isolated_atom")),
+    "a list": (list, ("args", "preload", "files")),
+    "a text": (str, ("calculator", "python", "install")),
+    "true or false": (bool, ("fresh_calculator",)),
+}
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,21 @@ def load_source(config: Path, name: str, options: Mapping[str, Any] | None = Non
         If the file or the source is missing, or its entry is wrong.
     """
     sources = read_yaml(config).get("sources") or {}
+    if not isinstance(sources, dict) or not isinstance(sources.get(name, {}), dict):
+        raise UserError(f"{config}: 'sources' must be a mapping of names to mappings")
+    for key in options or {}:
+        if key not in SOURCE_OPTIONS:
+            raise UserError(f"--runtime: {key!r} is not one of {', '.join(SOURCE_OPTIONS)}")
     if name not in sources:
         known = ", ".join(sorted(sources)) or "none"
         raise UserError(f"{config} has no source '{name}' under 'sources' (known: {known})")
     entry = relative_to(sources[name] or {}, Path(config).parent) | dict(options or {})
     if not entry.get("calculator"):
         raise UserError(f"{config}: source '{name}' needs 'calculator', an import path")
+    for shape, (kind, keys) in SHAPES.items():
+        for key in keys:
+            if not isinstance(entry.get(key, kind()), (kind, type(None))):
+                raise UserError(f"{config}: source '{name}': {key} must be {shape}")
     on_error = entry.get("on_error", "stop")
     if on_error not in ("stop", "skip"):
         raise UserError(f"{config}: source '{name}': on_error is '{on_error}', not stop or skip")

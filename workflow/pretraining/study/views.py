@@ -15,8 +15,6 @@ from pretraining.study.settings import KINDS, RUNTIME_OPTIONS
 from pretraining.study.sources import DECISIVE_KEYS
 
 ADDRESS_KEYS = ("url", "from")
-# Keys of a source that are passed to a job outside its settings file.
-SOURCE_OPTIONS = ("on_error", "time_limit", "python", "install", "neutral_kwargs")
 STUDY_KEYS = ("results", "datasets", "sources", "transforms", "pretrained_weights")
 # Keys of an experiment and of a sample that only figures read.
 EXPERIMENT_STYLE = ("compare", "embedding", "title")

@@ -19,8 +19,10 @@ def resolve_device(device: str, allow_cpu: bool = False) -> torch.device:
     Raises
     ------
     UserError
-        For ``cuda`` without a GPU, unless `allow_cpu` is set.
+        For another word, or for ``cuda`` without a GPU, unless `allow_cpu` is set.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"training.device: {device!r} is not one of auto, cpu, cuda")
     if device != "cpu" and torch.cuda.is_available():
         return torch.device("cuda")
     if device in ("cpu", "auto") or allow_cpu:

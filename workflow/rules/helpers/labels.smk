@@ -1,7 +1,6 @@
 # What the rules of labels and label sources look up.
 from pretraining.study.queries import fitted_zero
-from pretraining.study.sources import changed_files
-from pretraining.study.views import SOURCE_OPTIONS
+from pretraining.study.sources import SOURCE_OPTIONS, changed_files
 
 # --------------------------------------------------------------------------------------- labels
 
