@@ -13,6 +13,7 @@ rule generate:
     output:
         frames="<results>/data/{generated}/trajectories/{run}.extxyz",
         log="<results>/data/{generated}/trajectories/{run}.csv",
+        provenance="<results>/data/{generated}/trajectories/{run}.provenance.json",
     log:
         "<logs>/generate/{generated}/{run}.log",
     conda:
@@ -67,7 +68,8 @@ rule dynamics_start:
         data=start_data,
         file=start_file,
     output:
-        "<results>/dynamics/{test}/start.extxyz",
+        structure="<results>/dynamics/{test}/start.extxyz",
+        provenance="<results>/dynamics/{test}/start.provenance.json",
     log:
         "<logs>/dynamics/{test}/start.log",
     localrule: True
@@ -76,8 +78,8 @@ rule dynamics_start:
     params:
         given=given("data"),
     shell:
-        "python {input.script} --settings {input.settings} {params.given} --out {output} "
-        "2>&1 | tee {log}"
+        "python {input.script} --settings {input.settings} {params.given} "
+        "--out {output.structure} 2>&1 | tee {log}"
 
 
 # A job moves one replica, or with torch-sim a batch of replicas; batches have rules of their own since

@@ -9,7 +9,8 @@ rule isolated_atoms:
         settings="<results>/settings/source~{source}.yaml",
         retrieved=source_stamp,
     output:
-        "<results>/labels/references/{source}.json",
+        energies="<results>/labels/references/{source}.json",
+        provenance="<results>/labels/references/{source}.provenance.json",
     log:
         "<logs>/isolated_atoms/{source}.log",
     wildcard_constraints:
@@ -29,7 +30,7 @@ rule isolated_atoms:
     shell:
         "{resources.python:q} {input.script} --config {input.settings} --source {wildcards.source} "
         "--runtime {resources.options:q} --elements {params.elements} "
-        "--write-reference {output} 2>&1 | tee {log}"
+        "--write-reference {output.energies} --provenance {output.provenance} 2>&1 | tee {log}"
 
 
 rule chunk:
@@ -37,7 +38,8 @@ rule chunk:
         script="workflow/scripts/cut_chunk.py",
         data="<results>/data/{dataset}/prepared.h5",
     output:
-        "<results>/data/{dataset}/chunks/{chunk}.extxyz",
+        structures="<results>/data/{dataset}/chunks/{chunk}.extxyz",
+        provenance="<results>/data/{dataset}/chunks/{chunk}.provenance.json",
     log:
         "<logs>/chunk/{dataset}/{chunk}.log",
     localrule: True
@@ -47,7 +49,7 @@ rule chunk:
         size=config["labelling"]["chunk_size"],
     shell:
         "python {input.script} --data {input.data} --chunk {wildcards.chunk} "
-        "--size {params.size} --out {output} 2>&1 | tee {log}"
+        "--size {params.size} --out {output.structures} 2>&1 | tee {log}"
 
 
 # A job labels as many structures at once as it has threads, and resumes where it was stopped.

@@ -6,7 +6,6 @@ A source that is missing, crashes or hangs is a result, not an error.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from pathlib import Path
 from pretraining.labels.check.run import FAILED, NOT_INSTALLED, check_source, unavailable
 from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import read_yaml, write_atomically
+from pretraining.runtime.files import read_yaml
+from pretraining.runtime.records import read_record, write_record
 from pretraining.study.sources import PACKAGE_FOLDER, Source, load_source
 
 
@@ -53,7 +53,7 @@ def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
         return unavailable(source, FAILED, f"not finished after {limit:.0f} s")
     sys.stderr.write(done.stderr)
     if partial.exists():
-        result = json.loads(partial.read_text())
+        result = read_record(partial)
         partial.unlink()
         return result
     if done.returncode < 0:
@@ -82,8 +82,7 @@ def main() -> None:
         print(f"{source.name}: {result['status']}: {result['reason'] or 'evaluated'}")
     else:
         result = check_source(source, entry["kind"], entry["elements"], settings)
-    text = json.dumps(result, indent=1) + "\n"
-    write_atomically(args.out, lambda path: path.write_text(text))
+    write_record(args.out, result)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def main() -> None:
     args = parser.parse_args()
     with Store(args.data) as store:
         rows = chunk_rows(store, args.chunk, args.size, store.n_train)
-        written = write_chunk(store, rows, args.out)
+        written = write_chunk(store, rows, args.out, args.size)
     repeated = len(rows) - written
     note = f"; {repeated:,} repeat earlier ones and take their labels" if repeated else ""
     print(f"{args.out}: {written:,} structures{note}")

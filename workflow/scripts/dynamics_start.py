@@ -9,6 +9,7 @@ from ase.io import write
 from pretraining.dynamics.stability.start import start_structure
 from pretraining.runtime.cli import Output, Parser, refuse_overwriting, run
 from pretraining.runtime.files import read_yaml, write_atomically
+from pretraining.runtime.records import record_of, write_record
 
 
 def main() -> None:
@@ -20,8 +21,9 @@ def main() -> None:
     start = read_yaml(args.settings, "start")["start"]
     if "file" in start:
         refuse_overwriting([("--out", args.out)], [("start.file", Path(start["file"]))])
-    atoms = start_structure(start, args.data)
+    atoms, made = start_structure(start, args.data)
     write_atomically(args.out, lambda path: write(path, atoms, format="extxyz"))
+    write_record(record_of(args.out), made, args.out)
     told = ", ".join(f"{key} {value}" for key, value in atoms.info.items())
     print(f"{args.out}: {len(atoms)} atoms ({told})")
 

@@ -36,7 +36,8 @@ def main() -> None:
 
     from pretraining.data.store import Store
     from pretraining.runtime.errors import UserError
-    from pretraining.runtime.files import file_sha256, write_atomically, write_json
+    from pretraining.runtime.files import file_sha256, write_atomically
+    from pretraining.runtime.records import write_record
     from pretraining.training.device import resolve_device
     from pretraining.training.network.checkpoint import load_model
     from pretraining.training.predict import parse_elements_as, predict_part
@@ -61,7 +62,7 @@ def main() -> None:
     if arguments.predictions:
         write_atomically(arguments.predictions, predictions.save)
     if arguments.out:
-        write_json(arguments.out, metrics | about | {"device": device.type})
+        write_record(arguments.out, metrics | about | {"device": device.type})
     print(f"{outputs[0]}: {arguments.part} {describe(metrics[arguments.part])}")
 
 

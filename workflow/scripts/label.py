@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 from pretraining.data.energy_references import read_reference
-from pretraining.labels.evaluate import isolated_energies
+from pretraining.labels.evaluate import isolated_energies, provenance
 from pretraining.labels.label import label, read_structures
 from pretraining.runtime.cli import Output, Parser, log, refuse_overwriting, run, whole
 from pretraining.runtime.files import mapping, write_json
 from pretraining.runtime.lease import Lease, running
+from pretraining.runtime.records import write_record
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.sources import Source, check_interpreter, load_source, named_files
 
@@ -53,7 +54,10 @@ def arguments() -> argparse.Namespace:
 
 def make_labels(args: argparse.Namespace, source: Source) -> None:
     if args.write_reference:
-        write_json(args.write_reference, isolated_energies(source, args.elements))
+        energies = isolated_energies(source, args.elements)
+        write_json(args.write_reference, energies)
+        if args.provenance:
+            write_record(args.provenance, provenance(source, energies, []), args.write_reference)
         return
     start = args.index.split(":")[0]
     frames = read_structures(args.structures, args.index, args.allow_empty)
@@ -62,8 +66,8 @@ def make_labels(args: argparse.Namespace, source: Source) -> None:
         reference = read_reference(args.reference)
     else:
         reference = isolated_energies(source, elements)
-    first = int(start or 0)
-    failed = label(source, frames, reference, args.out, first, args.processes, args.provenance)
+    first, made = int(start or 0), (args.provenance, args.structures)
+    failed = label(source, frames, reference, args.out, first, args.processes, *made)
     if failed:
         listed = ", ".join(map(str, failed))
         log(f"no label for {len(failed)} of {len(frames)} structures: {listed}")

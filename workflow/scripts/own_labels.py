@@ -24,7 +24,8 @@ def main() -> None:
         with StoreWriter(args.out, has_labels=True) as writer:
             for row in rows:
                 writer.add_arrays(store.arrays(row))
-            writer.finish(store.n_val, store.n_test, store.provenance)
+            prepared = {"checksum": store.checksum, **store.provenance}
+            writer.finish(store.n_val, store.n_test, {"prepared": prepared})
 
 
 if __name__ == "__main__":

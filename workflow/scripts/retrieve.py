@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from pretraining.data.remote import overview
-from pretraining.data.retrieve import remote_files, retrieve, study_items
+from pretraining.data.retrieve import identity_of, remote_files, retrieve, study_items
 from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import read_yaml, write_json
+from pretraining.runtime.files import read_yaml
+from pretraining.runtime.records import write_record
 from pretraining.study.config import validate_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +48,8 @@ def main() -> None:
     if faults:
         raise UserError(" | ".join(faults))
     if args.out:
-        write_json(args.out, {"files": result})
+        wanted = sorted({identity_of(file) for item in items for file in files[item]})
+        write_record(args.out, {"files": result, "wanted": wanted})
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pretraining.data.store import Store
+from pretraining.labels.chunks import read_provenance
 from pretraining.labels.compare import source_error
 from pretraining.runtime.cli import Output, Parser, run
-from pretraining.runtime.files import write_json
+from pretraining.runtime.records import record_of, write_record
 
 
 def main() -> None:
@@ -23,7 +24,10 @@ def main() -> None:
         store = stack.enter_context(Store(args.data))
         labelled = stack.enter_context(Store(args.labels)) if args.labels else None
         metrics = source_error(store, args.source, args.chunk, labelled)
-    write_json(args.out, metrics)
+        about = {"data_checksum": (labelled or store).checksum}
+    if record_of(args.chunk).is_file():
+        about["labels"] = read_provenance([record_of(args.chunk)])
+    write_record(args.out, metrics | about)
     test = metrics["test"]
     print(
         f"{args.source}: {test['energy_rmse_mev_per_atom']:.1f} meV/atom "

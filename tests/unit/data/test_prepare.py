@@ -24,6 +24,7 @@ from pretraining.data.prepare import prepare
 from pretraining.data.screening import Filter
 from pretraining.data.store import Store
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.records import read_record
 
 SCRIPTS = Path(__file__).parents[3] / "workflow" / "scripts"
 
@@ -117,7 +118,7 @@ def test_prepared_set_is_the_raw_one(case: Case) -> None:
         sha = hashlib.sha256((case.folder / "set.extxyz").read_bytes()).hexdigest()
         assert store.provenance["origin"]["files"][0]["sha256"] == sha
         assert summary["checksum"] == store.checksum
-    assert summary == json.loads((case.folder / "out/summary.json").read_text())
+    assert summary == read_record(case.folder / "out/summary.json")
     everything = summary["groups"]["all"]
     assert everything["config_types"] == {"carbide": 40, "diamond": 20}
     assert everything["density_g_cm3"]["max"] == pytest.approx(3.42, abs=0.01)

@@ -121,7 +121,7 @@ def test_overlaps_are_relaxed_and_no_further():
 
 def test_a_trajectory_and_its_labels(tmp_path):
     generate(request(tmp_path))
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".extxyz"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".extxyz", ".json"]
     frames = read(tmp_path / f"{RUN.name}.extxyz", ":")
     assert [atoms.info["time"] for atoms in frames] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
     for atoms in frames:
@@ -247,7 +247,7 @@ def test_a_fault_of_the_source_that_passes_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.delenv("AWAY")
     generate(request(parts, source, **options))
     generate(request(whole, source, **options))
-    assert sorted(path.suffix for path in parts.iterdir()) == [".csv", ".extxyz"]
+    assert sorted(path.suffix for path in parts.iterdir()) == [".csv", ".extxyz", ".json"]
     for path in whole.iterdir():
         assert path.read_bytes() == (parts / path.name).read_bytes()
 

@@ -17,6 +17,7 @@ from pretraining.dynamics.engines import Frame, Settings
 from pretraining.dynamics.stability.criteria import CRITERIA, Limits, StabilityMonitor
 from pretraining.dynamics.stability.run import COORDINATION, OUTCOME, THERMODYNAMICS, Request, run
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.records import OUTPUTS, read_record
 from pretraining.runtime.stop import Interrupted
 from pretraining.study.generation import Stage
 from pretraining.training.network.checkpoint import load_model
@@ -202,7 +203,8 @@ def test_a_trajectory_and_its_files(tmp_path, model, start):
     assert {p.name for p in out.iterdir()} == {
         "trajectory.extxyz", "thermodynamics.csv", "coordination.csv", "outcome.json"
     }  # fmt: skip
-    outcome = json.loads((out / OUTCOME).read_text())
+    outcome = read_record(out / OUTCOME)
+    assert set(outcome.pop(OUTPUTS)) == {p.name for p in out.iterdir()} - {OUTCOME}
     assert returned == {1: outcome}
     assert (outcome["status"], outcome["time_ps"], outcome["planned_ps"]) == (
         "survived",

@@ -274,7 +274,7 @@ def test_the_start_is_the_nearest_structure(tmp_path):
     def start(**entry):
         entry = {"where": {}, "nearest": {}, "repeat": [1, 2, 1]} | entry
         entry = {"dataset": "x", "part": "test"} | entry
-        return start_structure(entry, tmp_path / "x.h5")
+        return start_structure(entry, tmp_path / "x.h5")[0]
 
     with pytest.raises(UserError, match=r"2 test .* equally near \(the first: index 2, .* apart"):
         start(nearest={"density": 1.5})
@@ -288,6 +288,6 @@ def test_the_start_is_the_nearest_structure(tmp_path):
         start(part="val", nearest={})
     write(tmp_path / "x.extxyz", frames)
     entry = {"file": str(tmp_path / "x.extxyz"), "index": 3, "repeat": [1, 1, 1]}
-    assert start_structure(entry, None).cell[0] == pytest.approx(frames[3].cell[0])
+    assert start_structure(entry, None)[0].cell[0] == pytest.approx(frames[3].cell[0])
     with pytest.raises(UserError, match="structure 9 cannot be read"):
         start_structure(entry | {"index": 9}, None)

@@ -18,6 +18,7 @@ from pretraining.data.store import Store
 from pretraining.labels.chunks import chunk_rows, join, read_labelled, write_chunk
 from pretraining.labels.compare import source_error
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.records import record_of
 from scripts import run_script
 
 N_VAL, N_TEST, N_TRAIN = 3, 4, 13
@@ -62,6 +63,7 @@ def labelled(
             atoms.arrays["lj_force"] = np.full((len(atoms), 3), 0.1 * row)
             change(row, atoms)
         write(path, chunk)
+        record_of(path).unlink()  # of the chunk without labels
         files.append(path)
     return files
 
@@ -305,6 +307,7 @@ def cut_and_label(store: Store, folder: Path, size: int, error: int | None = Non
             atoms.info["lj_energy"] = 0.5 * row
             atoms.arrays["lj_force"] = np.full((len(atoms), 3), 0.1 * row)
         write(files[-1], chunk, format="extxyz")
+        record_of(files[-1]).unlink()
     return files
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,16 +22,19 @@ from ase.neighborlist import neighbor_list
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.records import DIGEST
 from pretraining.runtime.stop import INTERRUPTED, Interrupted, StopRequest
 from pretraining.training.network.checkpoint import load_model
 from pretraining.training.network.graphs import EpochSampler, StructureDataset, make_loader
 from pretraining.training.predict import predict, predict_part
 from pretraining.training.run import Request, train
+from pretraining.training.state import RunState
 from stopping import interrupt, start, wait_for
 from toy import labelled, rattled_cells, write_settings, write_store
 
 OUTPUTS = ("curve.csv", "metrics.json", "model.ckpt", "train.log")
-TIMES = ("train_time_s", "wall_time_s")
+LEASE = SimpleNamespace(name="test", check=lambda: None)
+TIMES = ("train_time_s", "wall_time_s", "outputs_sha256", DIGEST)
 N = 25  # three steps an epoch
 
 
@@ -379,7 +383,7 @@ def test_a_broken_checkpoint_is_set_aside_and_the_one_before_used(
     last.write_bytes(damage(last.read_bytes()))
     assert train(request(out, data, settings)) == 0
     log = (out / "train.log").read_text()
-    assert "last.ckpt cannot be read" in log and "set aside as" in log
+    assert "last.ckpt cannot be used" in log and "set aside as" in log
     assert "resuming from" in log and "previous.ckpt" in log and "afresh" not in log
     assert_same_run(out, finished)
 
@@ -392,9 +396,35 @@ def test_without_a_readable_checkpoint_the_run_starts_again(
         (out / "state" / name).write_bytes(b"not a checkpoint")
     assert train(request(out, data, settings)) == 0
     log = (out / "train.log").read_text()
-    assert log.count("cannot be read") == 2 and "resuming from" not in log
-    assert "starting afresh: no saved state can be read" in log
+    assert log.count("cannot be used") == 2 and "resuming from" not in log
+    assert "starting afresh: no saved state can be used" in log
     assert_same_run(out, finished)
+
+
+def rewritten(folder, change):
+    """Write the state of a run as another version of the program might."""
+    state = RunState(folder, json.loads((folder / "state/identity.json").read_text()), LEASE)
+    content = state.load(lambda content: None)
+    change(content)
+    state.save(content)
+    state.save(content)
+
+
+@pytest.mark.parametrize(
+    ("why", "change"),
+    [
+        ("compiled", lambda content: content.pop("compiled")),
+        ("novel", lambda content: content.update(novel=1)),
+        ("another network", lambda content: content["module"].popitem()),
+    ],
+)
+def test_the_state_of_another_version_is_set_aside(folder, data, settings, stopped, why, change):
+    out = shutil.copytree(stopped, folder / f"version-{why.split()[0]}")
+    rewritten(out, change)
+    assert train(request(out, data, settings)) == 0
+    log = (out / "train.log").read_text()
+    assert log.count("cannot be used") == 2 and why in log
+    assert "starting afresh: no saved state can be used" in log
 
 
 @pytest.mark.parametrize("what", ["settings", "n", "data"])

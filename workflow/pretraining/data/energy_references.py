@@ -17,6 +17,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from pretraining.runtime.errors import UserError, remake
+from pretraining.runtime.records import check_output
 
 
 @dataclass
@@ -121,8 +122,9 @@ def read_reference(path: Path) -> dict[str, float]:
     Raises
     ------
     UserError
-        If the file is missing, or is not a JSON object of elements and finite numbers.
+        If the file is missing, is not a JSON object of elements and finite numbers, or was changed.
     """
+    check_output(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         energies = {str(element): float(energy) for element, energy in content.items()}

@@ -22,7 +22,8 @@ from pretraining.data.screening import Filter, Kept, read_raw
 from pretraining.data.splits import Split, split_structures
 from pretraining.data.store import GROUPS, Store, StoreWriter
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import remove, write_json, write_text
+from pretraining.runtime.files import remove, write_text
+from pretraining.runtime.records import write_record
 
 
 def prepare(
@@ -63,14 +64,14 @@ def prepare(
         filters = [Filter(entry) for entry in dataset.get("filters", [])]
         raw = open_raw(dataset, root)
         kept = read_raw(raw, dataset, filters, scratch)
-        with Store(scratch) as store:
+        with Store(scratch, verify=False) as store:
             result = _write(store, kept, raw, dataset, name, filters, out, sizes, source_reference)
     except UserError as error:
         raise UserError(f"dataset '{name}': {error}") from error
     finally:
         remove(scratch)
     if summary is not None:
-        write_json(summary, result)
+        write_record(summary, result)
         write_text(summary.with_suffix(".md"), as_markdown(result))
     return result
 

@@ -16,6 +16,7 @@ from ase.io.formats import UnknownFileTypeError, get_compression, open_with_comp
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256
+from pretraining.runtime.records import check_output
 
 
 @dataclass
@@ -32,7 +33,7 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
     Raises
     ------
     UserError
-        If a file is missing or has another checksum.
+        If a file is missing, has another checksum, or was changed after it was written here.
     """
     if "load_atoms" in dataset:
         from pretraining.data.load_atoms import open_load_atoms
@@ -50,6 +51,7 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
         path = root / name
         if not path.is_file():
             raise UserError(f"no structure file {path}: put it there or correct the path")
+        check_output(path)
         found = file_sha256(path)
         if hashes and found != hashes[i]:
             raise UserError(

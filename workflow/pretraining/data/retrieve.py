@@ -95,6 +95,11 @@ def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
     return files
 
 
+def identity_of(file: RemoteFile) -> str:
+    """Return the name and the checksum, if known, that make a file the right one anywhere."""
+    return f"{Path(file.path).name} {file.digest or ''}".strip()
+
+
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 

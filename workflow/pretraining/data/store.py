@@ -19,11 +19,12 @@ Layout (N atoms in n structures)::
     /info/NAME  (n,)                numbers or text carried along from the raw dataset
 
 Attributes: ``format``, ``n_val``, ``n_test``, ``n_train``, ``has_labels``, ``checksum`` (SHA-256 of
-the content), ``provenance`` (JSON).
+the content), ``provenance`` (JSON), ``checksum_about`` (of the provenance and ``duplicate_of``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,32 +37,54 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from pretraining.data.store_writer import ATOM_ARRAYS, FORMAT, FRAME_ARRAYS, LABELS, StoreWriter
-from pretraining.runtime.errors import UserError, remake
+from pretraining.data.store_writer import (
+    ATOM_ARRAYS,
+    FORMAT,
+    FRAME_ARRAYS,
+    LABELS,
+    StoreWriter,
+    about_checksum,
+    content_checksum,
+    content_of,
+)
+from pretraining.runtime.errors import UserError, remake, whole
 
 __all__ = ["GROUPS", "Store", "StoreWriter"]
 
 GROUPS = ("val", "test", "train")
+_ROWS_AT_ONCE = 2**18
 
 
 class Store:
     """A store open for reading; also a context manager.
 
     It may be pickled and may cross a fork (data-loading workers): each process opens the file for
-    itself.
+    itself. The content is read once and compared with its checksum, at about 400 MB/s: in 2.5 s for
+    100,000 labelled structures of 200 atoms (1 GB). Without `verify`, for a file that the program
+    has written or verified itself, opening reads a megabyte.
 
     Raises
     ------
     UserError
-        If the file is missing, cut short, or not a store.
+        If the file is missing, cut short, not a store, or changed after it was written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, verify: bool = True) -> None:
         self.path = Path(path)
         self._open()
-        attrs = self._file.attrs
-        if attrs.get("format") != FORMAT:
+        if self._file.attrs.get("format") != FORMAT:
             raise UserError(f"{self.path} is not a prepared set: run the `prepare` step to make it")
+        with whole(self.path):
+            self._read()
+            if verify and not self._is_unchanged():
+                raise UserError(
+                    f"{self.path} was changed after it was written (its content is not that of its "
+                    f"checksum): {remake(self.path)}; to change the data, change the files that it "
+                    "is made from"
+                )
+
+    def _read(self) -> None:
+        attrs = self._file.attrs
         self.n_val, self.n_test, self.n_train = (int(attrs[f"n_{group}"]) for group in GROUPS)
         self.has_labels = bool(attrs["has_labels"])
         self.checksum = str(attrs["checksum"])
@@ -69,6 +92,28 @@ class Store:
         self.ptr: np.ndarray = self._file["ptr"][:]
         self.info_names: tuple[str, ...] = tuple(self._file["info"]) if "info" in self._file else ()
         self._columns: dict[str, np.ndarray] = {}
+
+    def _is_unchanged(self) -> bool:
+        """Whether all arrays and attributes are those that were written."""
+        attrs = self._file.attrs
+        arrays = [name for name in ATOM_ARRAYS | FRAME_ARRAYS if name in self._file]
+        hashes = {}
+        for name in arrays:
+            dataset, hashes[name] = self._file[name], hashlib.sha256()
+            for begin in range(0, len(dataset), _ROWS_AT_ONCE):
+                hashes[name].update(content_of(dataset[begin : begin + _ROWS_AT_ONCE]))
+        for name in ("ptr", *(f"info/{name}" for name in self.info_names)):
+            dataset = self._file[name]
+            values = dataset.asstr()[:] if h5py.check_string_dtype(dataset.dtype) else dataset[:]
+            hashes[name] = hashlib.sha256(content_of(values))
+        content = content_checksum(self.n_val, self.n_test, hashes)
+        about = about_checksum(self.duplicate_of, attrs["provenance"])
+        return (
+            content == self.checksum
+            and about == attrs["checksum_about"]
+            and len(self) == self.n_val + self.n_test + self.n_train
+            and self.has_labels == all(label in arrays for label in LABELS)
+        )
 
     @staticmethod
     def write(
@@ -118,8 +163,8 @@ class Store:
             self._datasets[name] = self._file[name]
         return self._datasets[name]
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
-        return Store, (self.path,)
+    def __reduce__(self) -> tuple[type[Store], tuple[Path, bool]]:
+        return Store, (self.path, False)
 
     def __enter__(self) -> Store:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,28 +169,26 @@ class StoreWriter:
         self._store("ptr", np.asarray(self._ptr, dtype=np.int64))
         for name, values in self._columns.items():
             self._store(f"info/{name}", _column(values))
-        # Not part of the checksum: it follows from the rest.
-        self._file.create_dataset(
-            "duplicate_of", data=np.asarray(self._duplicate_of, dtype=np.int64)
-        )
-        checksum = hashlib.sha256(f"{FORMAT} {n_val} {n_test}".encode())
-        for name in sorted(self._hashes):
-            checksum.update(f" {name} {self._hashes[name].hexdigest()}".encode())
+        duplicate_of = np.asarray(self._duplicate_of, dtype=np.int64)
+        self._file.create_dataset("duplicate_of", data=duplicate_of)
+        about = json.dumps(provenance, sort_keys=True)
+        checksum = content_checksum(n_val, n_test, self._hashes)
         self._file.attrs.update(
             format=FORMAT,
             n_val=n_val,
             n_test=n_test,
             n_train=self.n - n_val - n_test,
             has_labels=self.has_labels,
-            checksum=checksum.hexdigest(),
-            provenance=json.dumps(provenance, sort_keys=True),
+            checksum=checksum,
+            checksum_about=about_checksum(duplicate_of, about),
+            provenance=about,
         )
         self._file.close()
         with h5py.File(self._tmp, "r+"):
             pass  # frees the reserved space that is left
         move_into_place(self._tmp, self.path)
         self._written = True
-        return checksum.hexdigest()
+        return checksum
 
     def __exit__(self, *_: object) -> None:
         if not self._written:
@@ -219,13 +217,28 @@ class StoreWriter:
         self._buffered = 0
 
     def _store(self, name: str, values: np.ndarray) -> None:
-        if values.dtype == object:
-            self._file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
-            content = json.dumps(values.tolist()).encode()
-        else:
-            self._file.create_dataset(name, data=values)
-            content = values.tobytes()
-        self._hashes[name] = hashlib.sha256(content)
+        dtype = h5py.string_dtype("utf-8") if values.dtype == object else None
+        self._file.create_dataset(name, data=values, dtype=dtype)
+        self._hashes[name] = hashlib.sha256(content_of(values))
+
+
+def content_of(values: np.ndarray) -> bytes:
+    """Return the bytes of an array, or of its texts, that a checksum is made of."""
+    is_text = values.dtype == object
+    return json.dumps(values.tolist()).encode() if is_text else values.tobytes()
+
+
+def content_checksum(n_val: int, n_test: int, hashes: Mapping[str, Any]) -> str:
+    """Return the checksum of a store's content from the SHA-256 of each of its arrays."""
+    checksum = hashlib.sha256(f"{FORMAT} {n_val} {n_test}".encode())
+    for name in sorted(hashes):
+        checksum.update(f" {name} {hashes[name].hexdigest()}".encode())
+    return checksum.hexdigest()
+
+
+def about_checksum(duplicate_of: np.ndarray, provenance: str) -> str:
+    """Return the checksum of what is no content: the same content may be made in two ways."""
+    return hashlib.sha256(duplicate_of.tobytes() + provenance.encode()).hexdigest()
 
 
 def _identity(row: dict[str, np.ndarray]) -> bytes:

@@ -25,9 +25,16 @@ from pretraining.dynamics.engines import AseEngine, Frame, Settings, thermalise
 from pretraining.dynamics.lammps_engine import ARGUMENTS, LammpsEngine, engine_of
 from pretraining.dynamics.recorder import Recorder
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Outcome, Trajectory, simulate
-from pretraining.labels.evaluate import make_calculator, reason_of, refuse_written_files
+from pretraining.labels.evaluate import (
+    make_calculator,
+    provenance,
+    reason_of,
+    refuse_written_files,
+)
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import file_sha256
+from pretraining.runtime.records import OUTPUTS, record_of, write_record
 from pretraining.runtime.stop import StopRequest
 from pretraining.study import generation
 from pretraining.study.generation import Stage, stages_of, steps_of
@@ -138,15 +145,11 @@ def generate(
         protocol["composition"], protocol["atoms"], run.density, protocol["min_distance"], rng
     )
     engine_name = engine_of(request.source, protocol["engine"])
+    made = {"protocol": dict(protocol), "run": run.name, "engine": engine_name}
+    made |= provenance(request.source, request.reference, [])
     recorder = Recorder(
         request.frames.with_suffix(".state"),
-        {
-            "protocol": dict(protocol),
-            "run": run.name,
-            "source": request.source.definition(),
-            "reference": request.reference,
-            "engine": engine_name,
-        },
+        made,
         run.name,
         labelled(request, atoms),
     )
@@ -160,7 +163,7 @@ def generate(
         monitor=runaway_monitor(protocol, plan),
     )
     simulate([trajectory], trajectory.engine.advance, stop, checkpoint_seconds)
-    _finish(request, recorder, trajectory.outcome)
+    _finish(request, recorder, trajectory.outcome, made)
 
 
 def _engine(
@@ -195,8 +198,8 @@ def _engine(
     return engine
 
 
-def _finish(request: Request, recorder: Recorder, outcome: Outcome) -> None:
-    """Move the files into place, or raise the reason of an early end."""
+def _finish(request: Request, recorder: Recorder, outcome: Outcome, made: dict[str, Any]) -> None:
+    """Move the files into place beside their record, or raise the reason of an early end."""
     name, end = request.trajectory.name, f"at {outcome.time_ps:g} ps"
     if outcome.raised:
         raise UserError(
@@ -206,6 +209,9 @@ def _finish(request: Request, recorder: Recorder, outcome: Outcome) -> None:
         )
     failed = request.frames.with_suffix(".failed.extxyz"), request.log.with_suffix(".failed.csv")
     if outcome.reason is None:
+        sums = {request.frames: recorder.frames, request.log: recorder.log}
+        sums = {path.name: file_sha256(written) for path, written in sums.items()}
+        write_record(record_of(request.frames), made | {OUTPUTS: sums})
         recorder.finish(request.frames, request.log)
         for earlier in failed:
             earlier.unlink(missing_ok=True)

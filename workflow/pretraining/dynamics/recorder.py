@@ -1,8 +1,8 @@
 """Files of an unfinished trajectory, and the checkpoint that resumes it.
 
 Frames and log grow in a folder beside the output, with ``checkpoint.npz``: the state of the engine,
-the step, and the lengths of both files at that step. A resumed trajectory truncates the files to
-these lengths: no frame is doubled, none is missing.
+the step, and the lengths and checksums of both files at that step. A resumed trajectory truncates
+the files to these lengths: no frame is doubled, none is missing.
 
 Imported in interpreters of label sources: only the standard library, numpy and ASE.
 """
@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Recorder:
         self.keep_every = keep_every
         self.last: Frame | None = None  # added by this process
         self.log = folder / "log.csv"
-        self._frames = folder / "frames.extxyz"
+        self.frames = folder / "frames.extxyz"
         self._checkpoint = folder / "checkpoint.npz"
         file = folder / "identity.json"
         changed = difference(file, identity) if folder.is_dir() else None
@@ -72,13 +73,14 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         if not file.is_file():
             write_json(file, identity)
+        # CRC-32 of both files so far.
+        self._sums = {self.frames: 0, self.log: 0}
         self._state = self._read()
         self.outcome: dict[str, Any] | None = None  # set by the save at the end
         if self._state is None:
-            self._frames.write_bytes(b"")
-            header = ",".join([*LOG_COLUMNS, *measure(None)])
-            with room_for(self.log):
-                self.log.write_text(header + "\n", encoding="utf-8")
+            for path in self._sums:
+                path.write_bytes(b"")
+            self._append(self.log, ",".join([*LOG_COLUMNS, *measure(None)]) + "\n")
         elif "outcome" in self._state:
             self.outcome = json.loads(str(self._state["outcome"]))
 
@@ -94,14 +96,18 @@ class Recorder:
         try:
             with np.load(self._checkpoint, allow_pickle=False) as stored:
                 state = {key: stored[key] for key in stored.files}
-            files = [(self._frames, int(state["frames"])), (self.log, int(state["log"]))]
-            if any(path.stat().st_size < size for path, size in files):
+            sizes = {path: int(state[path.name]) for path in self._sums}
+            if any(path.stat().st_size < size for path, size in sizes.items()):
                 raise ValueError("frames are missing")
+            for path, size in sizes.items():
+                os.truncate(path, size)
+            sums = {path: _crc32(path) for path in self._sums}
+            if any(sums[path] != int(state[f"crc32 {path.name}"]) for path in sums):
+                raise ValueError("the frames before it were changed")
         except Exception as error:
             log(f"{self.name}: starting afresh: {self._checkpoint} cannot be used ({error})")
             return None
-        for path, size in files:
-            os.truncate(path, size)
+        self._sums = sums
         return state
 
     def restore(self, engine: Any) -> int:
@@ -122,8 +128,7 @@ class Recorder:
         numbers = [f"{number:.10g}" for number in (frame.time_ps, *row)]
         total = f"{frame.potential + frame.kinetic:.12g}"
         more = [f"{number:.10g}" for number in self.measure(frame).values()]
-        with room_for(self.log), open(self.log, "a", encoding="utf-8") as handle:
-            handle.write(",".join([*numbers, total, *more]) + "\n")
+        self._append(self.log, ",".join([*numbers, total, *more]) + "\n")
 
     def keep_last(self) -> None:
         """Write the structure of the last frame, unless it is written or not finite."""
@@ -134,13 +139,19 @@ class Recorder:
     def _keep(self, frame: Frame) -> None:
         text = io.StringIO()
         write(text, self.describe(frame), format="extxyz")
-        with room_for(self._frames), open(self._frames, "a", encoding="utf-8") as handle:
-            handle.write(text.getvalue())
+        self._append(self.frames, text.getvalue())
+
+    def _append(self, path: Path, text: str) -> None:
+        content = text.encode()
+        with room_for(path), open(path, "ab") as handle:
+            handle.write(content)
+        self._sums[path] = zlib.crc32(content, self._sums[path])
 
     def save(self, engine: Any, step: int, outcome: dict[str, Any] | None = None) -> None:
         """Write the checkpoint; at the end of the trajectory with its outcome."""
-        sizes = {"frames": self._frames.stat().st_size, "log": self.log.stat().st_size}
-        state = {**engine.state(), "step": step, **sizes}
+        state = {**engine.state(), "step": step}
+        for path, known in self._sums.items():
+            state |= {path.name: path.stat().st_size, f"crc32 {path.name}": known}
         if outcome is not None:
             state["outcome"] = np.array(json.dumps(outcome))
             self.outcome = outcome
@@ -152,5 +163,13 @@ class Recorder:
     def finish(self, frames: Path, log: Path) -> None:
         """Move frames and log into place and remove the folder."""
         os.replace(self.log, log)
-        os.replace(self._frames, frames)
+        os.replace(self.frames, frames)
         shutil.rmtree(self.folder)
+
+
+def _crc32(path: Path) -> int:
+    known = 0
+    with open(path, "rb") as handle:
+        while block := handle.read(2**20):
+            known = zlib.crc32(block, known)
+    return known

@@ -12,6 +12,7 @@ from ase.io import read
 
 from pretraining.data.geometry import fold_counts, neighbours
 from pretraining.runtime.errors import UserError, whole
+from pretraining.runtime.records import check_output
 from pretraining.runtime.tables import markdown
 
 CLASSES = ("0", "1", "2", "3", "4", "5+")
@@ -31,6 +32,7 @@ def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame
     """
     rows = []
     for path in paths:
+        check_output(path)
         with whole(path):
             last = read(path, index=-1)
         with whole(path.with_suffix(".csv")):

@@ -29,6 +29,7 @@ from pretraining.figures.style import (
     shades,
 )
 from pretraining.runtime.errors import whole
+from pretraining.runtime.records import check_output
 from pretraining.study.generation import FIRST_FIVE_FOLD
 
 BINS = 150  # points of a curve; each averages its stretch of time
@@ -124,6 +125,7 @@ def snapshots(row: pd.Series, times: Sequence[float | str]) -> list[tuple[str, A
     The first time after a failure shows the failed structure, the others nothing.
     """
     path = Path(row["folder"]) / "trajectory.extxyz"
+    check_output(path, path.with_name("outcome.json"))
     with whole(path):
         frames = read(path, ":")
         moments = np.array([atoms.info["time"] for atoms in frames])

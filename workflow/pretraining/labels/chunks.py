@@ -9,7 +9,6 @@ one's label. Each structure carries its raw ``index``, which identifies it when 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,14 +23,16 @@ from ase.io import write
 from pretraining.data.energy_references import Reference, make_reference
 from pretraining.data.readers import read_files
 from pretraining.data.store import Store, StoreWriter
-from pretraining.runtime.errors import UserError, whole
+from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_atomically
+from pretraining.runtime.records import OUTPUTS, check_output, read_record, record_of, write_record
+from pretraining.study.sources import DECISIVE_KEYS
 
 EVAL = "eval"
 # Extended XYZ keeps eight decimals of a position.
 TOLERANCE = 1e-6
 # Entries of the provenance that all chunks must share.
-DECISIVE = ("calculator", "args", "kwargs", "parameter_files_sha256", "isolated_atoms_ev")
+DECISIVE = (*DECISIVE_KEYS, "parameter_files_sha256", "isolated_atoms_ev")
 
 
 def chunk_rows(store: Store, chunk: str, size: int, last: int) -> range:
@@ -60,15 +61,17 @@ def chunk_rows(store: Store, chunk: str, size: int, last: int) -> range:
     return rows
 
 
-def write_chunk(store: Store, rows: range, out: Path) -> int:
+def write_chunk(store: Store, rows: range, out: Path, size: int | None = None) -> int:
     """Write structures without labels as extended XYZ, atomically; return their number.
 
-    Structures that repeat an earlier one of the set are left out.
+    Structures that repeat an earlier one of the set are left out. `size`, the number of structures
+    of a training chunk, is for the chunk's record.
     """
     frames = [store[i] for i in rows if store.duplicate_of[i] == i]
     for atoms in frames:
         atoms.calc = None
     write_atomically(out, lambda path: write(path, frames, format="extxyz"))
+    write_record(record_of(out), {"prepared": store.checksum, "chunk_size": size}, out)
     return len(frames)
 
 
@@ -109,6 +112,7 @@ def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[
     for path in files:
         if not path.is_file():
             raise UserError(f"no labelled chunk {path}: label it first")
+        check_output(path)
         for n, atoms in enumerate(read_files([path], "extxyz")):
             where = f"{path}: structure {n}"
             for row in rows:
@@ -225,6 +229,8 @@ def join(
     failed: list[dict[str, Any]] = []
     seen, n_eval = 0, store.n_val + store.n_test
     made = read_provenance(provenance)
+    for file, record in zip(files, provenance, strict=False):
+        check_output(file, record)
     zero = fit_zero(store, source, files, fit, n) if fit else Reference("none")
     with StoreWriter(out, has_labels=True, info=store.info_names) as writer:
         for label in read_labelled(store, source, files):
@@ -275,8 +281,10 @@ def read_provenance(files: Sequence[Path]) -> list[dict[str, Any]]:
     """
     ways: list[dict[str, Any]] = []
     for path in files:
-        with whole(path):
-            how = json.loads(path.read_text(encoding="utf-8"))
+        how = read_record(path)
+        # What chunks differ in.
+        for key in (OUTPUTS, "structures_sha256"):
+            how.pop(key, None)
         if "code" not in how:  # an empty chunk: earlier chunks have its structures
             continue
         chunk = path.name.split(".")[0]

@@ -211,10 +211,7 @@ def provenance(
     earlier = {"earlier": list(made_with[:-1])} if made_with[1:] else {}
     return {
         "source": source.name,
-        "calculator": source.calculator,
-        "args": source.args,
-        "kwargs": source.kwargs,
-        "parameter_files_sha256": parameter_files(source),
+        **source.definition(),
         "isolated_atoms_ev": reference,
         **latest,
         **earlier,

@@ -25,7 +25,8 @@ from pretraining.labels.evaluate import (
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import room_for, write_atomically, write_json
+from pretraining.runtime.files import digest, file_sha256, room_for, write_atomically
+from pretraining.runtime.records import check_output, write_record
 from pretraining.runtime.slurm import progress
 from pretraining.study.sources import Source, parameter_files
 
@@ -45,6 +46,7 @@ def read_structures(path: Path, index: str = ":", allow_empty: bool = False) -> 
     UserError
         If the file is missing, unreadable or holds no structure.
     """
+    check_output(path)
     try:
         if allow_empty and path.stat().st_size == 0:
             return []
@@ -70,6 +72,7 @@ def label(
     first: int = 0,
     processes: int = 1,
     made: Path | None = None,
+    structures: Path | None = None,
 ) -> list[int]:
     """Label `frames` and write them in order to `out` (extended XYZ).
 
@@ -82,7 +85,9 @@ def label(
     processes
         Number of structures evaluated at once.
     made
-        JSON to write: how the labels were made.
+        Record to write: how the labels were made.
+    structures
+        File of the frames, for the record.
 
     Returns
     -------
@@ -105,11 +110,13 @@ def label(
     journal = Journal(Path(f"{out}.part"), fingerprint(source, reference, frames))
     with closing(journal):
         _evaluate(source, frames, duplicate_of, reference, journal, first, processes)
-    if made is not None:
-        write_json(made, provenance(source, reference, journal.made_with))
     records = [journal.done[i] for i in duplicate_of]
     done = [labelled(source, atoms, record) for atoms, record in zip(frames, records, strict=True)]
     write_atomically(out, lambda tmp: write(tmp, done, format="extxyz"))
+    if made is not None:
+        how = provenance(source, reference, journal.made_with)
+        of = {} if structures is None else {"structures_sha256": file_sha256(structures)}
+        write_record(made, how | of, out)
     os.remove(journal.path)
     return [first + i for i, record in enumerate(records) if "error" in record]
 
@@ -201,7 +208,7 @@ def _stop_after(source: Source, failures: list[dict[str, Any]], first: int, work
 
 
 class Journal:
-    """Finished structures of a job, a JSON line each, in ``<out>.part``.
+    """Finished structures of a job, a line each, in ``<out>.part``: a digest and JSON.
 
     The first line holds the job's fingerprint; the journal of another job is discarded. The others
     hold the result of a structure by its number ``i``, or the versions it was ``made_with``.
@@ -251,7 +258,7 @@ class Journal:
             self.done[record["i"]] = record
 
     def _write(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record).encode() + b"\n"
+        line = f"{digest(record)} {json.dumps(record)}\n".encode()
         with room_for(self.path):
             while line:
                 line = line[self._file.write(line) :]
@@ -261,8 +268,10 @@ class Journal:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The record of a line; None if a kill cut the line off."""
+    """The record of a line; None if the line was cut off or damaged."""
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
+        known, text = line.decode().split(" ", 1)
+        record = json.loads(text)
+        return record if line.endswith(b"\n") and digest(record) == known else None
     except ValueError:
         return None

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pretraining.runtime.errors import UserError, remake, whole
+from pretraining.runtime.errors import UserError, remake
+from pretraining.runtime.records import read_record
 from pretraining.runtime.tables import NO_VALUE, numbers, read_table, truths
 
 KINDS = ("source", "pretrain", "direct", "finetune", "transfer")
@@ -216,11 +217,8 @@ def collect(
 
 
 def read_metrics(path: Path) -> dict:
-    """Read a run's metrics; a UserError if it is not JSON or has no test errors."""
-    with whole(path):
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(metrics, dict):
-        raise UserError(f"{path}: not a metrics file (no JSON object): {remake(path)}")
+    """Read a run's metrics; a UserError if they were changed or have no test errors."""
+    metrics = read_record(path)
     for key in (ENERGY, FORCE):
         if _error_of(metrics, "test", key) is None:
             raise UserError(f"{path}: no number test.{key}: {remake(path)}")

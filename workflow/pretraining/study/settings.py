@@ -189,6 +189,18 @@ def settings_of(
     return Settings(valid["network"], Training(**training | own), valid["transforms"])
 
 
+def import_identity(
+    weights: str, avg_num_neighbors: float, settings: Settings, transform: dict[str, Any]
+) -> dict[str, Any]:
+    """Return everything that decides imported weights, by the SHA-256 of their file."""
+    return {
+        "weights": weights,
+        "avg_num_neighbors": float(avg_num_neighbors),
+        "network": settings.network,
+        "transform": transform,
+    }
+
+
 def run_identity(
     run: tuple[str, int, int],
     settings: Settings,

@@ -86,7 +86,7 @@ class Source:
     def definition(self) -> dict[str, Any]:
         """Everything that decides a label, placeholders unexpanded, files by their content."""
         definition = {key: getattr(self, key) for key in DECISIVE_KEYS}
-        return definition | {"files": parameter_files(self)}
+        return definition | {"parameter_files_sha256": parameter_files(self)}
 
 
 def load_source(config: Path, name: str, options: Mapping[str, Any] | None = None) -> Source:

@@ -6,7 +6,6 @@ Lightning's trainer, which adds 3 ms to each step: more than a step of a small n
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Sequence
@@ -36,6 +35,29 @@ from pretraining.training.state import RunState
 STEPS_PER_READING = 100
 # Attributes of a fit that a checkpoint holds.
 SAVED = ("rows", "best", "steps", "_patience", "_lowest_loss", "_loss_sum", "_loss_weight")
+# All entries of a checkpoint.
+ENTRIES = {
+    *SAVED,
+    "module",
+    "optimizer",
+    "compiled",
+    "seconds",
+    "wall_seconds",
+    "gpu_use",
+    "random",
+}
+
+
+def check_state(module: EMALightningModule, content: dict[str, Any]) -> None:
+    """Raise a `ValueError` if a checkpoint is not one that this version would write of `module`."""
+    if differing := ENTRIES ^ content.keys():
+        raise ValueError(f"another version wrote it, as {', '.join(sorted(differing))} shows")
+    shapes = [
+        {name: getattr(value, "shape", None) for name, value in state.items()}
+        for state in (content["module"], module.state_dict())
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError("its weights are those of another network")
 
 
 class Diverged(Exception):
@@ -238,10 +260,7 @@ class Fit:
         due = time.monotonic() - self._saved >= self.training.checkpoint_seconds
         if due or self.stop:
             self._read_losses()
-            # Through memory: PyTorch's own writer does not report a full disk.
-            content = io.BytesIO()
-            torch.save(self.state_dict(), content)
-            self.state.save(lambda path: path.write_bytes(content.getbuffer()))
+            self.state.save(self.state_dict())
             self._saved = time.monotonic()
             self.state.report(routine=True, train_time_s=round(self.seconds, 3))
         if self.stop:

@@ -8,7 +8,7 @@ epoch, and everything else is in the checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 import math
 import time
 from typing import Any
@@ -24,8 +24,9 @@ from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import digest, file_sha256, write_json
+from pretraining.runtime.files import digest, file_sha256
 from pretraining.runtime.lease import Lease
+from pretraining.runtime.records import read_record, write_record
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.runtime.tables import write_csv
 from pretraining.study.queries import code_in
@@ -33,7 +34,7 @@ from pretraining.study.settings import COMPILE_ABOVE_S, Request, load_settings, 
 from pretraining.training.compiled.fused_convolution import PREDICTION_SHARE, uncompiled_seconds
 from pretraining.training.compiled.loss_and_gradient import Evaluator
 from pretraining.training.device import GpuUse, device_name, mean_power, resolve_device, versions
-from pretraining.training.loop import Diverged, Fit
+from pretraining.training.loop import Diverged, Fit, check_state
 from pretraining.training.network.builders import copy_parameters, count_parameters, network_config
 from pretraining.training.network.checkpoint import (
     load_model,
@@ -130,10 +131,10 @@ class Run:
     def _is_done(self) -> bool:
         """Whether the metrics of this very run are there, which are written last."""
         try:
-            metrics = json.loads((self.request.out / "metrics.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            metrics = read_record(self.request.out / "metrics.json")
+        except UserError:
             return False
-        return metrics["config_hash"] == digest(self.identity)
+        return metrics.get("config_hash") == digest(self.identity)
 
     def _execute(self) -> None:
         self.state = RunState(self.request.out, self.identity, self.lease)
@@ -155,7 +156,7 @@ class Run:
         if self.device.type == "cuda" and not self.training.workers:
             self.train_set.to(self.device)
         self.evaluator = Evaluator(network_of(module), self.training.loss)
-        saved = self.state.load()
+        saved = self.state.load(functools.partial(check_state, module))
         if self._wants_compiling(network_of(module), saved):
             examples = range(min(len(self.train_set), EXAMPLES))
             example = Key.to_(collate([self.train_set[i] for i in examples]), self.device)
@@ -307,7 +308,7 @@ class Run:
             f"{metrics['wall_time_s']:.1f} s in all"
         )
         self.state.hand_over_log(out / "train.log")
-        write_json(out / "metrics.json", metrics)
+        write_record(out / "metrics.json", metrics, out / "model.ckpt")
         self.state.remove()
 
     def _about(self) -> dict[str, Any]:

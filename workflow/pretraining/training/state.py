@@ -1,11 +1,14 @@
 """The ``state/`` folder of an unfinished run, from which the run resumes.
 
-``identity.json`` identifies the run, ``last.ckpt`` and ``previous.ckpt`` are its checkpoints,
-``train.log`` is the log so far and ``progress.json`` how far the run has come.
+``identity.json`` identifies the run, ``last.ckpt`` and ``previous.ckpt`` are its checkpoints (the
+SHA-256 of the content, then the content), ``train.log`` is the log so far and ``progress.json`` how
+far the run has come.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 import os
 import shutil
@@ -14,14 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pretraining.runtime.cli import log
 from pretraining.runtime.files import difference, room_for, write_atomically, write_json
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.slurm import progress
-from pretraining.training.network.checkpoint import read_plain
 from pretraining.training.progress import STATE, write_progress
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+SUM = hashlib.sha256().digest_size
 # Least time between two routine lines on stderr, and between two writes of the progress, s.
 ROUTINE_SECONDS, PROGRESS_SECONDS = 10.0, 3.0
 
@@ -69,35 +74,49 @@ class RunState:
         write_progress(self.folder.parent, self._progress)
         self._reported = time.monotonic()
 
-    def load(self) -> dict[str, Any] | None:
-        """Return the newest readable checkpoint, on the CPU, or None; set unreadable ones aside."""
+    def load(self, check: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+        """Return the newest checkpoint that can be used, on the CPU, or None; set others aside.
+
+        `check` raises an error if it is not one of this version of the program.
+        """
         damaged = False
         for name in (LAST, PREVIOUS):
             path = self.folder / name
             if not path.is_file():
                 continue
             try:
-                content = read_plain(path)
-                content["module"], content["optimizer"], content["rows"]
+                stored = path.read_bytes()
+                if hashlib.sha256(stored[SUM:]).digest() != stored[:SUM]:
+                    raise ValueError("its SHA-256 is not that of its content")
+                file = io.BytesIO(stored[SUM:])
+                content = torch.load(file, map_location="cpu", weights_only=True)
+                check(content)
             except Exception as error:
                 aside = path.with_suffix(".corrupt")
                 os.replace(path, aside)
-                self.log(f"{path} cannot be read ({type(error).__name__}): set aside as {aside}")
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                self.log(f"{path} cannot be used ({reason}): set aside as {aside}")
                 damaged = True
                 continue
             self.log(f"resuming from {path}")
             return content
         if damaged:
-            self.log("starting afresh: no saved state can be read")
+            self.log("starting afresh: no saved state can be used")
         return None
 
-    def save(self, write: Callable[[Path], Any]) -> None:
-        """Write a checkpoint by `write` and keep the one before."""
+    def save(self, content: dict[str, Any]) -> None:
+        """Write a checkpoint and keep the one before."""
         self._lease.check()
         last = self.folder / LAST
+        # Through memory: PyTorch's own writer does not report a full disk.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        stored = buffer.getbuffer()
 
         def rotate(path: Path) -> None:
-            write(path)
+            with open(path, "wb") as handle:
+                handle.write(hashlib.sha256(stored).digest())
+                handle.write(stored)
             if last.is_file():
                 os.replace(last, self.folder / PREVIOUS)
 

@@ -24,7 +24,8 @@ from pretraining.dynamics.stability.criteria import Limits, StabilityMonitor
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Trajectory, simulate
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256, write_json
+from pretraining.runtime.files import file_sha256
+from pretraining.runtime.records import OUTPUTS, check_output, write_record
 from pretraining.runtime.stop import StopRequest
 from pretraining.runtime.tables import write_csv
 from pretraining.study.generation import duration_ps, stages_of, steps_of
@@ -112,6 +113,7 @@ def run(
     for what, path in (("model", request.model), ("start structure", request.start)):
         if not path.is_file():
             raise UserError(f"no {what} at {path}")
+    check_output(request.start)
     device = resolve_device(request.device, request.allow_cpu)
     recorders = {replica: _recorder(request, replica) for replica in request.replicas}
     left = [replica for replica, recorder in recorders.items() if recorder.outcome is None]
@@ -166,7 +168,10 @@ def _finish(recorder: Recorder, out: Path) -> None:
     table = pd.read_csv(recorder.log, dtype=str, keep_default_na=False)
     write_csv(out / THERMODYNAMICS, table[[*LOG_COLUMNS]])
     write_csv(out / COORDINATION, table[["time_ps", *FOLDS, LAYERING]])
-    write_json(out / OUTCOME, recorder.outcome)
+    sums = {TRAJECTORY: recorder.frames}
+    sums |= {name: out / name for name in (THERMODYNAMICS, COORDINATION)}
+    sums = {name: file_sha256(written) for name, written in sums.items()}
+    write_record(out / OUTCOME, recorder.outcome | {OUTPUTS: sums})
     recorder.finish(out / TRAJECTORY, recorder.folder / "both.csv")
 
 
@@ -202,6 +207,8 @@ def _move(
         "batch": len(engines),
         "device": device_name(device),
         "model_sha256": file_sha256(request.model),
+        "start_sha256": file_sha256(request.start),
+        "protocol": dict(protocol),
         "versions": versions(),
     }
     if request.batched:

@@ -12,10 +12,11 @@ from ase.io import read
 
 from pretraining.data.store import Store
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import file_sha256
 
 
-def start_structure(start: Mapping[str, Any], data: Path | None) -> Atoms:
-    """Return the structure of a test's entry ``start``, repeated as it says.
+def start_structure(start: Mapping[str, Any], data: Path | None) -> tuple[Atoms, dict[str, Any]]:
+    """Return the structure of a test's entry ``start``, repeated as it says, and how it was made.
 
     The entry has ``file`` and ``index``, or ``part``, ``where`` and ``nearest`` for a structure of
     the prepared set `data`. Raises a UserError if there is no such structure, or more than one.
@@ -30,13 +31,15 @@ def start_structure(start: Mapping[str, Any], data: Path | None) -> Atoms:
                 "start.index"
             ) from error
         origin: dict[str, Any] = {"origin": path.name, "origin_index": start["index"]}
+        made = {"start": {**start, "file": path.name}, "sha256": file_sha256(path)}
     else:
         with Store(data) as store:
             found = store[_row_of(store, start)]
+            made = {"start": dict(start), "data_checksum": store.checksum}
         origin = {"origin": start["dataset"], **found.info}
     atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=found.pbc)
     atoms.info = {key: value for key, value in origin.items() if np.isscalar(value)}
-    return atoms.repeat(start["repeat"])
+    return atoms.repeat(start["repeat"]), made
 
 
 def _row_of(store: Store, start: Mapping[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from pretraining.data.geometry import FOLDS, LAYERING, SPACINGS
 from pretraining.runtime.errors import UserError, whole
+from pretraining.runtime.records import check_output, read_record
 from pretraining.runtime.tables import markdown
 
 KINDS = {"direct": "direct", "finetune": "fine-tuned", "pretrain": "pre-trained"}
@@ -102,8 +102,7 @@ def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
         raise UserError("no trajectory of this test has ended yet")
     rows = []
     for path in outcomes:
-        with whole(path):
-            outcome = json.loads(path.read_text(encoding="utf-8"))
+        outcome = read_record(path)
         counts = read_counts(path.parent)
         over = counts[list(FOLDS[5:])].sum(axis=1) > 0
         end = counts[counts["time_ps"] >= (1 - LAST) * counts["time_ps"].iloc[-1]]
@@ -132,6 +131,7 @@ def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
 def read_counts(folder: str | Path) -> pd.DataFrame:
     """Read a trajectory's atoms by number of neighbours, and its layering."""
     path = Path(folder) / "coordination.csv"
+    check_output(path, path.with_name("outcome.json"))
     with whole(path):
         table = pd.read_csv(path)
         return table[["time_ps", *FOLDS, LAYERING]]

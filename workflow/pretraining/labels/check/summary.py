@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ase.eos import EquationOfState
 from ase.units import GPa
 
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.records import read_record
 from pretraining.runtime.tables import markdown
 from pretraining.study.titles import SourceStyle, order_sources, title_of
 
@@ -47,12 +47,12 @@ def read_checks(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Read the results of ``check_source.py``; a missing or unreadable one is a `UserError`."""
     results = []
     for path in paths:
+        if not path.is_file():
+            raise UserError(f"no result {path}; make it with check_source.py")
+        result = read_record(path)
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
             results.append({key: result[key] for key in ("source", "status", "reason")} | result)
-        except FileNotFoundError:
-            raise UserError(f"no result {path}; make it with check_source.py") from None
-        except (ValueError, KeyError, TypeError):
+        except KeyError:
             raise UserError(f"{path} is no result of check_source.py; make it again") from None
     return results
 

@@ -7,6 +7,7 @@ calculators read it wherever this package can be imported.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pickle
 import warnings
@@ -29,9 +30,10 @@ from nequip.utils.global_state import get_latest_global_state, set_global_state
 
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError, remake
-from pretraining.runtime.files import file_sha256, write_atomically, write_json
+from pretraining.runtime.files import digest, file_sha256, write_atomically
+from pretraining.runtime.records import check_output, write_record
 from pretraining.study.queries import code_in
-from pretraining.study.settings import Settings, Training
+from pretraining.study.settings import Settings, Training, import_identity
 from pretraining.training.network.builders import (
     BUILDERS,
     build_network,
@@ -178,12 +180,13 @@ def load_model(
     Raises
     ------
     UserError
-        If the file cannot be opened or is not trusted, or `avg_num_neighbors` is missing or
-        superfluous.
+        If the file cannot be opened or is not trusted, is not that of the ``metrics.json`` beside
+        it, or `avg_num_neighbors` is missing or superfluous.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no model at {path}")
+    check_output(path, path.with_name("metrics.json"))
     silence_lightning()
     set_global_state(allow_tf32=False)
     if path.suffix == PUBLISHED_SUFFIX:
@@ -291,10 +294,13 @@ def import_weights(
         seed=0,
         cutoff=transform.cutoff,
     )
+    changes = dataclasses.asdict(transform)
+    made = import_identity(found, avg_num_neighbors, settings, changes)
     metrics = {
         "kind": "pretrain",
         "imported": path.name,
         "sha256": found,
+        "config_hash": digest(made),
         "avg_num_neighbors": avg_num_neighbors,
         "cutoff": config["r_max"],
         "elements": config["type_names"],
@@ -306,7 +312,7 @@ def import_weights(
     metrics["n_parameters"] = count_parameters(module.model)
     out.mkdir(parents=True, exist_ok=True)
     save_model(module, out / "model.ckpt")
-    write_json(out / "metrics.json", metrics)
+    write_record(out / "metrics.json", metrics, out / "model.ckpt")
 
 
 def network_config_of(path: str | Path) -> dict[str, Any] | None:
