@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ase.build import bulk
 from ase.io import write
 from load_atoms.utils import generate_checksum
 
-from pretraining.data.load_atoms import LOAD_ATOMS_ROOT
+from pretraining.data.load_atoms import LOAD_ATOMS_ROOT, raw_files
 from pretraining.data.prepare import prepare
 from pretraining.data.readers import open_raw
 from pretraining.data.store import Store
@@ -69,6 +70,30 @@ def test_one_line_says_what_goes_where(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"1 file missing: {base}/raw-downloads/{name}"):
         open_raw({"load_atoms": name}, tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [f"{name}.yaml"]
+
+
+def test_addresses_are_those_of_a_commit() -> None:
+    for name in FILES:
+        entry, data = raw_files(name)
+        assert "/8677ad5cdc8dd02e130e4c8fbd1035c62bdb93ae/" in entry.url
+        assert "/main/" not in data.url and len(entry.digest) == 64 and data.digest
+
+
+def test_an_archive_writes_nothing_outside_its_folder(tmp_path: Path, monkeypatch) -> None:
+    """Archives of a set that load-atoms unpacks with tarfile."""
+    from load_atoms.database.importers import ac_2d_22
+
+    (file,) = ac_2d_22.Importer.files_to_download()
+    path = tmp_path / raw_files("AC-2D-22")[1].path
+    path.parent.mkdir(parents=True)
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../../../../escaped"))
+    put_entry(tmp_path, "AC-2D-22")
+    accept(monkeypatch, ac_2d_22.Importer, path)
+    raw = open_raw({"load_atoms": "AC-2D-22"}, tmp_path)
+    with pytest.raises(UserError, match="load-atoms cannot read its files of AC-2D-22"):
+        list(raw.frames)
+    assert not list(tmp_path.rglob("escaped"))
 
 
 def test_unknown_name(tmp_path: Path) -> None:

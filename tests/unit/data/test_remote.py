@@ -17,6 +17,7 @@ from pretraining.data import remote
 from pretraining.data.remote import RemoteFile, overview, size_text
 from pretraining.data.retrieve import remote_files, retrieve, study_items
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import read_yaml
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -286,6 +287,7 @@ def test_a_dataset_of_load_atoms(server, tmp_path, monkeypatch) -> None:
     """Retrieved with a network, read without."""
     from load_atoms.database.importers import c_gap_17
 
+    from pretraining.data import load_atoms
     from pretraining.data.readers import open_raw
 
     config = {"datasets": {"a": {"load_atoms": "C-GAP-17"}}}
@@ -293,6 +295,7 @@ def test_a_dataset_of_load_atoms(server, tmp_path, monkeypatch) -> None:
     (raw,) = c_gap_17.Importer.files_to_download()
     raw.url, raw.expected_hash = server.url, hashlib.sha256(server.content).hexdigest()[:12]
     monkeypatch.setattr(c_gap_17.Importer, "files_to_download", lambda: [raw])
+    monkeypatch.setattr(load_atoms, "DESCRIPTIONS", {})
     files = remote_files(config, "dataset~a")
     entry = tmp_path / files[0].path
     entry.parent.mkdir(parents=True)
@@ -317,7 +320,7 @@ def test_files_of_a_configuration() -> None:
             "unused": {"load_atoms": "C-GAP-17"},
         },
         "sources": {
-            "ace": {"files": [{"path": "p", "url": "http://h/p", "md5": "2", "bytes": 7}]},
+            "ace": {"files": [{"path": "p", "url": "https://h/p", "md5": "2", "bytes": 7}]},
             "zero": {},
             "own": {"files": [{"path": "q", "from": "https://doi.org/1"}]},
         },
@@ -393,3 +396,92 @@ def test_brackets_in_an_address_are_no_pattern(tmp_path) -> None:
 def test_a_malformed_address_is_refused_at_once(tmp_path) -> None:
     with pytest.raises(remote.Refused):
         remote.download(RemoteFile("x", "http://a b/c"), tmp_path / "x")
+
+
+SHA = {"sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ({"path": "a/b", "url": "https://h/b"}, None),
+        ({"path": "a/b", "url": "http://h/b"} | SHA, None),
+        ({"path": "a/b", "url": "file:///b"} | SHA, None),
+        ({"path": "../b"}, None),
+        ({"path": "a/b", "url": "http://h/b"}, "url: 'http://h/b' is no https"),
+        ({"path": "a/b", "url": "http://h/b", "md5": "0"}, "url: 'http://h/b' is no https"),
+        ({"path": "a/b", "url": "file:///b"}, "url: 'file:///b' is no https"),
+        ({"path": ["a", "b"], "url": ["https://h/a", "ftp://h/b"]}, "url: 'ftp://h/b' is no"),
+        ({"path": "../b", "url": "https://h/b"}, "path: '../b' .* may leave the repository"),
+        ({"path": "a/../../b", "url": "https://h/b"}, "path: 'a/../../b' .* may leave"),
+        ({"path": ["a", "/b"], "url": ["https://h/a", "https://h/b"]}, "path: '/b' .* may leave"),
+        ({"path": "~/b", "url": "https://h/b"}, "path: '~/b' .* may leave"),
+        ({"files": [{"path": "/b", "url": "https://h/b"}]}, r"files\[0\].path: '/b' .* may leave"),
+    ],
+)
+def test_addresses_and_places_of_downloads(entry, fault) -> None:
+    kind = "source" if "files" in entry else "dataset"
+    config = {f"{kind}s": {"x": entry}}
+    if fault is None:
+        remote_files(config, f"{kind}~x")
+    else:
+        with pytest.raises(UserError, match=f"{kind} x: {fault}"):
+            remote_files(config, f"{kind}~x")
+
+
+@pytest.mark.parametrize("link", ["in/deep", "in/deep/data.bin.part"])
+def test_a_link_leads_no_download_out_of_the_repository(get, server, tmp_path, link) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    (root / "in/deep").mkdir(parents=True)
+    if link.endswith("deep"):
+        (root / link).rmdir()
+    (root / link).symlink_to(outside / "x" if link.endswith("part") else outside)
+    file = RemoteFile("in/deep/data.bin", server.url, digest=SHA256)
+    with pytest.raises(UserError, match="in/deep/data.bin: a link leads out of the repository"):
+        retrieve("source~x", [file], root)
+    assert not list(outside.iterdir()) and not server.requests
+    # The first folder may be on another disk.
+    (root / "resources").symlink_to(outside)
+    retrieve("source~x", [RemoteFile("resources/data.bin", server.url, digest=SHA256)], root)
+    assert (outside / "data.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [("https://h/x", "=https"), ("http://h/x", "=http,https"), ("file:///x", "=file,https")],
+)
+def test_no_address_sends_on_to_another_protocol(tmp_path, monkeypatch, url, allowed) -> None:
+    commands = []
+
+    def refuse(command, **_):
+        commands.append(command)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(remote.subprocess, "run", refuse)
+    with pytest.raises(UserError):
+        remote.download(RemoteFile("x", url), tmp_path / "x")
+    (command,) = commands
+    for option in ("--proto", "--proto-redir"):
+        assert command[command.index(option) + 1] == allowed
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UserError, match="x is in place but is no file"):
+        retrieve("source~x", [RemoteFile("x", "https://h/x")], tmp_path)
+
+
+def test_every_download_of_the_configurations_has_a_checksum(root) -> None:
+    def entries(value):
+        if isinstance(value, dict) and "url" in value:
+            yield value
+        for part in value.values() if isinstance(value, dict) else value:
+            if isinstance(part, dict | list):
+                yield from entries(part)
+
+    files = sorted((root / "config").glob("*.yaml"))
+    found = [(file.name, entry) for file in files for entry in entries(read_yaml(file))]
+    assert len(found) > 10
+    for name, entry in found:
+        assert "sha256" in entry, (name, entry)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.lease import Lease, running
@@ -63,6 +64,8 @@ class RemoteFile:
 
     def fault(self, path: Path) -> str | None:
         """Return why the file at `path` is not this one; None if it is."""
+        if not path.is_file():
+            return "is no file"
         size = path.stat().st_size
         if size == 0:
             return "is empty"
@@ -132,7 +135,7 @@ def _fetch(file: RemoteFile, part: Path) -> None:
             raise UserError(
                 f"{file.path} ({file.size}) does not fit: {part.parent} has only "
                 f"{size_text(shutil.disk_usage(part.parent).free)} free ({message}): make room, or "
-                "make it a link to another disk"
+                f"make {Path(file.path).parts[0]} a link to another disk"
             )
         if status in (*WRONG_ADDRESS, NO_SUCH_FILE) or (code >= "400" and code not in BUSY):
             raise Refused(f"the server says {code}" if code >= "400" else message)
@@ -147,6 +150,10 @@ def _curl(file: RemoteFile, part: Path) -> tuple[int, str, str]:
     """Run curl once; return its exit status, the server's status code and the error in words."""
     free = shutil.disk_usage(part.parent).free
     command = ["curl", "--globoff", "--fail", "--location", "--silent", "--continue-at", "-"]
+    # An address, and where it sends on, may be another protocol only if the checksum tells.
+    scheme = urlsplit(str(file.url)).scheme
+    for option in ("--proto", "--proto-redir"):
+        command += [option, "=https" if scheme == "https" else f"={scheme},https"]
     command += ["--connect-timeout", "10", "--speed-limit", "1", "--speed-time", "60"]
     command += ["--max-filesize", str(max(free - MARGIN, 1)), "--create-dirs", "--output"]
     command += [str(part), "--write-out", "%{http_code} %{errormsg}", str(file.url)]

@@ -23,7 +23,7 @@ from pretraining.data.remote import (
 )
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256
-from pretraining.study.queries import datasets_read, sources_read
+from pretraining.study.queries import address_faults, datasets_read, sources_read
 
 
 def study_items(config: Mapping[str, Any]) -> list[str]:
@@ -66,9 +66,12 @@ def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
     Raises
     ------
     UserError
-        If load-atoms does not know the dataset, or addresses and files do not match.
+        If load-atoms does not know the dataset, addresses and files do not match, or one of them
+        is not allowed.
     """
     entry = _entry(config, item)
+    for key, reason in address_faults(entry):
+        raise UserError(f"{item.replace('~', ' ')}: {key}: {reason}")
     if "load_atoms" in entry:
         # A heavy import, not needed by a study of the user's own files.
         from pretraining.data.load_atoms import raw_files
@@ -128,7 +131,7 @@ def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[st
             refuse_wrong(item, file, path)
             print(f"{file.path}: in place", flush=True)
         else:
-            reason = _download(file, path, unreachable)
+            reason = _download(file, root, unreachable)
             if reason is not None:
                 missing.append((file, reason))
                 continue
@@ -162,15 +165,28 @@ def sparse_points(file: RemoteFile, path: Path) -> list[RemoteFile]:
     return list(found.values())
 
 
-def _download(file: RemoteFile, path: Path, unreachable: dict[str, str]) -> str | None:
+def _refuse_outside(path: str, root: Path) -> None:
+    """Raise a `UserError` if links lead a file out of the repository; its first folder may."""
+    top = root / Path(path).parts[0]
+    folder, part = (root / path).parent, root / f"{path}.part"
+    homes = {root.resolve(), top.resolve()} if folder != root else {root.resolve()}
+    if part.is_symlink() or not homes & {folder.resolve(), *folder.resolve().parents}:
+        raise UserError(
+            f"{path}: a link leads out of the repository, where nothing is downloaded to; remove "
+            "the link, or put the file in place by hand"
+        )
+
+
+def _download(file: RemoteFile, root: Path, unreachable: dict[str, str]) -> str | None:
     """Download a file; return the reason if it is not available."""
     if file.url is None:
         return "no direct address is known"
+    _refuse_outside(file.path, root)
     host = urlsplit(file.url).netloc
     if host in unreachable:
         return unreachable[host]
     try:
-        download(file, path)
+        download(file, root / file.path)
     except NoConnection as error:
         unreachable[host] = f"no connection to {host}: {error}"
         return unreachable[host]

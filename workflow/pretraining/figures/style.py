@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from pretraining.runtime.errors import UserError
@@ -191,6 +193,16 @@ def house_style() -> Iterator[None]:
             plt.close("all")
 
 
+def _take_dollars_literally(figure: Figure) -> None:
+    """Draw text between dollar signs as it is if it is no formula: titles are free text."""
+    parser = MathTextParser("path")
+    for text in figure.findobj(Text):
+        try:
+            parser.parse(text.get_text())
+        except ValueError:
+            text.set_parse_math(False)
+
+
 def save(figure: Figure, *paths: str | Path) -> None:
     """Write a figure, atomically, in the formats of the paths.
 
@@ -211,6 +223,7 @@ def save(figure: Figure, *paths: str | Path) -> None:
     if wrong:
         raise UserError(f"{wrong[0]}: figures are written as {', '.join(stable)}")
     with house_style():
+        _take_dollars_literally(figure)
         # The same layout for all formats.
         figure.draw_without_rendering()
         for path in map(Path, paths):

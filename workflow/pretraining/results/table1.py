@@ -91,8 +91,10 @@ def as_latex(table: pd.DataFrame, styles: Mapping[str, SourceStyle] | None = Non
     """The table as a LaTeX ``tabular`` (rules of booktabs)."""
     cells = _as_printed(table, styles, r"$\pm$").replace("–", "--", regex=True)
     style = cells.rename(columns={"n": "$n$"}).style.hide(axis="index")
-    style = style.format_index(escape="latex-math", axis="columns")
-    return style.to_latex(hrules=True, column_format="r" * cells.shape[1])
+    style = style.format_index(escape="latex", axis="columns")
+    text = style.to_latex(hrules=True, column_format="r" * cells.shape[1])
+    # A title between dollar signs is no formula.
+    return text.replace(r"\$n\$", "$n$", 1)
 
 
 def compare(computed: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from pretraining.study.queries import (
     PRETRAINING_KEYS,
     SAMPLE_ROLES,
     STRUCTURE_KEYS,
+    address_faults,
     fitted_zero,
     has_own_labels,
     label_source,
@@ -33,6 +34,10 @@ from pretraining.study.sources import unknown_placeholders
 
 def problems(config: dict[str, Any]) -> Iterator[str]:
     """Yield every broken rule between keys of a configuration with its defaults."""
+    for section in ("datasets", "sources"):
+        for name, entry in config[section].items():
+            for key, reason in address_faults(entry):
+                yield f"{section}.{name}.{key}: {reason}"
     for name, dataset in config["datasets"].items():
         yield from _dataset_problems(name, config)
         if "generate" in dataset:
@@ -158,6 +163,8 @@ def _weights_problems(config: dict[str, Any]) -> Iterator[str]:
     sections = {"structures": "datasets", "source": "sources", "transform": "transforms"}
     for index, weights in enumerate(config["pretrained_weights"]):
         where = f"pretrained_weights[{index}]"
+        for key, reason in address_faults(weights):
+            yield f"{where}.{key}: {reason}"
         for key, section in sections.items():
             yield from _unknown(config, f"{where}.{key}", weights[key], section)
         # The record of their retrieval has the file's name.

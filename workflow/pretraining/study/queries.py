@@ -161,3 +161,26 @@ def code_in(network: Any) -> Iterator[str]:
             yield from code_in(value)
     elif isinstance(network, str) and "${" in network:
         yield network
+
+
+def address_faults(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield key and fault of addresses of a dataset, a source or weights that are not allowed.
+
+    What is downloaded stays in the repository, and comes through https or has a SHA-256.
+    """
+    for index, file in enumerate(entry.get("files", [])):
+        for key, reason in address_faults(file):
+            yield f"files[{index}].{key}", reason
+    if "url" not in entry:
+        return
+    key = "file" if "file" in entry else "path"
+    for path in _as_list(entry.get(key, [])):
+        if path.startswith(("/", "~")) or ".." in path.split("/"):
+            yield key, f"'{path}' has a url, and may leave the repository: give a path inside it"
+    for url in _as_list(entry["url"]):
+        if not url.startswith("https://") and "sha256" not in entry:
+            yield "url", f"'{url}' is no https:// address: give the file's sha256 as well"
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
