@@ -96,7 +96,7 @@ def test_programs_are_compiled_where_all_trainings_take_long(checkout, choice, e
     """Those of Figure 4 take days; with an epoch each, minutes."""
 
     def edit(config):
-        config["training"] |= {"compile": choice, "max_epochs": epochs}
+        config["training"] |= {"compile": choice, "max_epochs": epochs, "pretrain": {}}
         config["experiments"] = {"fig4": config["experiments"]["fig4"]}
 
     path = edited(checkout, "compile.yaml", edit)
