@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pandas as pd
@@ -15,6 +16,7 @@ from pretraining.results.runs_table import COLUMNS, normalise
 from pretraining.runtime.errors import UserError
 
 DIRECT = {25: 166.5, 50: 150.0, 100: 125.0, 200: 94.0, 400: 84.0, 800: 66.0, 1600: 55.0}
+UNMEASURED = {"start_j": None, "end_j": None}
 TUNED = {25: 61.1, 50: 60.0, 100: 56.0, 200: 50.0}
 
 
@@ -30,7 +32,7 @@ def runs_of(
         rows.append(("finetune", "C-GAP-17", source, npre, n, 42, error, 2))
     table = pd.DataFrame([*rows, *extra], columns=list(COLUMNS))
     if times is not None:
-        table["wall_time_s"] = [
+        table["train_time_s"] = [
             times.get((r.kind, r.n, r.seed), "") for r in table.itertuples(index=False)
         ]
         table["device"] = "NVIDIA RTX A6000"
@@ -73,17 +75,48 @@ def test_what_is_never_reached_is_empty():
 def test_time_ratios_span_fastest_and_slowest_seed():
     times = {("direct", 800, 1): 15 * 60, ("direct", 800, 2): 44 * 60, ("finetune", 25, 42): 35}
     row = row_of(efficiency(runs_of(times=times)), 800)
-    assert row["wall_time_ratio_min"] == pytest.approx(25.7, abs=0.05)
-    assert row["wall_time_ratio_max"] == pytest.approx(75.4, abs=0.05)
+    assert row["train_time_ratio_min"] == pytest.approx(25.7, abs=0.05)
+    assert row["train_time_ratio_max"] == pytest.approx(75.4, abs=0.05)
     assert "training time ratio 26 to 75." in as_markdown(efficiency(runs_of(times=times)))
     untimed = row_of(efficiency(runs_of()), 800)
-    assert math.isnan(untimed["wall_time_ratio_min"])
+    assert math.isnan(untimed["train_time_ratio_min"])
 
 
 def test_times_of_different_devices_are_not_compared():
     runs = runs_of(times={("direct", 800, 1): 900, ("finetune", 25, 42): 35})
     runs.loc[runs["kind"] == "direct", "device"] = "cpu"
-    assert math.isnan(row_of(efficiency(runs), 800)["wall_time_ratio_min"])
+    assert math.isnan(row_of(efficiency(runs), 800)["train_time_ratio_min"])
+
+
+def test_times_on_a_shared_gpu_do_not_count():
+    """Those of runs that had the GPU for themselves do."""
+    times = {("direct", 800, 1): 900, ("direct", 800, 2): 2640, ("finetune", 25, 42): 35}
+    runs = runs_of(times=times)
+
+    def use(start, end):
+        return json.dumps([{"gpu": "GPU-0", "start": start, "end": end} | UNMEASURED])
+
+    def at(hour, minute):
+        return f"2026-01-01T{hour:02}:{minute:02}:00+00:00"
+
+    runs["gpu_use"] = ""
+    for kind, n, seed, start, end in (
+        ("direct", 800, 1, at(0, 0), at(0, 15)),
+        ("direct", 800, 2, at(1, 0), at(1, 44)),
+        ("finetune", 25, 42, at(2, 0), at(2, 1)),
+        # Beside the second direct training.
+        ("finetune", 50, 42, at(1, 43), at(1, 50)),
+    ):
+        row = (runs["kind"] == kind) & (runs["n"] == n) & (runs["seed"] == seed)
+        runs.loc[row, "gpu_use"] = use(start, end)
+    row = row_of(efficiency(runs), 800)
+    assert row["train_time_ratio_min"] == row["train_time_ratio_max"] == pytest.approx(900 / 35)
+
+
+def test_training_times_at_the_same_number_of_structures():
+    times = {("direct", 25, 1): 80, ("direct", 25, 2): 120, ("finetune", 25, 42): 20}
+    row = gains(runs_of(times=times)).iloc[0]
+    assert (row["n"], row["train_time_ratio_min"], row["train_time_ratio_max"]) == (25, 4, 6)
 
 
 def test_the_untuned_model_is_reported_apart():

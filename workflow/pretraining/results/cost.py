@@ -138,6 +138,22 @@ def _uses_of_gpus(runs: pd.DataFrame) -> list[list[_Use]]:
     return [uses[gpu] for gpu in sorted(uses)]
 
 
+def undisturbed_times(runs: pd.DataFrame) -> pd.Series:
+    """Return the training times of runs, s: NaN where other runs used the same GPU meanwhile."""
+    times = runs["train_time_s"].where(runs["train_time_s"] > 0)
+    # A runs table can have several rows of a run.
+    recorded = runs["gpu_use"].fillna("").astype(str) if "gpu_use" in runs else pd.Series(dtype=str)
+    for uses in _uses_of_gpus(pd.DataFrame({"gpu_use": recorded.drop_duplicates()})):
+        uses.sort(key=lambda use: use.start)
+        last = uses[0]
+        for use in uses[1:]:
+            if use.start < last.end and use.run != last.run:
+                shared = [recorded[use.run], recorded[last.run]]
+                times[recorded.isin(shared)] = np.nan
+            last = max(last, use, key=lambda use: use.end)
+    return times
+
+
 def cost(
     runs: pd.DataFrame,
     power_w: float = POWER_W,

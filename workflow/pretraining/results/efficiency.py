@@ -12,12 +12,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from pretraining.results.cost import undisturbed_times
 from pretraining.results.runs_table import MODEL, RMSE, TRAINED, tested_on, unique_runs
 from pretraining.results.seed_statistics import AGGREGATES, cell_of, sort_by_source, with_titles
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown
 from pretraining.study.titles import UNITS, SourceStyle, title_of
 
+TIME_RATIOS = ("train_time_ratio_min", "train_time_ratio_max")
 SERIES = ("target", *MODEL, "metric", "aggregate")
 # Columns that are printed under another name.
 HEADS = {"npre": "pre-training", "aggregate": "seeds", "untuned_reaches": "untuned reaches"}
@@ -33,9 +35,9 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
         ``rmse_direct``, ``n_finetune``, ``rmse_finetune`` and ``ratio`` = n_direct / n_finetune
         (all three empty if no fine-tuning reaches ``rmse_direct``), ``at_least`` (true if the
         smallest size with runs suffices: the true ratio can be larger), ``seeds_direct``,
-        ``seeds_finetune``, ``wall_time_ratio_min`` and ``_max`` (training time of direct over
-        fine-tuning, without the pre-training), ``rmse_untuned`` and ``untuned_reaches`` (whether
-        the pre-trained model reaches ``rmse_direct`` without any structure).
+        ``seeds_finetune``, ``train_time_ratio_min`` and ``_max`` (see :func:`_time_ratios`),
+        ``rmse_untuned`` and ``untuned_reaches`` (whether the pre-trained model reaches
+        ``rmse_direct`` without any structure).
 
     Raises
     ------
@@ -43,6 +45,7 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
         If there are no runs on the target, or a run is listed twice with different results.
     """
     runs = _on(runs, target)
+    runs = runs.assign(train_time_s=undisturbed_times(runs))
     rows = []
     for name, tuned, direct in _comparisons(runs):
         tested = tested_on(runs, "pretrain", name["target"], {c: name[c] for c in MODEL})
@@ -67,13 +70,11 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
                     "seeds_finetune": reached[n][1],
                     "ratio": n_direct / n,
                     "at_least": str(n == min(reached)).lower(),
-                    "wall_time_ratio_min": times[0],
-                    "wall_time_ratio_max": times[1],
-                }
+                } | dict(zip(TIME_RATIOS, times, strict=True))
             rows.append(row)
     columns = [*SERIES, "n_direct", "rmse_direct", "n_finetune", "rmse_finetune"]
-    columns += ["ratio", "at_least", "seeds_direct", "seeds_finetune", "wall_time_ratio_min"]
-    columns += ["wall_time_ratio_max", "rmse_untuned", "untuned_reaches"]
+    columns += ["ratio", "at_least", "seeds_direct", "seeds_finetune", *TIME_RATIOS]
+    columns += ["rmse_untuned", "untuned_reaches"]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype({"n_finetune": "Int64", "seeds_finetune": "Int64"})
 
@@ -85,16 +86,22 @@ def gains(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row for each target, metric, aggregate, pre-training and n: ``rmse_direct``,
-        ``rmse_finetune``, ``gain`` (their difference, positive if pre-training helps) and
-        ``gain_percent`` (of the direct error).
+        ``rmse_finetune``, ``gain`` (their difference, positive if pre-training helps),
+        ``gain_percent`` (of the direct error), ``train_time_ratio_min`` and ``_max`` (see
+        :func:`_time_ratios`).
     """
+    runs = _on(runs, target)
+    runs = runs.assign(train_time_s=undisturbed_times(runs))
     rows = []
-    for name, tuned, direct in _comparisons(_on(runs, target)):
+    for name, tuned, direct in _comparisons(runs):
         without = _curve(direct, name)
         for n, (value, _) in _curve(tuned, name).items():
             if n in without:
-                rows.append({**name, "n": n, "rmse_direct": without[n][0], "rmse_finetune": value})
-    table = pd.DataFrame(rows, columns=[*SERIES, "n", "rmse_direct", "rmse_finetune"])
+                times = _time_ratios(tuned[tuned["n"] == n], direct[direct["n"] == n])
+                row = {**name, "n": n, "rmse_direct": without[n][0], "rmse_finetune": value}
+                rows.append(row | dict(zip(TIME_RATIOS, times, strict=True)))
+    columns = [*SERIES, "n", "rmse_direct", "rmse_finetune", *TIME_RATIOS]
+    table = pd.DataFrame(rows, columns=columns)
     table["gain"] = table["rmse_direct"] - table["rmse_finetune"]
     table["gain_percent"] = 100 * table["gain"] / table["rmse_direct"]
     return table
@@ -136,14 +143,15 @@ def _curve(rows: pd.DataFrame, name: Mapping) -> dict[int, tuple[float, int]]:
 def _time_ratios(tuned: pd.DataFrame, direct: pd.DataFrame) -> tuple[float, float]:
     """Smallest and largest ratio of the training times, direct over fine-tuning, of all seeds.
 
-    NaN without times, or with times of different devices.
+    The time is that of the training steps and validations, without imports, compiling and final
+    tests, and without the pre-training. NaN without times, or with times of different devices.
     """
-    tuned, direct = (rows[rows["wall_time_s"] > 0] for rows in (tuned, direct))
+    tuned, direct = (rows[rows["train_time_s"] > 0] for rows in (tuned, direct))
     both = pd.concat([tuned, direct])
     mixed = any(both[name].nunique() > 1 for name in ("device", "device_name") if name in both)
     if tuned.empty or direct.empty or mixed:
         return np.nan, np.nan
-    times, longer = tuned["wall_time_s"], direct["wall_time_s"]
+    times, longer = tuned["train_time_s"], direct["train_time_s"]
     return float(longer.min() / times.max()), float(longer.max() / times.min())
 
 
@@ -158,14 +166,14 @@ def sentence(row: Mapping, styles: Mapping[str, SourceStyle] | None = None) -> s
     if row["transform"] != "none":
         text += f", {row['transform']}"
     text += f": {row['rmse_finetune']:.3g} against {row['rmse_direct']:.3g} {UNITS[row['metric']]}"
-    if np.isfinite(row["wall_time_ratio_min"]):
+    if np.isfinite(row["train_time_ratio_min"]):
         text += f", training time ratio {_range(row)}"
     return text
 
 
 def _range(row: Mapping) -> str:
     """The training time ratio from the fastest to the slowest seeds, empty without times."""
-    ends = [f"{row[f'wall_time_ratio_{end}']:.2g}" for end in ("min", "max")]
+    ends = [f"{row[f'train_time_ratio_{end}']:.2g}" for end in ("min", "max")]
     return "" if "nan" in ends else " to ".join(dict.fromkeys(ends))
 
 
@@ -207,9 +215,9 @@ def as_markdown(
     text += "\n" + markdown(printed[columns].rename(columns=heads), formats)
     text += (
         "\nThe largest ratio of each pre-training; (k/m): k seeds fine-tuned, m direct. ≥: the "
-        "smallest size with runs is already enough. Times are those of the training runs alone, "
-        "without the pre-training, which is paid once. Untuned reaches: whether the pre-trained "
-        "model is as accurate with no DFT-labelled structure at all.\n"
+        "smallest size with runs is already enough. Times are those of the training steps, without "
+        "the pre-training, which is paid once; none where a GPU was shared. Untuned reaches: "
+        "whether the pre-trained model is as accurate with no DFT-labelled structure at all.\n"
     )
     if claims is not None and len(claims):
         printed = with_titles(claims, styles).assign(

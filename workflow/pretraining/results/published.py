@@ -22,6 +22,8 @@ COLUMN_OF = {
     "data_efficiency": "ratio",
     "forgetting_finetuned": "ratio_finetuned",
     "forgetting_direct": "ratio_direct",
+    "wall_time_ratio_min": "train_time_ratio_min",
+    "wall_time_ratio_max": "train_time_ratio_max",
 }
 
 

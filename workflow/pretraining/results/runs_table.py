@@ -32,7 +32,7 @@ IDENTITY = (*KEY, "trained_on")
 # Optional columns and their defaults.
 OPTIONAL = {"structures": "", "transform": "none", "preseed": "", "trained_on": ""}
 DEFAULTS = OPTIONAL | {"status": "ok", "diverged": "false", SHIFTED: "nan"}
-DEFAULTS |= dict.fromkeys(("wall_time_s", "threads", "power_w_mean"), "nan")
+DEFAULTS |= dict.fromkeys(("wall_time_s", "train_time_s", "threads", "power_w_mean"), "nan")
 GRID_COLUMNS = (*IDENTITY, "metrics")
 
 # Names in a metrics file.
