@@ -7,6 +7,7 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,26 @@ from jsonschema.exceptions import ValidationError, best_match
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import SafeLoader, read_yaml
 from pretraining.study.consistency import problems
-from pretraining.study.generation import structures_of
+from pretraining.study.elements import element_problems
+from pretraining.study.generation import structures_of, too_many
+from pretraining.study.network import builder_problems
+from pretraining.study.plain import faults
 from pretraining.study.queries import datasets_read
 from pretraining.study.titles import PAPER_SOURCES, SourceStyle
 
+# Folders of the repository that are not for results.
+REPOSITORY = (
+    "benchmarks",
+    "config",
+    "docs",
+    "envs",
+    "profiles",
+    "resources",
+    "slurm",
+    "tests",
+    "workflow",
+)
+ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 
 
@@ -57,13 +74,32 @@ def validate_study(
     for section in ("datasets", "sources", "experiments"):
         if section not in config:
             raise UserError(f"{file}: section '{section}' is missing; see config/README.md")
-    for problem in problems(config):
+    for problem in chain(_results_problems(config["results"]), problems(config)):
         raise UserError(f"{file}: {problem}")
     if root is not None:
         for key, path in _named_files(config):
             if not (Path(root) / path).is_file():
                 raise UserError(f"{file}: {key}: no such file: '{path}'; put it there or name it")
+        for problem in chain(
+            element_problems(config, Path(root)), builder_problems(config["network"]["model"])
+        ):
+            raise UserError(f"{file}: {problem}")
     return config
+
+
+def _results_problems(results: str) -> Iterator[str]:
+    """Yield why a folder cannot hold the results: the repository, or a part of it, is there."""
+    folder = (ROOT / results).resolve()
+    inside = folder.parts[len(ROOT.parts) :] if folder.is_relative_to(ROOT) else None
+    if folder in (ROOT, *ROOT.parents) or (inside and inside[0] != "results" and _own(inside[0])):
+        yield f"results: '{results}' is part of the repository; give a folder as results/NAME"
+    taken = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if taken is not None:
+        yield f"results: '{results}': {taken.name} is a file; give a folder as results/NAME"
+
+
+def _own(name: str) -> bool:
+    return name.startswith(".") or name in REPOSITORY
 
 
 def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -90,6 +126,8 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
         In one line, for the first rule of the schema that is broken.
     """
     schema = _schema()
+    for fault in faults(config):
+        raise UserError(f"{file}: {fault}")
     config = dict(config)
     for key, value in config.items():
         # `--config allow_missing=true` arrives as text.
@@ -98,8 +136,10 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
     config = _validated(config, schema, file)
     _add_origins_of_weights(config)
     _set_defaults(config, schema, schema)
-    for dataset in config.get("datasets", {}).values():
+    for name, dataset in config.get("datasets", {}).items():
         if "generate" in dataset:
+            for problem in too_many(f"datasets.{name}.generate", dataset["generate"]):
+                raise UserError(f"{file}: {problem}")
             dataset.setdefault("structures", structures_of(dataset["generate"]))
     config["transforms"] = {"none": {"scale": 1.0, "scale_forces": False}} | config["transforms"]
     return config
@@ -132,6 +172,8 @@ def validate_sections(content: dict[str, Any], sections: Sequence[str]) -> dict[
         In one line, for the first rule of the schema that is broken.
     """
     schema = _schema()
+    for fault in faults(content):
+        raise UserError(fault)
     properties = {name: schema["properties"][name] for name in sections}
     return _validated(content, schema | {"properties": properties, "required": []})
 
@@ -197,9 +239,14 @@ def _described(error: ValidationError) -> str:
     return f"{where}: {error.message}{meaning}"
 
 
-def _set_defaults(value: Any, schema: dict, root: dict) -> None:
-    """Write the schema's defaults into `value`, in place, at every depth."""
+def _set_defaults(value: Any, schema: dict, root: dict) -> Any:
+    """Write the schema's defaults into `value`, in place, at every depth; return `value`.
+
+    A whole number that is written as 8.0 becomes 8.
+    """
     schema = _resolved(schema, root)
+    if schema.get("type") == "integer" and isinstance(value, float):
+        return int(value)
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         for key, subschema in properties.items():
@@ -207,14 +254,14 @@ def _set_defaults(value: Any, schema: dict, root: dict) -> None:
             if default is not None:
                 value.setdefault(key, copy.deepcopy(default))
             if key in value:
-                _set_defaults(value[key], subschema, root)
+                value[key] = _set_defaults(value[key], subschema, root)
         extra = schema.get("additionalProperties")
         if isinstance(extra, dict):
             for key in value.keys() - properties.keys():
-                _set_defaults(value[key], extra, root)
+                value[key] = _set_defaults(value[key], extra, root)
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
-        for item in value:
-            _set_defaults(item, schema["items"], root)
+        value[:] = [_set_defaults(item, schema["items"], root) for item in value]
+    return value
 
 
 def _resolved(schema: dict, root: dict) -> dict:

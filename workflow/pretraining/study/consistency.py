@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pretraining.study.generation import (
     structures_of,
     trajectories,
 )
+from pretraining.study.network import network_problems
 from pretraining.study.queries import (
     LABEL_KEYS,
     PRETRAINING_KEYS,
@@ -42,6 +44,7 @@ def problems(config: dict[str, Any]) -> Iterator[str]:
         yield from _dataset_problems(name, config)
         if "generate" in dataset:
             yield from _generation_problems(name, config)
+    yield from network_problems(config["network"])
     yield from _comparison_problems(config)
     for name, source in config["sources"].items():
         yield from _given_twice(f"sources.{name}", source, LABEL_KEYS)
@@ -316,7 +319,7 @@ def _not_kept(
 
 
 def _is_whole(ratio: float) -> bool:
-    return round(ratio) >= 1 and abs(ratio - round(ratio)) <= TOLERANCE * ratio
+    return isfinite(ratio) and round(ratio) >= 1 and abs(ratio - round(ratio)) <= TOLERANCE * ratio
 
 
 def _unknown(config: Mapping[str, Any], key: str, name: str, section: str) -> Iterator[str]:

@@ -6,9 +6,9 @@ Imported in interpreters of label sources: only the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import floor
+from math import floor, prod
 from typing import Any
 
 ANNEAL = "anneal"  # as a temperature: that of the trajectory
@@ -17,6 +17,7 @@ FIRST_FIVE_FOLD = "first_five_fold"
 LAMMPSLIB = "ase.calculators.lammpslib.LAMMPSlib"  # the calculator that engine lammps can drive
 # Relative tolerance of whole numbers of steps: decimal fractions are not exact.
 TOLERANCE = 1e-6
+MOST_TRAJECTORIES = 100_000
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,27 @@ def values(entry: list[float] | Mapping[str, float]) -> list[float]:
     """Return numbers given as a list or as ``start``, ``stop`` (included) and ``step``."""
     if isinstance(entry, list):
         return [float(value) for value in entry]
+    start, step = float(entry["start"]), float(entry["step"])
+    return [round(start + step * i, 10) for i in range(_count(entry))]
+
+
+def _count(entry: list[float] | Mapping[str, float]) -> int:
+    """Return how many numbers :func:`values` gives, without making them."""
+    if isinstance(entry, list):
+        return len(entry)
     start, stop, step = (float(entry[key]) for key in ("start", "stop", "step"))
-    count = floor((stop - start) / step + TOLERANCE) + 1
-    return [round(start + step * i, 10) for i in range(count)]
+    return max(0, floor((stop - start) / step + TOLERANCE) + 1)
+
+
+def too_many(where: str, generate: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a problem if a dataset has more trajectories than a study can hold."""
+    lists = [generate[key] for key in ("densities", "anneal_temperatures") if key in generate]
+    count = prod([_count(entry) for entry in lists], start=generate["replicas"])
+    if count > MOST_TRAJECTORIES:
+        yield (
+            f"{where}: densities, anneal_temperatures and replicas make {count:,} trajectories, "
+            f"more than {MOST_TRAJECTORIES:,}: give a larger step or fewer replicas"
+        )
 
 
 def trajectories(generate: Mapping[str, Any]) -> list[Trajectory]:

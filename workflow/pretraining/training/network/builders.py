@@ -14,14 +14,13 @@ from nequip.nn import GraphModel
 from nequip.utils.global_state import set_global_state
 
 from pretraining.runtime.errors import UserError
+from pretraining.study.network import RUN_ARGUMENTS
 
 BUILDERS = {
     "paper": "pretraining.training.network.paper.PaperNetwork",
     "stock": "nequip.model.NequIPGNNModel",
 }
 DEFAULT_CUTOFF = 4.0
-# Arguments of a builder that each run decides.
-RUN_ARGUMENTS = ("seed", "model_dtype", "type_names", "r_max", "avg_num_neighbors")
 
 
 def network_config(
