@@ -31,7 +31,7 @@ def main() -> None:
     claims = None
     if args.published:
         published = read_claims(args.published, published_names(args.styles))
-        claims = claims_of_efficiency(published, table, gained)
+        claims = claims_of_efficiency(published, table, gained, runs)
     write_csv(args.out, table)
     if args.gains:
         write_csv(args.gains, gained)

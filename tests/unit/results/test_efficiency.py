@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pretraining.results.efficiency import as_markdown, efficiency, gains
 from pretraining.results.published import claims_of_efficiency, read_claims
-from pretraining.results.runs_table import COLUMNS, normalise
+from pretraining.results.runs_table import COLUMNS, MEAN_SHIFTED, normalise
 from pretraining.runtime.errors import UserError
 
 DIRECT = {25: 166.5, 50: 150.0, 100: 125.0, 200: 94.0, 400: 84.0, 800: 66.0, 1600: 55.0}
@@ -153,13 +153,30 @@ def test_published_gain():
 def test_published_numbers_stand_beside_the_computed_ones(root):
     claims = read_claims(root / "resources/published/headline.csv")
     runs = runs_of()
-    found = claims_of_efficiency(claims, efficiency(runs), gains(runs))
+    found = claims_of_efficiency(claims, efficiency(runs), gains(runs), runs)
     energy = found[(found["quantity"] == "data_efficiency") & (found["metric"] == "energy")]
     assert energy[["computed", "value", "difference"]].iloc[0].tolist() == [32.0, 32.0, 0.0]
     other = found[found["source"] == "edip"]
     assert other["computed"].isna().all()
     text = " ".join(as_markdown(efficiency(runs), None, found).split())
     assert "| 63.3 | = 63 | +0.303 | % |" in text
+
+
+def test_published_errors_of_sources_and_times_stand_beside_the_computed_ones(root):
+    claims = read_claims(root / "resources/published/headline.csv")
+    times = {("direct", 800, 1): 1200, ("direct", 800, 2): 2400, ("finetune", 25, 42): 30}
+    extra = [("source", "C-GAP-17", "ace", 0, 0, 0, 500.0, 0.75)]
+    extra += [("pretrain", "C-GAP-17", "ace", 10_000, 0, 42, 300.0, 0.9)]
+    runs = runs_of(times=times, extra=extra)
+    runs[MEAN_SHIFTED] = runs["kind"].map({"source": 90.0, "pretrain": 120.0})
+    found = claims_of_efficiency(claims, efficiency(runs), gains(runs), runs)
+    found = found[found["computed"].notna()].set_index(["quantity", "metric"])
+    assert found.loc[("source_error", "energy"), "difference"] == pytest.approx(90 - 90.7)
+    assert found.loc[("source_error", "force"), "difference"] == pytest.approx(0.75 - 0.732)
+    assert found.loc[("untuned_error", "energy"), "difference"] == pytest.approx(120 - 112.9)
+    assert found.loc[("wall_time", ""), "computed"] == 30
+    assert found.loc[("wall_time_min", ""), ["computed", "value"]].tolist() == [20, 15]
+    assert found.loc[("wall_time_max", ""), ["computed", "value"]].tolist() == [40, 44]
 
 
 def test_summary_states_metric_seeds_and_size():

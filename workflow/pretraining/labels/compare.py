@@ -175,8 +175,9 @@ def source_error(
     -------
     dict
         Under ``test``: ``energy_rmse_mev_per_atom``, ``force_rmse_ev_per_angstrom``,
-        ``energy_rmse_after_median_shift_mev_per_atom``, ``median_shift_ev_per_atom`` and
-        ``n_structures``. Under ``failed``: index and reason of structures without a label.
+        ``energy_rmse_after_median_shift_mev_per_atom``, the same after a mean shift,
+        ``median_shift_ev_per_atom`` and ``n_structures``. Under ``failed``: index and reason of
+        structures without a label.
 
     Raises
     ------
@@ -209,6 +210,7 @@ def source_error(
             ENERGY: 1000 * _rms(energy),
             FORCE: _rms(np.concatenate(forces)),
             "energy_rmse_after_median_shift_mev_per_atom": 1000 * _rms(energy - shift),
+            "energy_rmse_after_mean_shift_mev_per_atom": 1000 * float(np.std(energy)),
             "median_shift_ev_per_atom": shift,
         },
         "failed": [{"index": index, "reason": why} for index, why in theirs.errors.items()],

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pretraining.results.runs_table import RMSE
+from pretraining.results.cost import undisturbed_times
+from pretraining.results.runs_table import MEAN_SHIFTED, RMSE, TRAINED
 from pretraining.results.seed_statistics import POINT_COLUMNS
 from pretraining.results.table1 import read_table1
 from pretraining.runtime.tables import numbers, read_csv, read_table
@@ -20,6 +21,8 @@ CLAIM_COLUMNS = (*CLAIM_COLUMNS, "value", "unit", "origin")
 # Quantity of a claim -> column of the table that has it, if their names differ.
 COLUMN_OF = {
     "data_efficiency": "ratio",
+    "source_error": "value",
+    "untuned_error": "value",
     "forgetting_finetuned": "ratio_finetuned",
     "forgetting_direct": "ratio_direct",
     "wall_time_ratio_min": "train_time_ratio_min",
@@ -84,17 +87,24 @@ def _values(table: pd.DataFrame, claim: pd.Series, conditions: Mapping[str, str]
 
 
 def claims_of_efficiency(
-    claims: pd.DataFrame, efficiency: pd.DataFrame, gains: pd.DataFrame
+    claims: pd.DataFrame, efficiency: pd.DataFrame, gains: pd.DataFrame, runs: pd.DataFrame
 ) -> pd.DataFrame:
-    """The claims on data efficiency and gains with ``computed`` and ``difference`` from published.
+    """The claims on efficiency, gains, times and errors before fine-tuning, beside the computed.
 
-    Both are NaN unless exactly one value was computed under the claim's conditions. The n of a data
-    efficiency is the number of structures of direct training.
+    ``computed`` and ``difference`` from published are NaN unless exactly one value was computed
+    under the claim's conditions. The n of a data efficiency is the number of structures of direct
+    training. Energy errors of label sources and of untuned models are those after a mean shift.
     """
     same = {name: name for name in ("target", "source", "npre", "metric", "aggregate")}
     ratios = ("data_efficiency", "wall_time_ratio_min", "wall_time_ratio_max")
     places = dict.fromkeys(ratios, (efficiency, same | {"n": "n_direct"}))
     places |= dict.fromkeys(("gain", "gain_percent"), (gains, same | {"n": "n"}))
+    model = {name: name for name in ("target", "source", "npre", "metric")}
+    for quantity, kind in (("source_error", "source"), ("untuned_error", "pretrain")):
+        places[quantity] = (_errors(runs[runs["kind"] == kind]), model)
+    for quantity in ("wall_time", "wall_time_min", "wall_time_max"):
+        which = {name: name for name in ("target", "source", "npre", "n", "unit")}
+        places[quantity] = (_times(runs), which)
     rows = []
     for _, claim in claims[claims["quantity"].isin(list(places))].iterrows():
         table, conditions = places[claim["quantity"]]
@@ -102,6 +112,29 @@ def claims_of_efficiency(
         value = float(found.iloc[0]) if len(found) == 1 else np.nan
         rows.append({**claim, "computed": value, "difference": value - claim["value"]})
     return pd.DataFrame(rows, columns=[*CLAIM_COLUMNS, "computed", "difference"])
+
+
+def _errors(rows: pd.DataFrame) -> pd.DataFrame:
+    """``value`` of each metric on the test sets, mean of the seeds."""
+    columns = {"energy": MEAN_SHIFTED, "force": RMSE["force"]}
+    tested = rows[rows["target"] != ""].groupby(["target", "source", "npre"], as_index=False)
+    means = [
+        tested[column].mean().rename(columns={column: "value"}).assign(metric=metric)
+        for metric, column in columns.items()
+    ]
+    return pd.concat(means, ignore_index=True)
+
+
+def _times(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean, smallest and largest training time of the seeds on a GPU, in seconds and minutes."""
+    times = runs[runs["kind"].isin(TRAINED)]
+    times = times.assign(train_time_s=undisturbed_times(times))
+    device = times.get("device", pd.Series("", times.index)).fillna("").astype(str)
+    times = times[~device.str.startswith("cpu")]
+    grouped = times.groupby(["target", "source", "npre", "n"])["train_time_s"]
+    table = grouped.agg(wall_time="mean", wall_time_min="min", wall_time_max="max").reset_index()
+    minutes = table.assign(**{c: table[c] / 60 for c in table if c.startswith("wall_time")})
+    return pd.concat([table.assign(unit="s"), minutes.assign(unit="min")], ignore_index=True)
 
 
 def claims_of_forgetting(claims: pd.DataFrame, forgetting: pd.DataFrame) -> pd.DataFrame:
