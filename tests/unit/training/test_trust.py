@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -14,6 +15,7 @@ import torch
 
 from pretraining.training.network.checkpoint import load_model
 from pretraining.training.run import Request, train
+from pretraining.training.state import SUM
 from scripts import run_script
 from toy import MD_TEST, rattled_cells, write_settings, write_store
 
@@ -174,13 +176,19 @@ def test_a_state_of_a_stranger_is_set_aside(folder, tmp_path):
         patch.setattr("pretraining.training.run.save_model", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(request)
-    content = torch.load(out / "state" / "last.ckpt", weights_only=True)
+    stored = io.BytesIO((out / "state" / "last.ckpt").read_bytes()[SUM:])
+    content, hostile = torch.load(stored, weights_only=True), io.BytesIO()
+    torch.save(content | {"rows": Hostile(tmp_path / "touched")}, hostile)
     for name in ("last.ckpt", "previous.ckpt"):
-        torch.save(content | {"rows": Hostile(tmp_path / "touched")}, out / "state" / name)
+        checksum = hashlib.sha256(hostile.getvalue()).digest()
+        (out / "state" / name).write_bytes(checksum + hostile.getvalue())
     assert train(request) == 0
     assert not (tmp_path / "touched").exists()
     said = (out / "train.log").read_text()
-    assert "last.ckpt cannot be read" in said and "starting afresh: no saved state" in said
+    assert (
+        "last.ckpt cannot be used (UnpicklingError" in said
+        and "starting afresh: no saved state" in said
+    )
 
 
 def test_arrays_of_a_stranger_are_not_unpickled(tmp_path):
