@@ -15,12 +15,13 @@ DEMO := snakemake --configfile config/demo.yaml --cores $(CORES)
 # Show what jobs print and how many have finished; hide what Snakemake prints about each job.
 QUIET := --quiet rules host reason
 
-.PHONY: help setup demo test test-all lint clean-demo
+.PHONY: help setup check demo test test-all lint clean-demo
 
 help:
 	@echo "make demo      run the whole study in miniature on the CPU; results in results/demo"
 	@echo "make test      run the tests of every part: a few minutes"
 	@echo "make test-all  add the slow tests, and those of a Slurm cluster that they start (as root)"
+	@echo "make check     check a configuration, CONFIG=config/config.yaml, and say what is planned"
 	@echo "make setup     only set up the environment in $(VENV)"
 	@echo "make lint      check the format of files and the order of imports"
 
@@ -34,6 +35,9 @@ setup:
 	$(PIP) -r requirements.lock; \
 	$(PIP) --no-deps --no-build-isolation -e .; \
 	touch "$(VENV)/.ready"
+
+check: setup
+	@$(RUN) python workflow/scripts/check.py $(CONFIG)
 
 demo: setup
 	@$(RUN) $(DEMO) $(QUIET)

@@ -4,12 +4,6 @@ from snakemake.utils import min_version
 min_version("9.25")
 
 
-# A --configfile replaces the paper's grid: merged, the two grids would both be run.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config/config.yaml"
-
-
 report: "workflow/report/workflow.rst"
 
 
@@ -45,4 +39,4 @@ onstart:
 
 
 onerror:
-    print(status.failures(config, GRID, STARTED), file=sys.stderr)
+    say_last(status.failures(config, GRID, STARTED, interrupted(log)))

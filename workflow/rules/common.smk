@@ -1,12 +1,13 @@
 # The configuration and its grid of runs. Every job executes this again: nothing heavier than pandas
 # is imported.
+import atexit
 import functools
 import json
+import logging
 import math
 import os
 import re
 import shlex
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -22,12 +23,11 @@ os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys(filter(None, PACKAGES
 
 from pretraining.operations import status
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import read_yaml
 from pretraining.runtime.slurm import stop_after_leftovers
 from pretraining.study import estimate
 from pretraining.study import generation as protocol
 from pretraining.study import grid as grids
-from pretraining.study.config import validate_study
+from pretraining.study.plan import plan, read_files
 from pretraining.study.queries import (
     STRUCTURE_KEYS,
     datasets_read,
@@ -35,21 +35,36 @@ from pretraining.study.queries import (
     label_source,
     samples_of,
 )
-from pretraining.study.sources import relative_to
+
+
+def say_last(text):
+    """Print something when all else has been said."""
+    if text:
+        atexit.register(print, text, file=sys.stderr)
+
+
+def refuse(message):
+    """End in one line; in some functions Snakemake catches this, and would bury it."""
+    say_last(f"error: {message}")
+    logging.disable()
+    sys.exit(1)
+
+
+# A --configfile replaces the paper's grid: merged, the two grids would both be run.
+if not workflow.overwrite_configfiles:
+    try:
+        read_files(["config/config.yaml"])
+    except UserError as error:
+        refuse(error)
+
+    configfile: "config/config.yaml"
+
 
 try:
-    # Snakemake silently keeps the last of two equal keys.
-    for file in workflow.configfiles:
-        read_yaml(file)
-    CONFIG_FILES = " + ".join(os.path.relpath(file) for file in workflow.configfiles)
-    folder = os.path.relpath(Path(workflow.configfiles[-1]).parent) if CONFIG_FILES else "."
-    config = validate_study(relative_to(config, folder), CONFIG_FILES or "--config", root=".")
-    GRID = grids.grid_table(config)
-    grids.check_pools(GRID, config)
-    TESTED = {name: grids.stability_models(config, GRID, name) for name in config["dynamics"]}
+    PLAN = plan(config, workflow.configfiles)
 except UserError as error:
-    # One line without Snakemake's traceback.
-    sys.exit(f"error: {error}")
+    refuse(error)
+config, GRID = PLAN.config, PLAN.grid
 
 COSTS = estimate.published_costs("resources/published/training-cost.csv")
 EXPECTED_SECONDS = estimate.estimated_seconds(GRID, COSTS)

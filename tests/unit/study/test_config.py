@@ -255,6 +255,14 @@ def test_files_of_the_same_name_are_refused(paper):
         (b"&x\na: 1\nb: *x", "an alias (*) cannot stand inside its own anchor (&)"),
         (b"a: *x", "line 1, column 4: not valid YAML (found undefined alias)"),
         (b"? [a, b]\n: c", "a key is a word or a number"),
+        (
+            b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + b"".join(
+                b"%c: &%c [%s]\n" % (key, key, b", ".join([b"*%c" % (key - 1)] * 10))
+                for key in b"bcdefghijk"
+            ),
+            "its aliases (*) stand for more than 1,000,000 values",
+        ),
         (b"a: 1\n---\nb: 2", "line 2, column 1: not valid YAML"),
         (b"a: !!python/name:os.system", "line 1, column 4: not valid YAML"),
         (b"a: 2023-13-45", "is not valid YAML: month must be in 1..12"),

@@ -130,18 +130,38 @@ def _time(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def failures(config: dict[str, Any], grid: pd.DataFrame, since: float) -> str:
-    """Return the runs that have failed since a time (s since the epoch), each with its cure."""
-    lines = []
-    for path in grid.loc[~grid["imported"], "path"]:
-        if modified(log_of(config["results"], path)) < since:
+def failures(
+    config: dict[str, Any], grid: pd.DataFrame, since: float, interrupted: bool = False
+) -> str:
+    """Return what has failed since a time (s since the epoch), with its cure.
+
+    `interrupted`: the user has stopped Snakemake, and its jobs with it.
+    """
+    if interrupted:
+        return "You interrupted it: start it again with the same command, and it goes on from there"
+    lines, logs = [], Path(config["results"], "logs")
+    runs = grid.loc[~grid["imported"], "path"]
+    of_runs = {log_of(config["results"], path): path for path in runs}
+    for log in sorted(logs.rglob("*.log")):
+        if modified(log) < since:
             continue
-        progress = run_progress(config["results"], path)
-        # An interrupted run leaves a message; a killed one does not.
-        if progress.state == "failed" or (progress.state == "stopped" and not progress.message):
-            lines.append(f"  {path.removeprefix('runs/')}")
-            lines += _failure(config["results"], path, progress)
-    return "\n".join(["Training runs that have failed:", *lines]) if lines else ""
+        if path := of_runs.get(log):
+            progress = run_progress(config["results"], path)
+            # An interrupted run leaves a message; a killed one does not.
+            if progress.state == "failed" or (progress.state == "stopped" and not progress.message):
+                lines.append(f"  {path.removeprefix('runs/')}")
+                lines += _failure(config["results"], path, progress)
+        elif message := _error_in(log):
+            lines += [f"  {log.relative_to(logs).with_suffix('')}", f"    {message}"]
+            lines.append(f"    log:   {log}")
+    return "\n".join(["Failed:", *lines]) if lines else ""
+
+
+def _error_in(log: Path) -> str:
+    """Return the last error line of a log without its sign; empty if it has none."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = (line for line in reversed(lines) if line.startswith("error: "))
+    return next(errors, "").removeprefix("error: ")
 
 
 def _labels(config: dict[str, Any], grid: pd.DataFrame) -> Iterator[str]:

@@ -26,7 +26,8 @@ LARGEST_SEED = 2**32 - 1
 def run(main: Callable[[], int | None]) -> None:
     """Run `main` and turn a :class:`UserError` into one line and exit status 1.
 
-    Any other exception is a fault of the program and keeps its traceback.
+    An interruption ends in one line, too, with the status that shells give it. Any other exception
+    is a fault of the program and keeps its traceback.
     """
     try:
         status = main()
@@ -34,6 +35,9 @@ def run(main: Callable[[], int | None]) -> None:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
         status = 1
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again", file=sys.stderr)
+        status = 130
     sys.exit(status or 0)
 
 

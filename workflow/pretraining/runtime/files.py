@@ -142,6 +142,8 @@ def _unique_mapping(loader: UniqueKeyLoader, node: yaml.MappingNode) -> dict:
 UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
+# A configuration has hundreds.
+MOST_VALUES = 1_000_000
 # What PyYAML says, and the cure in our words.
 YAML_CURES = {
     "cannot start any token": "indent with spaces, not tabs; quote a value that begins with a sign",
@@ -171,6 +173,8 @@ def read_yaml(path: str | Path, *keys: str) -> dict[str, Any]:
     except (RecursionError, ValueError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path} is not valid YAML: {reason}") from None
+    if _values(content, {}) > MOST_VALUES:
+        raise UserError(f"{path}: its aliases (*) stand for more than {MOST_VALUES:,} values")
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise UserError(f"{path} must be a mapping of keys to values, as config/config.yaml is")
@@ -178,6 +182,16 @@ def read_yaml(path: str | Path, *keys: str) -> dict[str, Any]:
         if key not in content:
             raise UserError(f"{path}: key '{key}' is missing")
     return content
+
+
+def _values(content: Any, known: dict[int, int]) -> int:
+    """Number of values, those behind an alias counted each time."""
+    if not isinstance(content, (dict, list)):
+        return 1
+    if id(content) not in known:
+        parts = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(content)]
 
 
 def mapping(text: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -124,6 +125,17 @@ def load_source(config: Path, name: str, options: Mapping[str, Any] | None = Non
             f"{config}: source '{name}': time_limit is {limit}, not a number of seconds"
         )
     return Source.from_entry(name, entry)
+
+
+def interpreter_of(name: str, entry: Mapping[str, Any]) -> str:
+    """Return the interpreter of a source by its entry; a `UserError` if there is none here."""
+    python = entry.get("python", "python")
+    if shutil.which(python) is None:
+        raise UserError(
+            f"sources.{name}.python: no interpreter '{python}' on this machine; correct it, or use "
+            "--sdm conda, where the source's env brings one"
+        )
+    return python
 
 
 def check_interpreter(source: Source) -> None:

@@ -32,7 +32,7 @@ def retrieval_overview(wildcards):
     try:
         files = {item: retrieval.remote_files(config, item) for item in items}
     except UserError as error:
-        sys.exit(f"error: {error}")
+        refuse(error)
     return remote.overview(files, Path("."))
 
 
@@ -40,7 +40,7 @@ def dataset_files(wildcards):
     """Return a dataset's own files; the stamp stands for retrieved ones."""
     if not config["datasets"][wildcards.dataset].keys() & set(STRUCTURE_KEYS):
         choice = " | ".join(STRUCTURE_KEYS)
-        sys.exit(f"error: datasets.{wildcards.dataset}: no structures: give one of: {choice}")
+        refuse(f"datasets.{wildcards.dataset}: no structures: give one of: {choice}")
     dataset = dataset_view(config, wildcards.dataset)
     return [] if "url" in dataset else dataset.get("path", [])
 

@@ -79,7 +79,7 @@ def outcomes_of(test):
     """Return the outcomes of a test; with `allow_missing` those that exist."""
     files = [
         f"{config['results']}/dynamics/{test}/{model}/replica~{replica}/outcome.json"
-        for model in TESTED[test]
+        for model in PLAN.tested[test]
         for replica in range(1, config["dynamics"][test]["replicas"] + 1)
     ]
     return [file for file in files if Path(file).exists()] if config["allow_missing"] else files

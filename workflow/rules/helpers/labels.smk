@@ -1,6 +1,6 @@
 # What the rules of labels and label sources look up.
 from pretraining.study.queries import fitted_zero
-from pretraining.study.sources import SOURCE_OPTIONS, changed_files
+from pretraining.study.sources import SOURCE_OPTIONS, changed_files, interpreter_of
 
 # --------------------------------------------------------------------------------------- labels
 
@@ -30,13 +30,10 @@ def source_environment(wildcards):
 def source_python(wildcards):
     """Return the interpreter of a label source; it must exist."""
     name = source_of(wildcards)
-    python = config["sources"][name].get("python", "python")
-    if shutil.which(python) is None:
-        sys.exit(
-            f"error: sources.{name}.python: no interpreter '{python}' on this machine; "
-            "correct it, or use --sdm conda, where the source's env brings one"
-        )
-    return python
+    try:
+        return interpreter_of(name, config["sources"][name])
+    except UserError as error:
+        refuse(error)
 
 
 def source_options(wildcards):
@@ -58,7 +55,7 @@ def contents_of(name):
     try:
         return json.dumps(changed_files(name, config["sources"][name], stamp))
     except UserError as error:
-        sys.exit(f"error: {error}")
+        refuse(error)
 
 
 def label_memory(wildcards, threads, attempt):
@@ -143,9 +140,7 @@ def compared_sources(wildcards):
     labeller = label_source(config["datasets"][wildcards.dataset])
     sources = CALCULATED.intersection([*sources, *([labeller] if labeller else [])])
     if not sources:
-        sys.exit(
-            f"error: compare_sources: no source with a calculator to compare on '{wildcards.dataset}'"
-        )
+        refuse(f"compare_sources: no source with a calculator to compare on '{wildcards.dataset}'")
     return sorted(sources)
 
 

@@ -7,9 +7,9 @@ def status_config(wildcards):
     When a second Snakemake ends it removes the lock of the first, which a third would then not see.
     """
     if workflow.execution_settings.lock and not workflow.dryrun:
-        sys.exit(
-            "error: target 'status': add --nolock, or use python workflow/scripts/status.py "
-            f"--config {CONFIG_FILES or 'FILE'}"
+        refuse(
+            "target 'status': add --nolock, or use python workflow/scripts/status.py "
+            f"--config {PLAN.files or 'FILE'}"
         )
     return configuration_json(wildcards)
 
@@ -22,8 +22,8 @@ def archived(wildcards):
         if not Path(f"{config['results']}/{path}/metrics.json").is_file()
     ]
     if missing and not config["allow_missing"] and config["metrics_from"] == "computed":
-        sys.exit(
-            f"error: target 'archive': {len(missing):,} of {len(GRID):,} training runs have not "
+        refuse(
+            f"target 'archive': {len(missing):,} of {len(GRID):,} training runs have not "
             "finished: run snakemake first, or archive what there is with "
             "--config allow_missing=true"
         )
@@ -34,3 +34,9 @@ def existing_report(wildcards):
     """Return the report, if one has been made."""
     page = f"{config['results']}/report.html"
     return [page] if Path(page).is_file() else []
+
+
+def interrupted(log):
+    """Return whether the user has stopped Snakemake, by the log of it."""
+    text = "".join(Path(file).read_text(errors="replace") for file in log)
+    return "Terminating processes on user request" in text

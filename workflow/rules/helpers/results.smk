@@ -23,7 +23,7 @@ def table_metrics(wildcards):
 def evaluation_chunk(wildcards):
     """Return the labels of a source on a target's test set; without a calculator it has none."""
     if wildcards.source not in CALCULATED:
-        sys.exit(f"error: sources.{wildcards.source}: no calculator, so no error of its own")
+        refuse(f"sources.{wildcards.source}: no calculator, so no error of its own")
     return chunk_files(wildcards.target, wildcards.source, 0)
 
 
@@ -41,8 +41,8 @@ def published_file(name):
 def refuse_unpublished(what, published):
     """End with an error if published values are wanted and there are none."""
     if config["metrics_from"] == "published" and not published:
-        sys.exit(
-            f"error: metrics_from: nothing is published for {what}; the published values are "
+        refuse(
+            f"metrics_from: nothing is published for {what}; the published values are "
             f"Table 1 and the learning curves of {PUBLISHED_TARGET} (datasets.NAME.published_as)"
         )
 

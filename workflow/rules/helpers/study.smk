@@ -32,7 +32,7 @@ def longest_runtime():
     if resource is None:
         return None
     if not isinstance(resource.raw, int) or resource.raw < 1:
-        sys.exit("error: max_runtime of the profile: give a whole number of minutes, such as 1440")
+        refuse("max_runtime of the profile: give a whole number of minutes, such as 1440")
     return resource.raw
 
 

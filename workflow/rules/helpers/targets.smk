@@ -11,8 +11,8 @@ def figure_of(experiment):
 
     def files(wildcards):
         if experiment not in config["experiments"]:
-            sys.exit(
-                f"error: target '{experiment}': the configuration has no experiment of that name; "
+            refuse(
+                f"target '{experiment}': the configuration has no experiment of that name; "
                 f"it has: {', '.join(config['experiments'])}"
             )
         return figure_files(experiment)
@@ -40,7 +40,7 @@ def structure_files(names):
 
 def all_of(names, files, error):
     """Return an input function with the files of all names; without any it ends with the error."""
-    return lambda wildcards: files(list(names)) if names else sys.exit(f"error: {error}")
+    return lambda wildcards: files(list(names)) if names else refuse(error)
 
 
 # The paper's figures, and every other experiment whose name begins like theirs.

@@ -32,7 +32,7 @@ TRUST = (
 def run_at(path):
     """Return the row of the grid with this path."""
     if path not in RUNS:
-        sys.exit(f"error: {path}: no experiment has this run; add its sizes and seeds to one")
+        refuse(f"{path}: no experiment has this run; add its sizes and seeds to one")
     return RUNS[path]
 
 
