@@ -436,7 +436,7 @@ def test_error_lines(tmp_path, entry, source, message):
 
 
 def test_missing_files_are_one_line(tmp_path):
-    with pytest.raises(UserError, match="no structure file"):
+    with pytest.raises(UserError, match="no such structure file"):
         read_structures(tmp_path / "none.extxyz")
     (tmp_path / "bad.extxyz").write_text("not a structure\n")
     with pytest.raises(UserError, match="cannot read structures"):

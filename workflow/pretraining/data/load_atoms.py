@@ -22,6 +22,7 @@ from load_atoms.utils import remove_calculator
 
 from pretraining.data.remote import RemoteFile, missing_message, refuse_wrong
 from pretraining.runtime.errors import UserError
+from pretraining.runtime.files import NO_ROOM
 
 # load-atoms' addresses name its branch `main`, which changes; this is its last commit that is known
 # to us. It holds the descriptions and data of the sets that load-atoms 0.3.9 knew.
@@ -125,6 +126,11 @@ def _reading(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if getattr(error, "errno", None) in NO_ROOM:
+            raise UserError(
+                f"load-atoms' {name} cannot be unpacked in {LOAD_ATOMS_ROOT} ({error.strerror}): "
+                "make room there"
+            ) from error
         raise UserError(
             f"load-atoms cannot read its files of {name} ({type(error).__name__}: "
             f"{str(error)[:200]}): remove what belongs to it in {LOAD_ATOMS_ROOT} and retrieve "

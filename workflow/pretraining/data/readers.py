@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
+import lzma
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +18,11 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, get_compression, open_with_compression
 
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256
+from pretraining.runtime.files import NO_ROOM, file_sha256
 from pretraining.runtime.records import check_output
+
+# Errors of unpacking.
+_COMPRESSED = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 @dataclass
@@ -25,6 +31,16 @@ class Raw:
 
     frames: Iterable[Atoms]
     origin: dict[str, Any]
+    # Of several files: their names, and the number of the first structure of each, once read.
+    files: Sequence[str] = ()
+    firsts: Sequence[int] = ()
+
+    def name(self, index: int) -> str:
+        """Name a structure that has been read, with its file if there are several."""
+        if len(self.files) < 2:
+            return f"structure {index}"
+        number = bisect.bisect_right(self.firsts, index) - 1
+        return f"structure {index} ({index - self.firsts[number]} of {self.files[number]})"
 
 
 def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
@@ -59,22 +75,33 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
                 "the sha256 in the configuration"
             )
         files.append({"path": str(name), "sha256": found, "bytes": path.stat().st_size})
-    frames = read_files([root / name for name in paths], dataset.get("format"))
-    return Raw(frames, {"files": files})
+    firsts: list[int] = []
+    frames = read_files([root / name for name in paths], dataset.get("format"), firsts)
+    return Raw(frames, {"files": files}, list(map(str, paths)), firsts)
 
 
-def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Atoms]:
+def read_files(
+    paths: Sequence[Path], format: str | None = None, firsts: list[int] | None = None
+) -> Iterator[Atoms]:
     """Read the structures of files, compressed or not, one at a time.
 
-    `format` is ASE's name of their format; without it, ASE recognises the format.
+    Parameters
+    ----------
+    format
+        ASE's name of their format; without it, ASE recognises the format.
+    firsts
+        Is filled with the number of the first structure of each file.
 
     Raises
     ------
     UserError
         Naming the file and the structure, if it cannot be read.
     """
+    total = 0
     for path in paths:
         n = 0
+        if firsts is not None:
+            firsts.append(total)
         try:
             with unpacked(path) as plain:
                 for atoms in iread(plain, ":", format=format, do_not_split_by_at_sign=True):
@@ -82,14 +109,34 @@ def read_files(paths: Sequence[Path], format: str | None = None) -> Iterator[Ato
                     n += 1
         except UserError:
             raise
-        except UnknownFileTypeError as error:
-            raise UserError(f"{path}: ASE does not know the file format ({error})") from error
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"[:300]
-            raise UserError(
-                f"{path}: structure {n} cannot be read as {format or 'its name suggests'} "
-                f"({reason}): repair the file"
-            ) from error
+            raise UserError(f"{path}: {_reason(path, n, error, format)}") from error
+        total += n
+
+
+def _reason(path: Path, n: int, error: Exception, format: str | None) -> str:
+    """Why structure `n` of a file cannot be read, and the cure."""
+    if not path.exists():
+        return "no such structure file: put it there or correct the path"
+    if isinstance(error, PermissionError | IsADirectoryError):
+        return f"the file cannot be read ({error.strerror})"
+    if path.stat().st_size == 0:
+        return "the file is empty: get it again"
+    if isinstance(error, UnknownFileTypeError):
+        return (
+            f"ASE does not know the file format ({error}): name the format, or convert the file "
+            "to extended XYZ"
+        )
+    if isinstance(error, ImportError):
+        return f"this format needs a module that is missing ({error}): install it, or convert it"
+    text = " ".join(f"{type(error).__name__}: {error}".split()).strip(": ")[:300]
+    if get_compression(str(path))[1] is not None and isinstance(error, _COMPRESSED):
+        return f"the compressed file is cut short or is none ({text}): get it again"
+    if isinstance(error, UnicodeDecodeError):
+        text = "it is no text in UTF-8"
+    if format is None:
+        return f"structure {n} cannot be read as its name suggests ({text}): repair the file"
+    return f"structure {n} cannot be read as {format} ({text}): correct the format, or the file"
 
 
 @contextmanager
@@ -103,6 +150,14 @@ def unpacked(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / path.stem
-        with open_with_compression(str(path), "rb") as source, open(plain, "wb") as target:
-            shutil.copyfileobj(source, target)
+        try:
+            with open_with_compression(str(path), "rb") as source, open(plain, "wb") as target:
+                shutil.copyfileobj(source, target)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise UserError(
+                f"{path} cannot be unpacked in {Path(folder).parent} ({error.strerror}): make room "
+                "there, or set TMPDIR to another folder"
+            ) from error
         yield plain

@@ -166,7 +166,7 @@ def read_raw(
             try:
                 outcome = _pass(atoms, index, filters, labels, min_distance)
             except UserError as error:
-                raise UserError(f"structure {index} {error}") from None
+                raise UserError(f"{raw.name(index)} {error}") from None
             if outcome is None:
                 continue
             if isinstance(outcome, str):
@@ -175,16 +175,16 @@ def read_raw(
                     break
                 continue
             row, nearest = outcome
-            writer.add_arrays(row, {key: _entry(atoms, key, index) for key in keep})
+            writer.add_arrays(row, {key: _entry(atoms, key, raw.name(index)) for key in keep})
             found_keys |= atoms.info.keys() & set(keep)
             kept.nearest.append(nearest)
             kept.config_types.append(atoms.info.get("config_type"))
             kept.elements |= set(atoms.symbols)
             for key, values in (("key", kept.own), ("groups", kept.groups)):
                 if split.get(key) is not None:
-                    values.append(_required(atoms, split[key], index, f"split.{key}"))
+                    values.append(_required(atoms, split[key], raw.name(index), f"split.{key}"))
             kept.n_own_unused += split.get("key") is None and "split" in atoms.info
-        _refuse(refused, writer.n)
+        _refuse([(raw.name(index), reason) for index, reason in refused], writer.n)
         expected = dataset.get("structures", kept.n_raw)
         if kept.n_raw != expected:
             raise UserError(
@@ -194,6 +194,8 @@ def read_raw(
         beyond = sorted(i for i in excluded if i >= kept.n_raw)
         if beyond:
             raise UserError(f"exclude: {beyond[0]} is no structure (there are {kept.n_raw})")
+        if kept.n_raw == 0:
+            raise UserError(f"{', '.join(raw.files) or 'the dataset'} holds no structure")
         if writer.n == 0:
             dropped = "; ".join(f"{f}: {f.n_dropped}" for f in filters) or "no filters"
             raise UserError(f"none of {kept.n_raw} structures is left (dropped by {dropped})")
@@ -232,32 +234,32 @@ def _pass(
     return row, None if nearest is None else nearest[0]
 
 
-def _entry(atoms: Atoms, key: str, index: int) -> Any:
+def _entry(atoms: Atoms, key: str, name: str) -> Any:
     value = atoms.info.get(key)
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
     if not isinstance(value, str | int | float | bool | np.generic | None):
-        raise UserError(f"keep: '{key}' of structure {index} is neither a number nor text")
+        raise UserError(f"keep: '{key}' of {name} is neither a number nor text")
     return value
 
 
-def _required(atoms: Atoms, key: str, index: int, setting: str) -> Any:
+def _required(atoms: Atoms, key: str, name: str, setting: str) -> Any:
     if atoms.info.get(key) is None:
         known = ", ".join(map(str, atoms.info)) or "none"
-        raise UserError(f"{setting}: structure {index} has no entry '{key}' (it has: {known})")
+        raise UserError(f"{setting}: {name} has no entry '{key}' (it has: {known})")
     return atoms.info[key]
 
 
-def _refuse(refused: Sequence[tuple[int, str]], n_stored: int) -> None:
+def _refuse(refused: Sequence[tuple[str, str]], n_stored: int) -> None:
     """List all broken structures in the log and raise an error with the first few."""
     if not refused:
         return
     if n_stored == 0 and len({reason for _, reason in refused}) == 1:
         # The configuration is at fault, not the file.
         raise UserError(f"none of the structures is usable: each one {refused[0][1]}")
-    for index, reason in refused:
-        print(f"refused: structure {index} {reason}", file=sys.stderr)
-    first = "; ".join(f"structure {index} {reason}" for index, reason in refused[:SHOWN])
+    for name, reason in refused:
+        print(f"refused: {name} {reason}", file=sys.stderr)
+    first = "; ".join(f"{name} {reason}" for name, reason in refused[:SHOWN])
     more = "; and more, all listed above" if len(refused) > SHOWN else ""
     count = f"{len(refused)}" if len(refused) < MAX_REFUSED else f"at least {MAX_REFUSED}"
     raise UserError(

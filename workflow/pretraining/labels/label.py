@@ -7,19 +7,19 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import read, write
+from ase.io import write
 
-from pretraining.data.readers import unpacked
+from pretraining.data.readers import read_files
 from pretraining.labels.evaluate import (
     fingerprint,
     identity,
     provenance,
-    reason_of,
     refuse_written_files,
 )
 from pretraining.labels.pool import evaluate_all
@@ -47,16 +47,10 @@ def read_structures(path: Path, index: str = ":", allow_empty: bool = False) -> 
         If the file is missing, unreadable or holds no structure.
     """
     check_output(path)
-    try:
-        if allow_empty and path.stat().st_size == 0:
-            return []
-        with unpacked(path) as plain:
-            frames = read(plain, index=index)
-    except FileNotFoundError:
-        raise UserError(f"no structure file {path}; give an existing one") from None
-    except Exception as error:
-        raise UserError(f"cannot read structures from {path}: {reason_of(error)}") from error
-    frames = frames if isinstance(frames, list) else [frames]
+    if allow_empty and path.is_file() and path.stat().st_size == 0:
+        return []
+    start, stop = (int(number) if number else None for number in index.split(":"))
+    frames = list(islice(read_files([path]), start, stop))
     if not frames:
         raise UserError(f"{path} holds no structure (index {index})")
     for atoms in frames:

@@ -23,6 +23,10 @@ def whole(path: str | Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): see to its rights") from error
+    except MemoryError as error:
+        raise UserError(f"{path} does not fit into the memory of this job") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} is damaged ({reason}): {remake(path)}") from error

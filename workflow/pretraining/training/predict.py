@@ -17,6 +17,7 @@ from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborList
 from nequip.integrations.ase import NequIPCalculator
 from nequip.nn import GraphModel
 
+from pretraining.data.readers import read_files
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
@@ -84,11 +85,8 @@ def predict_file(model: GraphModel, source: Path, out: Path, **options: Any) -> 
     """Write the structures of a file as :func:`predict` yields them; return their number."""
     if not source.is_file():
         raise UserError(f"no structures at {source}")
-    try:
-        structures = ase.io.iread(source, index=":")
-        first = next(structures, None)
-    except Exception as error:
-        raise UserError(f"{source} cannot be read as structures ({error})") from error
+    structures = read_files([source])
+    first = next(structures, None)
     if first is None:
         raise UserError(f"{source} holds no structures")
     count = 0

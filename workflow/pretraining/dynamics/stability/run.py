@@ -23,7 +23,7 @@ from pretraining.dynamics.recorder import LOG_COLUMNS, Recorder
 from pretraining.dynamics.stability.criteria import Limits, StabilityMonitor
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Trajectory, simulate
 from pretraining.runtime.cli import log
-from pretraining.runtime.errors import UserError
+from pretraining.runtime.errors import UserError, whole
 from pretraining.runtime.files import file_sha256
 from pretraining.runtime.records import OUTPUTS, check_output, write_record
 from pretraining.runtime.stop import StopRequest
@@ -184,7 +184,8 @@ def _move(
 ) -> None:
     """Move replicas together until each has ended; save the outcomes in their recorders."""
     protocol, stages = request.protocol, stages_of(request.protocol)
-    start = read(request.start)
+    with whole(request.start):
+        start = read(request.start)
     structures = [start.copy() for _ in recorders]
     for replica, atoms in zip(recorders, structures, strict=True):
         thermalise(atoms, stages[0].first, np.random.default_rng([protocol["seed"], replica]))
