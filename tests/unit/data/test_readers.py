@@ -67,9 +67,9 @@ def test_files_without_structures(tmp_path):
     (tmp_path / "a.extxyz").write_text("\n")
     with pytest.raises(UserError, match="a.extxyz holds no structure"):
         read_structures(tmp_path / "a.extxyz")
-    for path, reason in [(tmp_path / "absent", "no such structure file"), (tmp_path, "cannot be read")]:
+    for name, reason in [("absent", "no such structure file"), ("", "cannot be read")]:
         with pytest.raises(UserError, match=reason):
-            read_structures(path)
+            read_structures(tmp_path / name)
 
 
 def test_a_full_temporary_folder_is_not_blamed_on_the_file(tmp_path, monkeypatch):

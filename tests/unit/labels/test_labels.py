@@ -439,7 +439,7 @@ def test_missing_files_are_one_line(tmp_path):
     with pytest.raises(UserError, match="no such structure file"):
         read_structures(tmp_path / "none.extxyz")
     (tmp_path / "bad.extxyz").write_text("not a structure\n")
-    with pytest.raises(UserError, match="cannot read structures"):
+    with pytest.raises(UserError, match="structure 0 cannot be read"):
         read_structures(tmp_path / "bad.extxyz")
     with pytest.raises(UserError, match="cannot be read"):
         load_source(tmp_path / "none.yaml", "lj")
