@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 PARTS = ["Snakefile", "workflow", "config", "envs", "profiles", "resources/demo"]
-PARTS += ["resources/published", "pyproject.toml", "requirements.lock"]
+PARTS += [
+    "resources/published",
+    "resources/replication/runs.csv",
+    "pyproject.toml",
+    "requirements.lock",
+]
 
 
 class Checkout:

@@ -131,6 +131,22 @@ def test_published_numbers_need_no_training(checkout):
     assert set(counts) == {"settings", "table1", "learning_curves", "all"}
 
 
+def test_the_replication_is_redrawn_without_its_files(checkout):
+    """Neither the target nor the weights are there."""
+    options = ["--configfile", "config/replication.yaml"]
+    counts = checkout.job_counts(*options, "--config", "metrics_from=shipped")
+    others = {"table1", "differences", "efficiency", "cost", "grid_table", "settings", "all"}
+    assert set(counts) == {"results_grid", "collect_runs", "learning_curves", *others}
+    process = checkout.snakemake("-n", *options, check=False)
+    last = process.stdout.strip().splitlines()[-1]
+    assert process.returncode == 1
+    assert "datasets.C-GAP-17-PBE.path: no such file" in last
+    config = ["--config", "metrics_from=shipped", "shipped=absent.csv"]
+    process = checkout.snakemake("-n", *options, *config, check=False)
+    last = process.stdout.strip().splitlines()[-1]
+    assert process.returncode == 1 and "shipped: no such file: 'absent.csv'" in last
+
+
 def edited(checkout, name, change):
     config = yaml.safe_load((checkout.folder / "config/config.yaml").read_text())
     change(config)

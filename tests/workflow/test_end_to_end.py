@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -97,6 +99,30 @@ def test_runs_record_what_they_are(study):
 
 def test_a_second_run_has_nothing_to_do(study):
     assert "Nothing to be done" in run(study).stdout
+
+
+def test_shipped_runs_redraw_the_study(study):
+    """The tables of the runs themselves, of each experiment and of the cost are the same."""
+    script = [sys.executable, "workflow/scripts/ship.py", "--config", "config/copper.yaml"]
+    shipped = subprocess.run([*script, "--out", "shipped.csv"], cwd=study.folder, check=False)
+    assert shipped.returncode == 0
+    run(study, "--config", "metrics_from=shipped", "shipped=shipped.csv", "results=again")
+    again = study.folder / "again"
+    assert not (again / "runs").exists() and (again / "figures/fig3.png").is_file()
+    files = [f"tables/{name}" for name in ("runs.csv", "fig3-runs.csv", "table1.md", "cost.csv")]
+    for name in [*files, "tables/fig3-panels.csv"]:
+        assert (again / name).read_text() == (study.folder / "results/copper" / name).read_text()
+    # A run that is not shipped is missing.
+    table = (study.folder / "shipped.csv").read_text().splitlines()
+    kept = [line for line in table if not line.startswith("direct,Cu,none,0,3,")]
+    assert len(kept) == len(table) - 1
+    (study.folder / "shipped.csv").write_text("\n".join(kept))
+    run(study, "--config", "metrics_from=shipped", "shipped=shipped.csv", "results=again")
+    assert "– (0/1)" in (again / "tables/table1.md").read_text()
+    process = run(study, "-n", "--config", "metrics_from=shipped", check=False)
+    assert process.returncode == 1
+    last = process.stdout.strip().splitlines()[-1]
+    assert last.endswith("the study ships no results; name their table in the key 'shipped'")
 
 
 def test_a_fresh_checkout_of_the_same_code_reruns_nothing(study):

@@ -91,8 +91,9 @@ rule collect_runs:
         "../../envs/analysis.yaml"
     params:
         missing=ALLOW_MISSING,
+        shipped=f"--results {shlex.quote(SHIPPED)}" if SHIPPED else "",
     shell:
-        "python {input.script} --grid {input.grid} {params.missing} --out {output} "
+        "python {input.script} --grid {input.grid} {params.missing} {params.shipped} --out {output} "
         "2>&1 | tee {log}"
 
 
@@ -202,12 +203,12 @@ rule cost:
     conda:
         "../../envs/analysis.yaml"
     params:
-        results=subpath(input.grid, parent=True),
+        results=SHIPPED or subpath(input.grid, parent=True),
         power_w=config["cost"]["power_w"],
         carbon=config["cost"]["carbon_kg_per_kwh"],
         given=given("grid", "costs", "published"),
         missing=ALLOW_MISSING,
     shell:
-        "python {input.script} {params.given} --results {params.results} {params.missing} "
+        "python {input.script} {params.given} --results {params.results:q} {params.missing} "
         "--power-w {params.power_w} --carbon-kg-per-kwh {params.carbon} --out {output.csv} "
         "--markdown {output.md} 2>&1 | tee {log}"

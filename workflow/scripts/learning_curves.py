@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pretraining.figures.learning_curves import learning_curves, panel_table
-from pretraining.figures.panels import Options
+from pretraining.figures.panels import Options, comparable
 from pretraining.figures.style import save
 from pretraining.results.published import published_points
 from pretraining.results.runs_table import RMSE, read_runs
@@ -14,7 +14,7 @@ from pretraining.results.selection import Selection, select_each
 from pretraining.runtime import cli
 from pretraining.runtime.tables import write_csv
 from pretraining.study.queries import PUBLISHED_TARGET
-from pretraining.study.titles import published_names, read_styles
+from pretraining.study.titles import read_styles
 
 FIGURES = {"fig2": "npre", "fig3": "source"}
 COMPARE = {"npre": "npre", "pretrain_size": "npre", "source": "source"}
@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--preseed", help="seed of the pre-training")
     parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
     parser.add_argument("--published", type=Path, help="published Table 1")
-    parser.add_argument("--published-points", type=Path, help="published single values")
+    parser.add_argument("--published-points", type=Path, help="published best seeds and seed 42")
+    parser.add_argument("--published-as", help="name of the test set there; default, its own")
     parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
     parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
     args = parser.parse_args()
@@ -58,13 +59,16 @@ def main() -> None:
         untuned=args.untuned,
         sources=args.source_errors,
     )
-    published = published_points(args.published, args.published_points)
-    if selections and published is not None:
-        target = selections[0].chosen.target
-        names = published_names(args.styles)
-        if (target if names is None else names.get(target)) != PUBLISHED_TARGET:
-            print(f"note: nothing is published for {target}", file=sys.stderr)
-            published = None
+    selections = comparable(selections, options)
+    target = selections[0].chosen.target if selections else PUBLISHED_TARGET
+    published = None
+    if args.published or args.published_points:
+        name = args.published_as or target
+        files = (args.published, args.published_points)
+        how = {"compare": compare, "aggregate": args.aggregate}
+        published = published_points(*files, name, selections, **how)
+        if published is None:
+            print(f"note: nothing is published for {name}", file=sys.stderr)
     save(learning_curves(selections, options, read_styles(args.styles), published), *args.out)
     if args.table:
         write_csv(args.table, panel_table(selections, options, published=published))

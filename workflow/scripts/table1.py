@@ -27,9 +27,10 @@ def main() -> None:
     parser.add_argument("--transform")
     parser.add_argument("--preseed", help="seed of the pre-training")
     parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
-    parser.add_argument("--published", type=Path, help="published table, rendered without --runs")
+    parser.add_argument("--published", type=Path, help="published Table 1, beside or alone")
     args = parser.parse_args()
     styles = read_styles(args.styles)
+    beside = read_table1(args.published) if args.published and args.runs else None
     if args.runs is None:
         if args.published is None:
             raise UserError("no table to write: give --runs or --published")
@@ -51,7 +52,7 @@ def main() -> None:
             heading = f"Table 1 for {chosen.target}, {chosen.npre:,} pre-training structures."
     write_csv(args.out, table[list(TABLE_COLUMNS)])
     if args.markdown:
-        write_text(args.markdown, as_markdown(table, styles, heading))
+        write_text(args.markdown, as_markdown(table, styles, heading, beside))
     if args.latex:
         write_text(args.latex, as_latex(table, styles))
 

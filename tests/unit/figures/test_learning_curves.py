@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pretraining.figures.learning_curves import learning_curves
+from pretraining.figures.learning_curves import learning_curves, panel_table
 from pretraining.figures.panels import Options
 from pretraining.figures.style import plain, round_values, save, shades, source_looks
 from pretraining.results.published import published_points
@@ -178,22 +178,79 @@ def test_a_line_far_from_all_curves_does_not_squeeze_them():
     assert not force.texts and force.get_ylim()[0] < 1.0 < force.get_ylim()[1]
 
 
-def test_published_values_alone_and_beside(root):
-    table = root / "resources/published/table1.csv"
-    points = root / "resources/published/points.csv"
-    figure = learning_curves([], Options(), None, published_points(table))
-    # No force error of Table 1 is published.
+def published(root, *selections, name="C-GAP-17", **how):
+    files = (root / f"resources/published/{name}.csv" for name in ("table1", "points"))
+    return published_points(*files, name, selections, **how)
+
+
+def test_published_values_alone(root):
+    figure = learning_curves([], Options(), None, published(root))
+    assert len(figure.axes) == 2 and len(legend_of(figure)) == 5
+    assert drawn(figure.axes[0])[0][0].tolist() == [25, 166.5]
+    assert note_of(figure) == "published values only · direct: best · fine-tuned: best"
+    # Table 1 has no force errors.
+    means = published(root, aggregate="mean")
+    figure = learning_curves([], Options(aggregate="mean"), None, means)
     assert [axes.get_ylabel() for axes in figure.axes] == ["energy RMSE (meV/atom)"]
-    assert "published values only (mean ± s.d.)" in note_of(figure)
-    assert len(legend_of(figure)) == 5
-    both = published_points(table, points)
-    figure = learning_curves([select(study(), compare="npre")], Options(compare="npre"), None, both)
-    assert legend_of(figure) == [
-        *["none (direct)", "100", "300", "10,000", "100,000"],
-        "published\n(bars: mean ± s.d.)",
-    ]
+    assert "fine-tuned: mean" in note_of(figure)
+    sizes = published(root, compare="npre")
+    assert set(sizes.loc[sizes["npre"] > 0, "aggregate"]) == {"seed 42"}
+    assert set(sizes.loc[sizes["npre"] == 0, "aggregate"]) == {"best"}
+    assert len(legend_of(learning_curves([], Options(compare="npre"), None, sizes))) == 8
+    assert published(root, name="graphene") is None
     with pytest.raises(UserError, match="nothing to draw"):
         learning_curves([], Options())
+
+
+@pytest.mark.parametrize(
+    ("seeds", "missing", "aggregate", "energy", "force"),
+    [
+        ((1, 2, 42), (), "best", 131.9, 1.1964),
+        ((42,), (), "best", 131.9, 1.2196),
+        ((42,), (), "mean", 131.9, 1.2196),
+        # Table 1 has the mean energy error alone.
+        ((1, 2, 42), (), "mean", 136.4, None),
+        # So far, the curve shows seed 42; without any run, what it will show.
+        ((1, 2, 42), (1, 2), "best", 131.9, 1.2196),
+        ((1, 2, 42), (1, 2, 42), "best", 131.9, 1.1964),
+    ],
+)
+def test_published_points_have_the_statistic_of_the_curve(
+    root, seeds, missing, aggregate, energy, force
+):
+    rows = [
+        ("finetune", "T", "edip", 10_000, n, seed, 1.0, 1.0) for n in (25, 30) for seed in seeds
+    ]
+    runs = normalise(pd.DataFrame(rows, columns=list(COLUMNS)), "runs")
+    runs.loc[runs["seed"].isin(missing), "status"] = "missing"
+    found = published(root, select(runs), aggregate=aggregate)
+    # Nothing is published for 30 structures, and nothing but the figure's cells is shown.
+    assert set(found["n"]) == {25} and set(found["source"]) == {"edip"}
+    values = found.set_index("metric")["value"].to_dict()
+    assert values == {"energy": energy} | ({"force": force} if force else {})
+
+
+def test_single_published_runs_are_no_best_of_seeds(root):
+    rows = [("finetune", "T", "ace", 100, 25, seed, 1.0, 1.0) for seed in (1, 42)]
+    runs = normalise(pd.DataFrame(rows, columns=list(COLUMNS)), "runs")
+    assert published(root, select(runs, compare="npre")) is None
+    found = published(root, select(runs[runs["seed"] == 42], compare="npre"))
+    assert found["value"].tolist() == [125.4, 1.0674]
+
+
+def test_published_values_beside(root):
+    columns = [*COLUMNS, "transform"]
+    rows = [("finetune", "T", "ace", npre, 25, 42, 99.0, 1.0, "none") for npre in (100, 300)]
+    runs = normalise(pd.DataFrame(rows, columns=columns), "runs")
+    selected, options = select(runs, compare="npre"), Options(compare="npre")
+    beside = published(root, selected, compare="npre")
+    figure = learning_curves([selected], options, None, beside)
+    assert legend_of(figure) == ["100", "300", "published,\nsame statistic"]
+    table = panel_table([selected], options, published=beside)
+    shown = table[table["kind"] == "published"]
+    assert shown[["test_set", "npre", "aggregate"]].drop_duplicates().values.tolist() == [
+        ["T", 100, "seed 42"]
+    ]
 
 
 def test_figures_are_reproducible_sharp_and_with_text_as_text(tmp_path):

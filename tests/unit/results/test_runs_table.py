@@ -246,3 +246,36 @@ def test_errors_after_a_shift_power_and_use_of_gpus_are_kept(tmp_path):
     assert again["power_w_mean"].tolist()[0] == 215.5
     assert again[["test_energy_shifted_rmse", "power_w_mean"]].iloc[1].isna().all()
     assert json.loads(again["gpu_use"][0]) == use and again["gpu_use"][1] == ""
+
+
+def test_a_table_of_collected_runs_stands_in_for_metrics_files(tmp_path):
+    metrics_file(tmp_path / "a", gpu_use=[{"gpu": "x"}], config_hash="0123")
+    metrics_file(tmp_path / "b", energy=None, seed=2)
+    grid = read_grid(grid_file(tmp_path, "a/metrics.json", "b/metrics.json", "c/metrics.json"))
+    first = collect(grid, tmp_path, allow_missing=True)
+    shipped = tmp_path / "shipped.csv"
+    write_csv(shipped, first[first["status"] != "missing"])
+    for folder in "ab":
+        (tmp_path / folder / "metrics.json").unlink()
+    again = collect(grid, shipped, allow_missing=True)
+    assert again["status"].tolist() == ["ok", "diverged", "missing"]
+    files = [tmp_path / name for name in ("first.csv", "again.csv")]
+    for path, table in zip(files, (first, again), strict=True):
+        write_csv(path, table)
+    assert files[0].read_text() == files[1].read_text()
+    with pytest.raises(UserError, match="1 of 3 missing"):
+        collect(grid, shipped)
+    # No row is taken from a file that happens to be there.
+    metrics_file(tmp_path / "c", seed=3)
+    assert collect(grid, shipped, allow_missing=True)["status"].tolist()[-1] == "missing"
+    lines = shipped.read_text().splitlines()
+    for text, words in [
+        ("\n".join([*lines, lines[1]]), "the run finetune .* is listed twice"),
+        ("\n".join(lines).replace(",70,", ",many,", 1), "line 2: 'many' is not a number"),
+    ]:
+        shipped.write_text(text)
+        with pytest.raises(UserError, match=f"shipped.csv: .*{words}"):
+            collect(grid, shipped, allow_missing=True)
+    shipped.write_text("kind,target\n")
+    with pytest.raises(UserError, match="shipped.csv: no column"):
+        collect(grid, shipped)

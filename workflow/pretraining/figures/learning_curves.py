@@ -55,7 +55,7 @@ def learning_curves(
     selections
         One comparison per transform; without any, only the published points are drawn.
     published
-        Points with the columns of :data:`.seed_statistics.POINT_COLUMNS`, drawn with open symbols.
+        Points of :func:`.published.published_points`, drawn with open symbols.
 
     Raises
     ------
@@ -65,9 +65,6 @@ def learning_curves(
     if not selections and published is None:
         raise UserError("nothing to draw: give runs, published values or both")
     selections = comparable(selections, options)
-    if published is not None and options.compare == "npre":
-        source = selections[0].chosen.source if selections else "ace"
-        published = published[published["source"].isin(["none", source])]
     metrics = [m for m in options.metrics if selections or (published["metric"] == m).any()]
     frames = [selected.runs for selected in selections]
     frames += [] if published is None else [published]
@@ -86,13 +83,16 @@ def learning_curves(
         handles += reference_handles(options, selections)
         if selections and published is not None:
             symbol = {"linestyle": "none", "marker": "o", "markersize": 5.5, "color": GREY} | HOLLOW
-            handles.append(Line2D([], [], label="published" + _spread(published, "\n"), **symbol))
+            handles.append(Line2D([], [], label="published,\nsame statistic", **symbol))
         add_legend(figure, handles, options, "Label source")
         if selections:
             add_note(figure, selections, options)
         else:
             flags = f"\n{FLAG_NOTE}" if published["flagged"].any() else ""
-            note_below(figure, "published values only" + _spread(published, " ") + flags)
+            direct = published["source"] == "none"
+            kinds = {"direct": published[direct], "fine-tuned": published[~direct]}
+            shown = [f"{kind}: {', '.join(set(p['aggregate']))}" for kind, p in kinds.items()]
+            note_below(figure, " · ".join(["published values only", *shown]) + flags)
     return figure
 
 
@@ -105,14 +105,6 @@ def _panels(transforms: int, metrics: int) -> tuple[Figure, np.ndarray]:
         *shape, figsize=(width, PANEL_HEIGHT * shape[0] + 0.35), squeeze=False
     )
     return figure, panels.T if flat else panels
-
-
-def _spread(published: pd.DataFrame, before: str) -> str:
-    """The meaning of the published points' bars; single values have none."""
-    means = published["std"].notna()
-    if not means.any():
-        return ""
-    return before + ("(mean ± s.d.)" if means.all() else "(bars: mean ± s.d.)")
 
 
 def panel_table(
@@ -156,9 +148,8 @@ def panel_table(
             bars.append(points.assign(**where, kind="bar", aggregate="mean"))
     if published is not None:
         target = selections[0].chosen.target if selections else PUBLISHED_TARGET
-        where = {"panel": "", "transform": "none", "kind": "published", "test_set": target}
-        how = published["std"].notna().map({True: "mean", False: "best"})
-        parts.append(published.assign(**where, aggregate=how))
+        where = {"panel": "", "kind": "published", "test_set": target}
+        parts.append(published.assign(**where))
     table = pd.concat([part for part in (*parts, *bars) if len(part)], ignore_index=True)
     # Direct training is one bar, whatever the transforms.
     table.loc[(table["kind"] == "bar") & (table["source"] == "none"), "transform"] = "none"

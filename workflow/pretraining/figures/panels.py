@@ -182,7 +182,7 @@ def draw_panel(
     looks
         Look of each curve, in the order of the legend.
     published
-        Points with the columns of :data:`.seed_statistics.POINT_COLUMNS`.
+        Points of :func:`.published.published_points`.
     """
     axes.set(ylabel=LABELS[metric], xlabel=SIZES_LABEL)
     points = None
@@ -196,7 +196,9 @@ def draw_panel(
             extent.add(curve)
             _curve(axes, curve[np.isfinite(curve["value"])], look, zorder)
         if published is not None:
+            transform = selected.chosen.transform if selected is not None else None
             curve = published[published["metric"] == metric]
+            curve = curve[curve["transform"] == (transform or "none")]
             curve = curve[curve[options.compare] == key].sort_values("n")
             extent.add(curve)
             _open_symbols(axes, curve, look, joined=points is None, zorder=zorder)
@@ -237,17 +239,15 @@ def _stars(axes: Axes, curve: pd.DataFrame, look: Mapping) -> None:
 def _open_symbols(
     axes: Axes, curve: pd.DataFrame, look: Mapping, *, joined: bool, zorder: float
 ) -> None:
-    """Published points; a curve joins only means."""
-    means = curve["std"].notna()
+    """Published points, joined by a curve if nothing else is drawn."""
     how = HOLLOW | {"linewidth": 1.0, "elinewidth": 0.6, "capsize": 1.6, "markersize": 5.5}
     if joined:
         how["markerfacecolor"] = "white"
     else:
         zorder += 1
-    for part, line in ((curve[means], joined), (curve[~means], False)):
-        bars = part["std"] if part["std"].notna().any() else None
-        shape = look if line else look | {"linestyle": "none"}
-        axes.errorbar(part["n"], part["value"], bars, zorder=zorder, **how, **shape)
+    bars = curve["std"] if curve["std"].notna().any() else None
+    shape = look if joined else look | {"linestyle": "none"}
+    axes.errorbar(curve["n"], curve["value"], bars, zorder=zorder, **how, **shape)
     if joined:
         _stars(axes, curve, look)
 
@@ -261,11 +261,15 @@ def handles_of(looks: Mapping, titles: Mapping, hollow: bool = False) -> list[Li
 def reference_handles(options: Options, selections: Sequence[Selected]) -> list[Line2D]:
     """Legend entries of horizontal lines."""
     handles, line = [], {"color": GREY, "linewidth": 0.9}
-    if options.untuned and any(len(selected.untuned) for selected in selections):
+    if options.untuned and any(_finished(selected.untuned) for selected in selections):
         handles.append(Line2D([], [], linestyle=UNTUNED, label="pre-trained,\nnot tuned", **line))
-    if options.sources and any(len(selected.sources) for selected in selections):
+    if options.sources and any(_finished(selected.sources) for selected in selections):
         handles.append(Line2D([], [], linestyle=OWN_ERROR, label="label source\nitself", **line))
     return handles
+
+
+def _finished(runs: pd.DataFrame) -> bool:
+    return bool((runs["status"] != "missing").any())
 
 
 def add_legend(

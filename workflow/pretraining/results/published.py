@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,15 @@ import pandas as pd
 from pretraining.results.cost import undisturbed_times
 from pretraining.results.runs_table import MEAN_SHIFTED, RMSE, TRAINED
 from pretraining.results.seed_statistics import POINT_COLUMNS
+from pretraining.results.selection import Selected
 from pretraining.results.table1 import read_table1
 from pretraining.runtime.tables import numbers, read_csv, read_table
+from pretraining.study.queries import PUBLISHED_TARGET
 
+CELL = ("source", "npre", "n")
+# The seed of the published single runs, and the name of its value among the statistics.
+PUBLISHED_SEED = 42
+SEED = f"seed {PUBLISHED_SEED}"
 # Size of the pre-training set behind every fine-tuned value of the published Table 1.
 TABLE1_NPRE = 10_000
 CLAIM_COLUMNS = ("quantity", "target", "source", "npre", "n", "metric", "aggregate", "relation")
@@ -31,30 +37,86 @@ COLUMN_OF = {
 
 
 def published_points(
-    table1: str | Path | None, curves: str | Path | None = None
+    table1: str | Path | None,
+    points: str | Path | None,
+    target: str,
+    selections: Sequence[Selected] = (),
+    *,
+    compare: str = "source",
+    aggregate: str = "best",
 ) -> pd.DataFrame | None:
-    """All published points of learning curves, or None without a file.
+    """Published points of learning curves, or None if there are none.
+
+    Each has the statistic that the figure shows of the same cell: seed 42 beside seed 42, else the
+    best of the seeds beside the best, or Table 1's means beside means.
 
     Parameters
     ----------
     table1
-        Table 1: mean energy errors and their standard deviations.
-    curves
-        Single values: columns source, npre, n, energy_rmse (meV/atom), force_rmse (eV/Å); cells
-        without a published value are empty.
+        Table 1: mean energy errors and their standard deviations, on C-GAP-17.
+    points
+        Errors of the best seed and of seed 42, with the columns :data:`CELL` and ``seeds``.
+    target
+        Published name of the test set.
+    selections
+        The runs of a figure; without any, all cells that belong in such a figure are returned.
+    compare
+        ``source`` or ``npre``; the pre-training sizes have seed 42 in common.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns :data:`.seed_statistics.POINT_COLUMNS`, ``transform`` and ``aggregate``: ``best``,
+        ``mean`` or ``seed 42``.
     """
+    cells = _published_cells(table1, points, target)
+    if selections:
+        shown = pd.concat([_shown_cells(selected, aggregate) for selected in selections])
+    else:
+        shown = cells[cells["transform"] == "none"]
+        of_one = ("source", "ace") if compare == "npre" else ("npre", TABLE1_NPRE)
+        shown = shown[(shown[of_one[0]] == of_one[1]) | (shown["source"] == "none")]
+        one = (compare == "npre") & (shown["npre"] > 0)
+        shown = shown[["transform", *CELL]].assign(aggregate=np.where(one, SEED, aggregate))
+    found = shown.drop_duplicates().merge(cells, on=["transform", *CELL, "aggregate"])
+    return found[[*POINT_COLUMNS, "transform", "aggregate"]] if len(found) else None
+
+
+def _shown_cells(selected: Selected, aggregate: str) -> pd.DataFrame:
+    """The cells of a figure's runs, and the statistic that it shows of each."""
+    rows = []
+    for cell, runs in selected.runs.groupby(list(CELL)):
+        done = runs[runs["status"] != "missing"]
+        seeds = set((done if len(done) else runs)["seed"])
+        # A single seed is its own mean and the best.
+        statistic = SEED if seeds == {PUBLISHED_SEED} else aggregate
+        rows.append((selected.chosen.transform or "none", *cell, statistic))
+    return pd.DataFrame(rows, columns=["transform", *CELL, "aggregate"])
+
+
+def _published_cells(
+    table1: str | Path | None, points: str | Path | None, target: str
+) -> pd.DataFrame:
+    """All published points on a test set, a row for each cell, metric and statistic."""
     parts = []
-    if table1:
-        points = read_table1(table1).rename(columns={"mean": "value"}).assign(metric="energy")
-        points["npre"] = np.where(points["source"] == "none", 0, TABLE1_NPRE)
-        parts.append(points)
-    if curves:
-        table = read_csv(curves, ("source", "npre", "n", "energy_rmse", "force_rmse"))
-        table = table.assign(std=np.nan, count=1, flagged=False)
+    if table1 and target == PUBLISHED_TARGET:
+        means = read_table1(table1).rename(columns={"mean": "value"})
+        npre = np.where(means["source"] == "none", 0, TABLE1_NPRE)
+        parts.append(means.assign(metric="energy", npre=npre, transform="none", aggregate="mean"))
+    if points:
+        columns = [f"{metric}_{how}" for metric in RMSE for how in ("best", "seed42")]
+        table = read_csv(points, ("target", "transform", *CELL, "seeds", *columns))
+        table = table[table["target"] == target].rename(columns={"seeds": "count"})
+        table = table.assign(std=np.nan, flagged=False)
         for metric in RMSE:
-            points = table.assign(metric=metric, value=table[f"{metric}_rmse"])
-            parts.append(points.dropna(subset="value"))
-    return pd.concat(parts, ignore_index=True)[list(POINT_COLUMNS)] if parts else None
+            # The best of one seed is no statistic of several.
+            best = table[table["count"] > 1].assign(aggregate="best")
+            one = table.assign(aggregate=SEED, count=1)
+            for part, column in ((best, "best"), (one, "seed42")):
+                parts.append(part.assign(metric=metric, value=part[f"{metric}_{column}"]))
+    names = [*POINT_COLUMNS, "transform", "aggregate"]
+    cells = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
+    return cells.dropna(subset="value")[names]
 
 
 def read_claims(path: str | Path, names: Mapping[str, str] | None = None) -> pd.DataFrame:

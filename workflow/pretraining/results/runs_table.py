@@ -183,6 +183,8 @@ def collect(
     grid
         Columns :data:`GRID_COLUMNS`; ``metrics`` is a path, absolute, relative to the working
         directory or relative to `results`.
+    results
+        A folder, or a table that holds collected runs (``.csv``): then no metrics file is read.
     allow_missing
         Give a run without metrics file a row of status ``missing``.
 
@@ -197,11 +199,14 @@ def collect(
         Naming the first run without metrics file and their number.
     """
     rows, missing = [], []
+    shipped = _shipped_rows(results) if Path(results).suffix == ".csv" else None
     for identity in grid[list(GRID_COLUMNS)].drop_duplicates().to_dict("records"):
         path = Path(identity.pop("metrics"))
         if not path.is_file() and (Path(results) / path).is_file():
             path = Path(results) / path
-        if path.is_file():
+        if shipped is not None and _key(identity) in shipped:
+            rows.append(shipped[_key(identity)])
+        elif path.is_file() and shipped is None:
             rows.append(_row_of(identity, read_metrics(path), path))
         else:
             missing.append((identity, path))
@@ -217,6 +222,25 @@ def collect(
     for column in (*WHOLE, *ERRORS):
         table[column] = pd.to_numeric(table[column])
     return sort_by_kind(table, IDENTITY, KINDS)
+
+
+def _shipped_rows(path: str | Path) -> dict[tuple, dict]:
+    """Read a table of collected runs; return its rows by the identity of their run."""
+    table = read_table(path, [*IDENTITY, *RMSE.values(), "status"], "a table of collected runs")
+    table["diverged"] = truths(table.get("diverged", pd.Series("", table.index)), path)
+    for column in [*WHOLE, *ERRORS]:
+        if column in table:
+            table[column] = numbers(table[column], path, whole=column in WHOLE)
+    rows: dict[tuple, dict] = {}
+    for row in table.to_dict("records"):
+        if _key(row) in rows:
+            raise UserError(f"{path}: the run {describe(row)} is listed twice; keep one row")
+        rows[_key(row)] = row
+    return rows
+
+
+def _key(row: Mapping) -> tuple:
+    return tuple(str(row[column]) for column in IDENTITY)
 
 
 def read_metrics(path: Path) -> dict:

@@ -72,10 +72,23 @@ def _as_printed(
 
 
 def as_markdown(
-    table: pd.DataFrame, styles: Mapping[str, SourceStyle] | None = None, heading: str = ""
+    table: pd.DataFrame,
+    styles: Mapping[str, SourceStyle] | None = None,
+    heading: str = "",
+    published: pd.DataFrame | None = None,
 ) -> str:
-    """The table in Markdown, and the meaning of its marks."""
+    """The table in Markdown, and the meaning of its marks.
+
+    Below each row are the same cells of a `published` Table 1, if one is given.
+    """
     cells = _as_printed(table, styles)
+    if published is not None:
+        published = published.merge(table[["n", "source"]])
+        beside = _as_printed(published, styles)
+        rows = [cells.assign(row=cells["n"].astype(str)), beside.assign(row="published")]
+        cells = pd.concat(rows).sort_values("n", kind="stable").fillna("")
+        cells["n"] = cells.pop("row")
+        table = pd.concat([table, published])
     note = (
         "Energy RMSE on the test set in meV/atom, mean ± sample standard deviation over the seeds."
     )

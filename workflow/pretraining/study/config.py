@@ -104,6 +104,10 @@ def _own(name: str) -> bool:
 
 def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the key and the path of every file that the study reads."""
+    if config["metrics_from"] == "shipped":
+        yield "shipped", config["shipped"]
+    if config["metrics_from"] != "computed":
+        return
     for name in sorted(datasets_read(config)):
         dataset = config["datasets"][name]
         paths = [] if "url" in dataset else dataset.get("path", [])
@@ -153,11 +157,14 @@ def _add_origins_of_weights(config: dict[str, Any]) -> None:
     experiments = config.get("experiments", {}).values()
     structures = {experiment["structures"] for experiment in experiments}
     sources = {source for experiment in experiments for source in experiment["sources"]}
-    for weights in config["pretrained_weights"]:
-        name, source = weights["structures"], weights["source"]
+    weights = config["pretrained_weights"]
+    for name in (entry["structures"] for entry in weights):
         if name in structures:
             config.setdefault("datasets", {}).setdefault(name, {})
-        if source in sources:
+    origins = [entry["source"] for entry in weights]
+    # Legends have the order of the configuration, and the paper's sources that of the paper.
+    for source in dict.fromkeys([*PAPER_SOURCES, *origins]):
+        if source in sources and source in origins:
             style = PAPER_SOURCES.get(source, SourceStyle(source))
             entry = {"title": style.title, "kind": style.kind}
             config.setdefault("sources", {}).setdefault(source, entry)

@@ -56,6 +56,8 @@ def problems(config: dict[str, Any]) -> Iterator[str]:
                     f"sources.{name}.{key}: unknown placeholder '{text}'; allowed: {{config}}, "
                     f"{{root}}, {{prefix}}, {{package:NAME}}"
                 )
+    if config["metrics_from"] == "shipped" and "shipped" not in config:
+        yield "metrics_from: the study ships no results; name their table in the key 'shipped'"
     yield from _weights_problems(config)
     yield from _figure_problems(config)
     for name in config["experiments"]:

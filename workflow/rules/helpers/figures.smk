@@ -22,7 +22,7 @@ def experiments_of(kind):
 
 def figure_runs(wildcards):
     """Return the runs that a figure shows; none if it shows the published values."""
-    published = figure_published("table1")(wildcards)
+    published = figure_published("points")(wildcards)
     return runs_or_published(wildcards.experiment, published)
 
 
@@ -30,16 +30,9 @@ def figure_published(name):
     """Return an input function with the published values that learning curves show."""
 
     def files(wildcards):
-        experiment = config["experiments"][wildcards.experiment]
-        if (
-            published_as(experiment["target"]) != PUBLISHED_TARGET
-            or figure_kind(wildcards.experiment) != "curves"
-        ):
-            return []
-        # The single published values are not of the pre-training size of Table 1.
-        if name == "points" and experiment["compare"] != "pretrain_size":
-            return []
-        return published_file(name)
+        target = config["experiments"][wildcards.experiment]["target"]
+        drawn = published_as(target) and figure_kind(wildcards.experiment) == "curves"
+        return published_file(name) if drawn else []
 
     return files
 
@@ -48,7 +41,10 @@ def curve_options(wildcards):
     """Return the options that say what the learning curves of an experiment show."""
     experiment = config["experiments"][wildcards.experiment]
     lines = "--untuned --source-errors" if config["figures"]["lines"] else ""
-    return f"--compare {experiment['compare']} --aggregate {config['figures']['aggregate']} {lines}"
+    name = published_as(experiment["target"])
+    published = f"--published-as {name}" if name else ""
+    aggregate = config["figures"]["aggregate"]
+    return f"--compare {experiment['compare']} --aggregate {aggregate} {lines} {published}"
 
 
 def embedding_panel(file):
@@ -56,7 +52,7 @@ def embedding_panel(file):
 
     def files(wildcards):
         name = config["experiments"][wildcards.experiment].get("embedding")
-        return [] if name is None else file.format(name)
+        return [] if name is None or SHIPPED else file.format(name)
 
     return files
 

@@ -1,7 +1,9 @@
 # What the rules of tables look up.
 from pretraining.study.queries import PUBLISHED_TARGET
 
-ALLOW_MISSING = "--allow-missing" if config["allow_missing"] else ""
+# The table of runs that replaces those of this folder; runs that it lacks are missing.
+SHIPPED = config["shipped"] if config["metrics_from"] == "shipped" else None
+ALLOW_MISSING = "--allow-missing" if config["allow_missing"] or SHIPPED else ""
 
 
 def table_experiments(wildcards):
@@ -13,6 +15,8 @@ def table_experiments(wildcards):
 
 def table_metrics(wildcards):
     """Return the metrics that a table collects; with `allow_missing` those that exist."""
+    if SHIPPED:
+        return [SHIPPED]
     refuse_unpublished("efficiency, cost and tables of runs", [])
     rows = grids.results_table(config, GRID, table_experiments(wildcards))
     if config["allow_missing"]:

@@ -72,19 +72,21 @@ def artefacts(wildcards):
     experiments = config["experiments"]
     files = expand("<results>/tables/table1.{format}", format=["csv", "md", "tex"])
     read = datasets_read(config)
-    files += structure_files([name for name in GENERATED if name in read])
+    if not SHIPPED:
+        files += structure_files([name for name in GENERATED if name in read])
     if config["metrics_from"] == "published":
         return files + figure_files(
             [
                 name
                 for name, experiment in experiments.items()
-                if published_as(experiment["target"]) == PUBLISHED_TARGET
-                and figure_kind(name) == "curves"
+                if published_as(experiment["target"]) and figure_kind(name) == "curves"
             ]
         )
     files += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
-    files += map_files(list(config["embeddings"]))
-    files += md_files([name for name in config["dynamics"] if outcomes_of(name)])
+    # Maps and dynamics need structures and models.
+    if not SHIPPED:
+        files += map_files(list(config["embeddings"]))
+        files += md_files([name for name in config["dynamics"] if outcomes_of(name)])
     if "source" in set(grids.results_table(config, GRID, experiments)["kind"]):
         files += figure_files("students")
     if any(experiment["also_test"] for experiment in experiments.values()):
