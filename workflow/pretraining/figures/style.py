@@ -198,7 +198,9 @@ def _take_dollars_literally(figure: Figure) -> None:
     parser = MathTextParser("path")
     for text in figure.findobj(Text):
         try:
-            parser.parse(text.get_text())
+            # Drawn line by line; the parser has no sign for the end of one.
+            for line in text.get_text().split("\n"):
+                parser.parse(line)
         except ValueError:
             text.set_parse_math(False)
 
