@@ -238,7 +238,7 @@ def test_single_published_runs_are_no_best_of_seeds(root):
     assert found["value"].tolist() == [125.4, 1.0674]
 
 
-def test_published_values_beside(root):
+def test_published_values_beside(root, tmp_path, caplog):
     columns = [*COLUMNS, "transform"]
     rows = [("finetune", "T", "ace", npre, 25, 42, 99.0, 1.0, "none") for npre in (100, 300)]
     runs = normalise(pd.DataFrame(rows, columns=columns), "runs")
@@ -251,6 +251,9 @@ def test_published_values_beside(root):
     assert shown[["test_set", "npre", "aggregate"]].drop_duplicates().values.tolist() == [
         ["T", 100, "seed 42"]
     ]
+    save(figure, tmp_path / "a.png")
+    # Matplotlib warns of signs that its fonts lack.
+    assert not caplog.records
 
 
 def test_figures_are_reproducible_sharp_and_with_text_as_text(tmp_path):
