@@ -360,7 +360,7 @@ def test_an_empty_chunk_is_labelled(tmp_path):
     (tmp_path / "in.extxyz").touch()
     out, made = tmp_path / "out.extxyz", tmp_path / "made.json"
     job = start_job(tmp_path, {"neutral_kwargs": {"start": "crash"}}, "--out", out)
-    assert "Empty file" in job.communicate()[1] and job.returncode == 1
+    assert "the file is empty" in job.communicate()[1] and job.returncode == 1
     options = ("--out", out, "--allow-empty", "--provenance", made)
     job = start_job(tmp_path, {"neutral_kwargs": {"start": "crash"}}, *options)
     assert job.communicate()[1] == "" and job.returncode == 0

@@ -25,7 +25,7 @@ from ase import Atoms
 
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.errors import UserError
-from pretraining.study.sources import Source, expand, parameter_files, strings, words
+from pretraining.study.sources import Source, expand, parameter_files, strings, suspects, words
 
 FILE_NAME = re.compile(r"[^\s:]*/[^\s:]*\.[A-Za-z]\w*$")
 VACUUM = 20.0  # Å on every side of an isolated atom
@@ -35,7 +35,7 @@ def make_calculator(source: Source):
     """Create the source's ASE calculator.
 
     Raises a `UserError` if a library to preload, the code or a file that an argument names is
-    missing, or if the calculator refuses its arguments.
+    missing, if the calculator refuses its arguments, or if it is none.
     """
     for library in expand(source.preload):
         try:
@@ -52,26 +52,64 @@ def make_calculator(source: Source):
             )
     module_name, _, attribute = source.calculator.rpartition(".")
     try:
+        if not module_name.strip("."):
+            raise ImportError("an import path is MODULE.NAME")
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, ValueError, AttributeError, OSError) as error:
-        cure = f"; to get it: {source.install.strip()}" if source.install else ""
-        raise UserError(
-            f"source '{source.name}': cannot import {source.calculator} with {sys.executable} "
-            f"({error}); install it there or set the source's 'python' or 'env'{cure}"
-        ) from None
+    except (Exception, SystemExit) as error:
+        raise missing_code(source, f"cannot import {source.calculator}", error) from None
     try:
-        return factory(*args, **kwargs)
+        calculator = factory(*args, **kwargs) if callable(factory) else None
     except UserError as error:
         raise UserError(f"source '{source.name}': {error}") from error
+    except ImportError as error:
+        raise missing_code(source, f"cannot run {source.calculator}", error) from error
     except Exception as error:
         raise UserError(
-            f"source '{source.name}': {source.calculator}: {reason_of(error)}"
+            f"source '{source.name}': {source.calculator}: {reason_of(error)}; {suspects(source)}"
         ) from error
+    gives = getattr(calculator, "implemented_properties", ("forces",))
+    methods = ("get_potential_energy", "get_forces")
+    if isinstance(calculator, Atoms) or not all(hasattr(calculator, name) for name in methods):
+        fault = "is no calculator of ASE: give the import path of one"
+    elif isinstance(gives, list | tuple) and "forces" not in gives:
+        fault = "gives no forces: choose another"
+    else:
+        return calculator
+    raise UserError(f"source '{source.name}': {source.calculator} {fault}") from TypeError(fault)
+
+
+def missing_code(source: Source, what: str, error: BaseException) -> UserError:
+    """The error of a code that is not installed here, or not all of it."""
+    cure = f"; to get it: {source.install.strip()}" if source.install else ""
+    reason = str(error) if isinstance(error, ImportError) else reason_of(error)
+    return UserError(
+        f"source '{source.name}': {what} with {sys.executable} ({reason}); install it there or set "
+        f"the source's 'python' or 'env'{cure}"
+    )
+
+
+def lacks_code(error: BaseException) -> bool:
+    """Whether an evaluation fails because the code is not all there: no structure is at fault."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals.get("__name__") if trace else None
+    return (
+        isinstance(error, ImportError)
+        # A command that does not start; a shared library that is not found.
+        or (isinstance(error, OSError) and raised_in in ("subprocess", "ctypes"))
+        # ASE's words for a command or a file of parameters that is not set.
+        or type(error).__name__ in ("CalculatorSetupError", "BadConfiguration")
+        # A shell has not found the command.
+        or re.search(r"\b(code|status) 127\b", str(error)) is not None
+    )
 
 
 def reason_of(error: BaseException) -> str:
     """Reason of an exception in one short line."""
-    text = " ".join(str(error).split()).replace('"', "'")
+    # Fortran leaves bytes of its memory in messages.
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    text = text.replace('"', "'")
     if isinstance(error, NotALabel):
         return text
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
@@ -161,7 +199,8 @@ def isolated_energies(source: Source, elements: Iterable[str]) -> dict[str, floa
         if outcome.error is not None:
             raise UserError(
                 f"source '{source.name}' cannot evaluate an isolated {todo[index]} atom "
-                f"({outcome.error}); give isolated_atom: {{energies: {{{todo[index]}: …}}}}"
+                f"({outcome.error}); if it can evaluate others, give isolated_atom: {{energies: "
+                f"{{{todo[index]}: …}}}}"
             )
         known[todo[index]] = outcome.energy
     return known

@@ -103,7 +103,10 @@ def label(
     duplicate_of = [seen.setdefault(identity(atoms), i) for i, atoms in enumerate(frames)]
     journal = Journal(Path(f"{out}.part"), fingerprint(source, reference, frames))
     with closing(journal):
-        _evaluate(source, frames, duplicate_of, reference, journal, first, processes)
+        try:
+            _evaluate(source, frames, duplicate_of, reference, journal, first, processes)
+        except UserError as error:
+            raise UserError(f"{structures}: {error}" if structures else str(error)) from error
     records = [journal.done[i] for i in duplicate_of]
     done = [labelled(source, atoms, record) for atoms, record in zip(frames, records, strict=True)]
     write_atomically(out, lambda tmp: write(tmp, done, format="extxyz"))

@@ -24,7 +24,7 @@ import numpy as np
 from ase import Atoms
 
 from pretraining.runtime.errors import UserError
-from pretraining.study.sources import Source
+from pretraining.study.sources import Source, suspects
 
 # Longest time to make a calculator, s: imports from a slow file system, a large potential.
 START_LIMIT = 1800.0
@@ -143,7 +143,8 @@ class Worker:
         if not self._has_started:
             raise UserError(
                 f"source '{self.source.name}': its process ended before {self.source.calculator} "
-                f"was made ({how}); try to import it with {sys.executable}"
+                f"was made ({how}); {suspects(self.source)}, or make it by hand with "
+                f"{sys.executable}"
             )
         if -self._process.returncode in ASKED_TO_END:
             raise UserError(f"source '{self.source.name}': a worker was terminated ({how})")

@@ -19,7 +19,7 @@ import numpy as np
 from ase import Atoms
 
 from pretraining.labels.calculators import versions
-from pretraining.labels.evaluate import Evaluator, reason_of
+from pretraining.labels.evaluate import Evaluator, lacks_code, missing_code, reason_of
 from pretraining.labels.pool import START_LIMIT, Outcome
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source
@@ -62,11 +62,13 @@ def end_with(parent: Connection) -> None:
 
 def serve(connection: Connection) -> None:
     """Evaluate structures until the parent sends None."""
-    faulthandler.enable()
     # A child with an open copy would hide this process's end from the parent.
     os.set_inheritable(connection.fileno(), False)
     end_with(connection)
     source = connection.recv()
+    if source.on_error == "stop":
+        # Dozens of lines, which would hide all else if crashes are skipped.
+        faulthandler.enable()
     evaluate = AnnouncingEvaluator(source, connection)
     made_with = None
     try:
@@ -95,5 +97,8 @@ def evaluated(evaluate: Evaluator, atoms: Atoms) -> Outcome:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
+        if lacks_code(error):
+            what = f"cannot run {evaluate.source.calculator}"
+            raise missing_code(evaluate.source, what, error) from error
         return Outcome(error=reason_of(error), seconds=time.perf_counter() - started)
     return Outcome(energy, np.asarray(forces), seconds=time.perf_counter() - started)

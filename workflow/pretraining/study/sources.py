@@ -234,6 +234,12 @@ def named_files(source: Source) -> list[str]:
     return [word for text in texts for word in words(text) if os.path.isfile(word)]
 
 
+def suspects(source: Source) -> str:
+    """What to look at when a calculator cannot be made."""
+    files = ", ".join(named_files(source))
+    return f"see whether {files} is whole" if files else "see its args and kwargs"
+
+
 def changed_files(name: str, entry: Mapping[str, Any], stamp: Path) -> dict[str, str]:
     """Return the files and folders that a source's arguments name, with their sha256.
 
