@@ -7,7 +7,9 @@ import os
 import pytest
 
 from pretraining.runtime.errors import UserError
-from pretraining.study.sources import Source, parameter_files
+from pretraining.runtime.files import file_sha256
+from pretraining.runtime.records import write_record
+from pretraining.study.sources import Source, changed_files, parameter_files
 
 
 def files(*args, **kwargs) -> dict[str, str]:
@@ -78,3 +80,41 @@ def test_files_of_the_interpreter_may_be_left_out(here):
 def test_the_working_folder_is_no_parameter(here, folder):
     with pytest.raises(UserError, match="source 'x': .*holds the working folder.* neutral_kwargs"):
         files(directory=folder.replace("{here}", str(here)))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"file": "got/one/weights.bin"},
+        {"folder": "got"},
+        {"folder": "got/one"},
+        {"first": "got/one/weights.bin", "second": "got/two/weights.bin"},
+        {"file": "got/gap.xml", "folder": "got/two"},
+        {"line": "pair_coeff * * got/one/weights.bin C", "own": "model"},
+    ],
+)
+@pytest.mark.parametrize("before", ["nothing", "folder", "another file"])
+def test_retrieving_files_labels_nothing_again(here, kwargs, before):
+    """However the arguments name them; what changes afterwards counts."""
+    paths = ["got/one/weights.bin", "got/two/weights.bin", "got/gap.xml"]
+    entry = {"calculator": "ase.Atoms", "kwargs": kwargs, "files": [{"path": p} for p in paths]}
+    stamp = here / "stamp.json"
+    if before != "nothing":
+        (here / "got/one").mkdir(parents=True)
+    if before == "another file":
+        (here / "got/one/own.txt").write_text("of the user")
+    first = changed_files("x", entry, stamp)
+    for number, path in enumerate(paths):
+        (here / path).parent.mkdir(parents=True, exist_ok=True)
+        (here / path).write_text(f"content {number}")
+    (here / "got/gap.xml.sparseX").write_text("points")
+    assert changed_files("x", entry, stamp) == first
+    retrieved = [*paths, "got/gap.xml.sparseX"]
+    write_record(stamp, {"files": [{"path": p, "sha256": file_sha256(p)} for p in retrieved]})
+    assert changed_files("x", entry, stamp) == first
+    for path in retrieved:
+        content = (here / path).read_text()
+        (here / path).write_text("another")
+        named = any(path.startswith(word) for v in kwargs.values() for word in v.split())
+        assert (changed_files("x", entry, stamp) != first) == named
+        (here / path).write_text(content)

@@ -9,20 +9,20 @@ import glob
 import hashlib
 import importlib.util
 import itertools
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256, read_yaml
+from pretraining.runtime.records import read_record
 
 ROOT = Path(__file__).resolve().parents[3]
 # On PYTHONPATH, any interpreter finds the package.
@@ -201,12 +201,15 @@ def unknown_placeholders(value: Any) -> list[str]:
 # ------------------------------------------------------------- files that arguments name
 
 
-def parameter_files(source: Source, installed: bool = True) -> dict[str, str]:
+def parameter_files(
+    source: Source, installed: bool = True, is_apart: Callable[[str], bool] | None = None
+) -> dict[str, str]:
     """SHA-256 of the files and folders that the source's arguments name, by their last name.
 
     Words within an argument count, as in a LAMMPS ``pair_coeff``, and so do files whose name
     continues that of a named file: a GAP's sparse points lie in ``<file>.*``. Without `installed`,
-    the interpreter's own files, in ``{prefix}`` and ``{package:NAME}``, do not count.
+    the interpreter's own files, in ``{prefix}`` and ``{package:NAME}``, do not count, nor do files
+    that are apart, by their path.
 
     Raises
     ------
@@ -221,10 +224,10 @@ def parameter_files(source: Source, installed: bool = True) -> dict[str, str]:
         for word in words(text):
             if os.path.isfile(word):
                 for path in [word, *sorted(glob.glob(glob.escape(word) + ".*"))]:
-                    if os.path.isfile(path):
+                    if os.path.isfile(path) and not (is_apart and is_apart(path)):
                         _add(found, path, file_sha256(path))
             elif os.path.isdir(word) and (word == text or os.path.dirname(word) not in ("", "/")):
-                _add(found, word, _folder_digest(source, word))
+                _add(found, word, _folder_digest(source, word, is_apart))
     return found
 
 
@@ -244,21 +247,29 @@ def changed_files(name: str, entry: Mapping[str, Any], stamp: Path) -> dict[str,
     """Return the files and folders that a source's arguments name, with their sha256.
 
     A package's files belong to the interpreter. A retrieved file counts only if its content differs
-    from that in its stamp, which the workflow follows by itself.
+    from that in its stamp, which the workflow follows by itself: what a source retrieves changes
+    nothing here, be it named or in a folder that is named.
 
-    `stamp` is the JSON that ``retrieve.py`` has written for this source, if it exists.
+    `stamp` is the record that ``retrieve.py`` has written for this source, if it exists.
     """
-    files = json.loads(stamp.read_text(encoding="utf-8"))["files"] if stamp.is_file() else []
-    stamped = {Path(file["path"]).name: file["sha256"] for file in files}
-    # Files beside a GAP's extend its name.
-    retrieved = tuple(Path(file["path"]).name for file in entry["files"])
-    here = parameter_files(Source.from_entry(name, entry), installed=False)
-    kept = {f for f in here if f.startswith(retrieved) and stamped.get(f, here[f]) == here[f]}
-    return {file: here[file] for file in sorted(here.keys() - kept)}
+    files = read_record(stamp)["files"] if stamp.is_file() else []
+    stamped = {os.path.realpath(file["path"]): file["sha256"] for file in files}
+    retrieved = {os.path.realpath(file["path"]) for file in entry["files"]} | stamped.keys()
+
+    def is_followed(path: str) -> bool:
+        path = os.path.realpath(path)
+        # Files beside a GAP's extend its name.
+        if not any(path == known or path.startswith(f"{known}.") for known in retrieved):
+            return False
+        return path not in stamped or stamped[path] == file_sha256(path)
+
+    return parameter_files(Source.from_entry(name, entry), False, is_followed)
 
 
-def _add(found: dict[str, str], path: str, digest: str) -> None:
-    """Add a digest; two files of one name are told apart by the folder."""
+def _add(found: dict[str, str], path: str, digest: str | None) -> None:
+    """Add a digest, if there is one; two files of one name are told apart by the folder."""
+    if digest is None:
+        return
     path = path.rstrip("/")
     name = os.path.basename(path)
     if found.get(name, digest) != digest:
@@ -266,8 +277,13 @@ def _add(found: dict[str, str], path: str, digest: str) -> None:
     found[name] = digest
 
 
-def _folder_digest(source: Source, folder: str) -> str:
-    """SHA-256 of the names and contents of a folder's files; hidden ones do not count."""
+def _folder_digest(
+    source: Source, folder: str, is_apart: Callable[[str], bool] | None
+) -> str | None:
+    """SHA-256 of the names and contents of a folder's files; hidden ones do not count.
+
+    None if some files may be apart and no other is there.
+    """
     path, here = Path(folder).resolve(), Path.cwd()
     is_wide = path in (here, *here.parents)
     files = [] if is_wide else list(itertools.islice(_files_in(path), MOST_FILES + 1))
@@ -277,6 +293,10 @@ def _folder_digest(source: Source, folder: str) -> str:
             f"working folder or more than {MOST_FILES:,} files: give a folder of parameters, or "
             "move the argument to neutral_kwargs if it cannot change a label"
         )
+    if is_apart:
+        files = [file for file in files if not is_apart(file)]
+        if not files:
+            return None
     lines = [f"{os.path.relpath(file, path)} {file_sha256(file)}" for file in files]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
