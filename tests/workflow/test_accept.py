@@ -6,12 +6,14 @@ import copy
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
 
+import h5py
 import pytest
 
 from copper import CONFIG, add_files, counts, run, write
@@ -21,6 +23,10 @@ pytestmark = pytest.mark.slow
 RESULTS = "results/copper"
 DIRECT = "runs/direct/target~Cu/source~none/n~3/seed~1"
 PRETRAINED = "runs/pretrain/structures~Cu-synthetic/transform~none/source~emt/npre~12/seed~1"
+FINETUNED = (
+    "runs/finetune/target~Cu/structures~Cu-synthetic/transform~none/source~emt/npre~12/preseed~1/"
+    "n~3/seed~1"
+)
 # What is made again in any case.
 DERIVED = {"collect_runs", "learning_curves", "table1", "efficiency", "cost", "students", "all"}
 DERIVED |= {"results_grid", "grid_table", "settings"}
@@ -121,33 +127,73 @@ def test_with_a_pretraining_all_that_started_from_it(origin, clone):
     assert left(clone) == {"pretrain": 1, "finetune": 2, "evaluate": 1}
 
 
-def test_other_data_and_damaged_models_are_noticed(clone):
-    model = clone.folder / RESULTS / DIRECT / "model.ckpt"
+def test_other_data_and_damaged_files_are_noticed(clone):
+    results = clone.folder / RESULTS
+    model = results / DIRECT / "model.ckpt"
     model.write_bytes(model.read_bytes()[:-200])
-    other = clone.folder / RESULTS / DIRECT.replace("n~3", "n~6") / "metrics.json"
+    other = results / DIRECT.replace("n~3", "n~6") / "metrics.json"
+    other.write_text(re.sub('"record_digest": .*', '"a": 1', other.read_text()))
     other.write_text(other.read_text().replace('"data_checksum": "', '"data_checksum": "0'))
+    metrics = results / FINETUNED / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"epochs": 3', '"epochs": 4'))
+    chunk = results / "labels/Cu-synthetic/emt/chunks/00000.extxyz"
+    chunk.write_text(chunk.read_text().replace("emt_energy=", "emt_energy=1", 1))
+    with h5py.File(results / "labels/Cu-synthetic/emt/npre~12.h5", "r+") as labelled:
+        labelled["energy"][0] += 0.001
     structures = clone.folder / "resources/cu-synthetic.extxyz"
     structures.write_text(structures.read_text().replace("0.1", "0.2", 1))
     output = accept(clone, "-n").stdout
-    assert f"{DIRECT}: its model.ckpt is missing or not whole" in output
+    for file in (model, metrics, chunk, results / "labels/Cu-synthetic/emt/npre~12.h5"):
+        assert f"{file.relative_to(clone.folder)} was changed after it was written" in output
     assert "n~6/seed~1: it was trained on other data than" in output
     assert "dataset Cu-synthetic: resources/cu-synthetic.extxyz was another file there" in output
 
 
+def test_a_replaced_model_is_noticed(origin, clone):
+    """A model of another run of this very study: its own record is needed to tell."""
+    one, other = (clone.folder / RESULTS / DIRECT.replace("n~3", n) for n in ("n~3", "n~6"))
+    shutil.copy(other / "model.ckpt", one / "model.ckpt")
+    output = accept(clone).stdout
+    assert f"not accepted: {DIRECT}: " in output and "4 training runs accepted, 1 not" in output
+    assert left(clone) == {"direct": 1}
+
+
+LABELS = "labels/Cu-synthetic/emt"
+OTHER = f"not accepted: {LABELS}/chunks: it was made with another kwargs of the source 'emt'"
+FOLLOWING = {"label", "join_labels", "pretrain", "finetune", "direct"}
+
+
 def test_labels_of_other_settings_stay_refused(clone):
     """Until Snakemake has made them again, with all that follows from them."""
-    config = config_at(clone)
-    config["sources"]["emt"]["kwargs"] = {"asap_cutoff": True}
-    write(clone, config)
+    changed = config_at(clone)
+    changed["sources"]["emt"]["kwargs"] = {"asap_cutoff": True}
+    write(clone, changed)
     for _ in range(2):
         output = accept(clone).stdout
-        assert "source emt: settings/source~emt.yaml differs from the configuration" in output
-        again = {"isolated_atoms", "label", "join_labels", "pretrain", "finetune", "direct"}
-        assert again <= set(left(clone))
+        assert output.count(OTHER) == 1
+        assert FOLLOWING | {"isolated_atoms"} <= set(left(clone))
     # With the settings that they were made with they are accepted.
     write(clone, config_at(clone))
     assert "not accepted" not in accept(clone).stdout
     assert left(clone) == {}
+    write(clone, changed)
+    accept(clone)
+    # Interrupted: the settings are new, and then the isolated atoms and a part of the labels.
+    run(clone, f"{RESULTS}/settings/source~emt.yaml", f"{RESULTS}/labels/references/emt.json")
+    output = accept(clone).stdout
+    assert OTHER in output and "references" not in output
+    assert set(left(clone)) >= FOLLOWING and "isolated_atoms" not in left(clone)
+    run(clone, f"{RESULTS}/{LABELS}/npre~12.h5")
+    output = accept(clone).stdout
+    assert OTHER not in output and f"{PRETRAINED}: it was trained on other data than" in output
+    assert {"pretrain", "finetune"} <= set(left(clone)) and "join_labels" not in left(clone)
+    # Made again, they are accepted with the new settings, and not with the old.
+    run(clone)
+    assert "not accepted" not in accept(clone).stdout
+    assert left(clone) == {}
+    write(clone, config_at(clone))
+    assert OTHER in accept(clone).stdout
+    assert FOLLOWING | {"isolated_atoms"} <= set(left(clone))
 
 
 def test_nothing_is_accepted_while_snakemake_works(clone):

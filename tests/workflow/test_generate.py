@@ -62,7 +62,8 @@ def counts(checkout, target="structures"):
 
 def test_trajectories(made):
     folder = made.folder / FOLDER / "trajectories"
-    files = {f"{run}.{suffix}" for run in RUNS for suffix in ("extxyz", "csv")}
+    suffixes = ("extxyz", "csv", "provenance.json")
+    files = {f"{run}.{suffix}" for run in RUNS for suffix in suffixes}
     assert {path.name for path in folder.iterdir()} == files
     for name, density in zip(RUNS, (2.0, 3.2), strict=True):
         frames = read(folder / f"{name}.extxyz", ":")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretraining.operations.accept import accept, examine
+from pretraining.operations.accept import accept
+from pretraining.operations.fit import examine
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
-from pretraining.study.config import load_config, validate_study
+from pretraining.runtime.files import read_yaml
+from pretraining.study.config import validate_study
 from pretraining.study.grid import grid_table
+from pretraining.study.sources import relative_to
 
 
 def main() -> None:
@@ -34,7 +37,8 @@ def main() -> None:
             "Snakemake is at work in this folder; wait for it, or, if it was killed: "
             "snakemake --unlock"
         )
-    config = validate_study(load_config(args.config), str(args.config))
+    config = relative_to(read_yaml(args.config), args.config.parent)
+    config = validate_study(config, str(args.config))
     grid = grid_table(config)
     refusals = examine(config, grid)
     for refusal in refusals:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import sys
 
-import yaml
-
 from pretraining.runtime import cli
-from pretraining.runtime.files import write_atomically
+from pretraining.runtime.files import write_text
+from pretraining.study.views import view_text
 
 
 def main() -> None:
@@ -20,8 +19,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=cli.Output, help="settings file (YAML)")
     args = parser.parse_args()
 
-    text = yaml.safe_dump(json.load(sys.stdin), sort_keys=False, allow_unicode=True)
-    write_atomically(args.out, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    write_text(args.out, view_text(json.load(sys.stdin)))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ RECORDS = (
     "retrieved/*",
     "labels/references/*",
     "labels/*/*/chunks/*.provenance.json",
+    "data/*/trajectories/*.provenance.json",
+    "dynamics/*/start.provenance.json",
     "runs/**/metrics.json",
     "evaluations/**/metrics.json",
     "dynamics/**/outcome.json",
