@@ -6,6 +6,7 @@ models is named, and the next Snakemake makes it again with all that follows fro
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pretraining.operations.accept import accept
@@ -37,7 +38,7 @@ def main() -> None:
             "Snakemake is at work in this folder; wait for it, or, if it was killed: "
             "snakemake --unlock"
         )
-    config = relative_to(read_yaml(args.config), args.config.parent)
+    config = relative_to(read_yaml(args.config), os.path.relpath(args.config.parent))
     config = validate_study(config, str(args.config))
     grid = grid_table(config)
     refusals = examine(config, grid)
