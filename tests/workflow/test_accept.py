@@ -160,7 +160,7 @@ def test_a_replaced_model_is_noticed(origin, clone):
 
 LABELS = "labels/Cu-synthetic/emt"
 OTHER = f"not accepted: {LABELS}/chunks: it was made with another kwargs of the source 'emt'"
-FOLLOWING = {"label", "join_labels", "pretrain", "finetune", "direct"}
+FOLLOWING = {"label", "join_labels", "pretrain", "finetune"}
 
 
 def test_labels_of_other_settings_stay_refused(clone):
@@ -171,7 +171,7 @@ def test_labels_of_other_settings_stay_refused(clone):
     for _ in range(2):
         output = accept(clone).stdout
         assert output.count(OTHER) == 1
-        assert FOLLOWING | {"isolated_atoms"} <= set(left(clone))
+        assert FOLLOWING | {"isolated_atoms", "prepare", "direct"} <= set(left(clone))
     # With the settings that they were made with they are accepted.
     write(clone, config_at(clone))
     assert "not accepted" not in accept(clone).stdout
@@ -193,7 +193,7 @@ def test_labels_of_other_settings_stay_refused(clone):
     assert left(clone) == {}
     write(clone, config_at(clone))
     assert OTHER in accept(clone).stdout
-    assert FOLLOWING | {"isolated_atoms"} <= set(left(clone))
+    assert FOLLOWING | {"isolated_atoms", "prepare", "direct"} <= set(left(clone))
 
 
 def test_nothing_is_accepted_while_snakemake_works(clone):

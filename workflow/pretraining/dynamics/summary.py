@@ -32,7 +32,8 @@ def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame
     """
     rows = []
     for path in paths:
-        check_output(path)
+        for part in (path, path.with_suffix(".csv")):
+            check_output(part)
         with whole(path):
             last = read(path, index=-1)
         with whole(path.with_suffix(".csv")):

@@ -66,7 +66,7 @@ class Environments:
         with h5py.File(content, "w", track_order=True) as file:
             file.attrs["settings"] = json.dumps(settings)
             for field in fields(self):
-                file[field.name] = getattr(self, field.name)
+                file.create_dataset(field.name, data=getattr(self, field.name), fletcher32=True)
         write_atomically(path, lambda tmp: tmp.write_bytes(content.getbuffer()))
 
     @classmethod

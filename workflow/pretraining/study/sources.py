@@ -252,7 +252,11 @@ def changed_files(name: str, entry: Mapping[str, Any], stamp: Path) -> dict[str,
 
     `stamp` is the record that ``retrieve.py`` has written for this source, if it exists.
     """
-    files = read_record(stamp)["files"] if stamp.is_file() else []
+    try:
+        files = read_record(stamp)["files"] if stamp.is_file() else []
+    except (UserError, KeyError):
+        # Snakemake asks before it can make anything again.
+        raise UserError(f"{stamp} was changed after it was written: delete it") from None
     stamped = {os.path.realpath(file["path"]): file["sha256"] for file in files}
     retrieved = {os.path.realpath(file["path"]) for file in entry["files"]} | stamped.keys()
 
