@@ -179,6 +179,16 @@ def test_published_errors_of_sources_and_times_stand_beside_the_computed_ones(ro
     assert found.loc[("wall_time_max", ""), ["computed", "value"]].tolist() == [40, 44]
 
 
+def test_the_summary_leaves_out_what_says_nothing():
+    """As many structures instead of as many, and pre-trainings without a run."""
+    runs = runs_of(direct={25: 166.5, 50: 60.0}, tuned={25: 100.0, 50: 61.0})
+    text = as_markdown(efficiency(runs))
+    assert "25 instead of 25" not in text and "| energy" not in text
+    assert "No fine-tuned model is yet as accurate as direct training on more" in text
+    runs.loc[runs["kind"] == "finetune", "status"] = "missing"
+    assert efficiency(runs).empty
+
+
 def test_summary_states_metric_seeds_and_size():
     text = as_markdown(efficiency(runs_of()))
     assert (

@@ -125,6 +125,8 @@ def _comparisons(runs: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame, pd.Da
         if direct.empty:
             continue
         for model, tuned in rows[rows["kind"] == "finetune"].groupby(list(MODEL)):
+            if (tuned["status"] == "missing").all():
+                continue
             for how in product(RMSE, AGGREGATES):
                 yield dict(zip(SERIES, (target, *model, *how), strict=True)), tuned, direct
 
@@ -177,24 +179,8 @@ def _range(row: Mapping) -> str:
     return "" if "nan" in ends else " to ".join(dict.fromkeys(ends))
 
 
-def as_markdown(
-    table: pd.DataFrame,
-    styles: Mapping[str, SourceStyle] | None = None,
-    claims: pd.DataFrame | None = None,
-) -> str:
-    """The largest ratio of each pre-training in Markdown, the best results in words first.
-
-    `claims` is as :func:`.published.claims_of_efficiency` returns it.
-    """
-    # A pre-training that never reaches direct training keeps a row without ratio.
-    best = table.sort_values("ratio", ascending=False, kind="stable").drop_duplicates(list(SERIES))
-    text = "# Data efficiency\n\n"
-    if best.empty:
-        return text + "Nothing to compare: no target has both direct and fine-tuned results.\n"
-    for _, group in best.dropna(subset="ratio").groupby(["target", "metric", "aggregate"]):
-        # Of equally efficient models, the one with the least pre-training.
-        row = group.sort_values(["ratio", "npre", "source"], ascending=[False, True, True]).iloc[0]
-        text += f"- {row['target']}: {sentence(row, styles)}.\n"
+def _ratios(best: pd.DataFrame, styles: Mapping[str, SourceStyle] | None) -> str:
+    """The table of the largest ratios, and what its signs mean."""
     best = sort_by_source(
         best, ["target", "metric", "aggregate", "transform", "source", "npre"], styles
     )
@@ -212,14 +198,42 @@ def as_markdown(
     columns += ["ratio", "training time ratio", "untuned_reaches"]
     formats = {"pre-training": ",", "fine-tuning on": ".0f", "instead of": ".0f"}
     formats |= {"ratio": ">", "training time ratio": ">"}
-    text += "\n" + markdown(printed[columns].rename(columns=heads), formats)
+    text = "\n" + markdown(printed[columns].rename(columns=heads), formats)
     text += (
         "\nThe largest ratio of each pre-training; (k/m): k seeds fine-tuned, m direct. ≥: the "
         "smallest size with runs is already enough. Times are those of the training steps, without "
         "the pre-training, which is paid once; none where a GPU was shared. Untuned reaches: "
         "whether the pre-trained model is as accurate with no DFT-labelled structure at all.\n"
     )
-    if claims is not None and len(claims):
+    return text
+
+
+def as_markdown(
+    table: pd.DataFrame,
+    styles: Mapping[str, SourceStyle] | None = None,
+    claims: pd.DataFrame | None = None,
+) -> str:
+    """The largest ratio of each pre-training in Markdown, the best results in words first.
+
+    `claims` is as :func:`.published.claims_of_efficiency` returns it.
+    """
+    # A pre-training that never reaches direct training keeps a row without ratio.
+    best = table.sort_values("ratio", ascending=False, kind="stable").drop_duplicates(list(SERIES))
+    text = "# Data efficiency\n\n"
+    if best.empty:
+        return text + "Nothing to compare: no target has both direct and fine-tuned results.\n"
+    # As many structures instead of as many say nothing.
+    best = best[best["ratio"] != 1]
+    if best["ratio"].isna().all():
+        text += "No fine-tuned model is yet as accurate as direct training on more structures.\n"
+    for _, group in best.dropna(subset="ratio").groupby(["target", "metric", "aggregate"]):
+        # Of equally efficient models, the one with the least pre-training.
+        row = group.sort_values(["ratio", "npre", "source"], ascending=[False, True, True]).iloc[0]
+        text += f"- {row['target']}: {sentence(row, styles)}.\n"
+    if len(best):
+        text += _ratios(best, styles)
+    if claims is not None and claims["computed"].notna().any():
+        claims = claims[claims["computed"].notna()]
         printed = with_titles(claims, styles).assign(
             quantity=claims["quantity"].str.replace("_", " "),
             published=claims["relation"] + claims["value"].map(" {:g}".format),
