@@ -61,8 +61,9 @@ def structures(n, seed, labelled):
     """Return strained and rattled cells of four copper atoms."""
     rng = np.random.default_rng(seed)
     frames = []
-    for _ in range(n):
+    for place in range(n):
         atoms = bulk("Cu", cubic=True)
+        atoms.info["place"] = place
         strain = np.eye(3) + rng.normal(scale=0.03, size=(3, 3))
         atoms.set_cell(atoms.cell @ strain, scale_atoms=True)
         atoms.positions += rng.normal(scale=0.1, size=(4, 3))

@@ -23,15 +23,17 @@ from pretraining.runtime.errors import UserError
 from pretraining.training.network.checkpoint import load_model
 
 CONFIG = copper.CONFIG | {
+    "datasets": copper.CONFIG["datasets"]
+    | {"Cu": copper.CONFIG["datasets"]["Cu"] | {"keep": ["place"]}},
     "dynamics": {
         "heat": {
             "models": [{"experiment": "fig3", "kinds": ["direct"], "n": [3]}],
-            "start": {"dataset": "Cu"},
+            "start": {"dataset": "Cu", "nearest": {"place": 0}},
             "stages": [{"temperature": 300, "ps": 0.01}],
             "log_every_ps": 0.005,
             "frame_every_ps": 0.005,
         }
-    }
+    },
 }
 
 
