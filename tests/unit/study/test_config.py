@@ -227,6 +227,62 @@ def test_what_nothing_gives_is_named_where_something_reads_it(root, change, mess
     assert str(error.value).startswith(f"r.yaml: {message}")
 
 
+HOSTILE = [
+    "$(touch x)",
+    "a;b",
+    "a b",
+    "a'b",
+    'a"b',
+    "a`b`",
+    "a\n",
+    "a/b",
+    "../a",
+    "-a",
+    "{a}",
+    "~a",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_becomes_a_path_or_a_word_of_a_command_is_a_name(paper, name):
+    weights = {"structures": "C-SYNTH-23M", "source": "ace", "npre": 10, "seed": 1}
+    weights |= {"avg_num_neighbors": 31.0, "file": name}
+    sections = ("datasets", "sources", "transforms", "experiments", "embeddings", "dynamics")
+    values = [
+        *((f"{section}.{name.replace('.', '')}", {}) for section in sections),
+        ("datasets.C-GAP-17.load_atoms", name),
+        ("datasets.C-GAP-17.labels", {"source": name}),
+        ("datasets.C-GAP-17.energy_reference", {"source": name}),
+        ("experiments.fig2.target", name),
+        ("experiments.fig2.structures", name),
+        ("experiments.fig2.sources", [name]),
+        ("experiments.fig2.transforms", [name]),
+        ("experiments.fig2.also_test", [name]),
+        ("experiments.fig4.embedding", name),
+        ("compare_sources.sources", [name]),
+        ("sources.ace.elements", [name]),
+        ("sources.ace.calculator", name),
+        ("network.model", name),
+    ]
+    values += [("pretrained_weights", [weights])] if name not in ("a/b", "../a") else []
+    values += [("results", name)] if name not in ("a/b", "../a") else []
+    for key, value in values:
+        with pytest.raises(UserError) as error:
+            validate_config(change(paper, key, value), "file")
+        line = str(error.value)
+        assert "\n" not in line and line.startswith("file: "), (key, line)
+
+
+@pytest.mark.parametrize("path", ["a\nb", "a\x00b", "-rf", "a\x1bb", "a\n"])
+def test_paths_hold_no_line_ends_and_are_no_options(paper, path):
+    start = {"start": {"file": path}, "models": [{"experiment": "fig2"}]}
+    start["stages"] = [{"temperature": 300, "ps": 1}]
+    for key, value in (("datasets.own", {"path": path}), ("dynamics.own", start)):
+        with pytest.raises(UserError, match="is not allowed"):
+            validate_config(change(paper, key, value), "file")
+
+
 def test_files_of_the_same_name_are_refused(paper):
     experiments = paper["experiments"] | {"md-fig4d": paper["experiments"]["fig2"]}
     with pytest.raises(UserError, match="experiments.md-fig4d: figures/md-fig4d.pdf is another"):
