@@ -109,6 +109,19 @@ def test_columns(tmp_path: Path) -> None:
         assert store.n_atoms.tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("name", ["a/b", "/", ".", "..", "../ptr", "100 %", "a%2Fb", "$(x) 'y'"])
+def test_any_name_of_an_entry(tmp_path: Path, name: str) -> None:
+    frames = make(4)
+    for number, atoms in enumerate(frames):
+        atoms.info |= {name: number, "ptr": 0.5}
+    Store.write(tmp_path / "set.h5", frames, 1, 1, info=[name, "ptr"])
+    with Store(tmp_path / "set.h5") as store:
+        assert sorted(store.info_names) == sorted([name, "ptr"])
+        assert (
+            [store.info(i)[name] for i in range(4)] == store.column(name).tolist() == [0, 1, 2, 3]
+        )
+
+
 def test_checksum_is_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = make(9)
     first = Store.write(tmp_path / "a.h5", frames, 1, 1, {"made": "today"})

@@ -16,7 +16,8 @@ Layout (N atoms in n structures)::
     /duplicate_of (n,) int64        first row with the same structure, atom for atom
     /energy     (n,) float64        eV a structure, relative to the energy reference (labelled sets)
     /forces     (N, 3) float64      eV/Å (labelled sets)
-    /info/NAME  (n,)                numbers or text carried along from the raw dataset
+    /info/NAME  (n,)                numbers or text carried along from the raw dataset; / in a name
+                                    is %2F, and % is %25
 
 Attributes: ``format``, ``n_val``, ``n_test``, ``n_train``, ``has_labels``, ``checksum`` (SHA-256 of
 the content), ``provenance`` (JSON), ``checksum_about`` (of the provenance and ``duplicate_of``).
@@ -31,6 +32,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -46,6 +48,7 @@ from pretraining.data.store_writer import (
     about_checksum,
     content_checksum,
     content_of,
+    info_path,
 )
 from pretraining.runtime.errors import UserError, remake, whole
 
@@ -90,7 +93,7 @@ class Store:
         self.checksum = str(attrs["checksum"])
         self.provenance: dict[str, Any] = json.loads(attrs["provenance"])
         self.ptr: np.ndarray = self._file["ptr"][:]
-        self.info_names: tuple[str, ...] = tuple(self._file["info"]) if "info" in self._file else ()
+        self.info_names: tuple[str, ...] = tuple(map(unquote, self._file.get("info", ())))
         self._columns: dict[str, np.ndarray] = {}
 
     def _is_unchanged(self) -> bool:
@@ -102,7 +105,7 @@ class Store:
             dataset, hashes[name] = self._file[name], hashlib.sha256()
             for begin in range(0, len(dataset), _ROWS_AT_ONCE):
                 hashes[name].update(content_of(dataset[begin : begin + _ROWS_AT_ONCE]))
-        for name in ("ptr", *(f"info/{name}" for name in self.info_names)):
+        for name in ("ptr", *(info_path(name) for name in self.info_names)):
             dataset = self._file[name]
             values = dataset.asstr()[:] if h5py.check_string_dtype(dataset.dtype) else dataset[:]
             hashes[name] = hashlib.sha256(content_of(values))
@@ -233,7 +236,7 @@ class Store:
 
         Text is an array of `str` objects; a missing value is NaN or an empty string.
         """
-        dataset = self._dataset(name if name in FRAME_ARRAYS else f"info/{name}")
+        dataset = self._dataset(name if name in FRAME_ARRAYS else info_path(name))
         rows = range(len(self)) if group is None else self.indices(group, n)
         if h5py.check_string_dtype(dataset.dtype):
             dataset = dataset.asstr()

@@ -168,7 +168,7 @@ class StoreWriter:
         self._reserve(16 * len(self._ptr) + sum(64 + 4 * len(text) for text in texts))
         self._store("ptr", np.asarray(self._ptr, dtype=np.int64))
         for name, values in self._columns.items():
-            self._store(f"info/{name}", _column(values))
+            self._store(info_path(name), _column(values))
         duplicate_of = np.asarray(self._duplicate_of, dtype=np.int64)
         self._file.create_dataset("duplicate_of", data=duplicate_of)
         about = json.dumps(provenance, sort_keys=True)
@@ -220,6 +220,12 @@ class StoreWriter:
         dtype = h5py.string_dtype("utf-8") if values.dtype == object else None
         self._file.create_dataset(name, data=values, dtype=dtype)
         self._hashes[name] = hashlib.sha256(content_of(values))
+
+
+def info_path(name: str) -> str:
+    """Return the place of an info entry in the file, where a slash would make a group."""
+    name = name.replace("%", "%25").replace("/", "%2F")
+    return f"info/{'%2E' if name == '.' else name}"
 
 
 def content_of(values: np.ndarray) -> bytes:
