@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -94,6 +96,22 @@ def test_the_prepared_set_is_of_the_frames_after_the_melt(made):
 
 def test_a_second_run_has_nothing_to_do(made):
     assert "Nothing to be done" in run(made, "structures", f"{FOLDER}/prepared.h5").stdout
+
+
+def test_what_was_made_says_what_with(made, config):
+    """As accept.py asks for."""
+    line = [sys.executable, "workflow/scripts/accept.py", "--config", "config/tiny.yaml", "-n"]
+
+    def examined():
+        return subprocess.run(line, cwd=made.folder, capture_output=True, text=True).stdout
+
+    write(made, config)
+    assert "not accepted" not in examined()
+    hotter = copy.deepcopy(config)
+    hotter["datasets"][NAME]["generate"]["stages"][0]["temperature"] = 7000
+    write(made, hotter)
+    refused = f"not accepted: data/{NAME}/trajectories: it was made with another stages"
+    assert examined().count("not accepted") == 1 and refused in examined()
 
 
 def test_another_density_makes_only_its_trajectory(made, config):

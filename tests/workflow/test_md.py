@@ -128,6 +128,21 @@ def test_table_and_figure(heated):
         assert figure.stat().st_size > 5000
 
 
+def test_what_was_made_says_what_with(heated):
+    """As accept.py asks for."""
+    line = [sys.executable, "workflow/scripts/accept.py", "--config", "config/heat.yaml", "-n"]
+
+    def examined():
+        return subprocess.run(line, cwd=heated.folder, capture_output=True, text=True).stdout
+
+    assert examined() == "results/copper: 3 training runs accepted, 0 not, 0 not there\n"
+    other = copy.deepcopy(CONFIG)
+    other["dynamics"]["heat"]["limits"]["eight_fold"] = 0.5
+    write(heated, other)
+    assert examined().count("replica~1: it was made with another limits") == 2
+    write(heated, CONFIG)
+
+
 def test_what_changes_runs_again_and_no_more(heated):
     assert "Nothing to be done" in run(heated, "md").stdout
     for change, expected in (

@@ -266,13 +266,23 @@ def test_the_state_of_another_trajectory_is_not_used(tmp_path, capsys):
 
 def test_an_unusable_checkpoint_is_said_and_left(tmp_path, capsys):
     settings, stages = Settings(2.0), [Stage(60, 60, 100)]
-    for harm in ("checkpoint.npz", "frames.extxyz"):
+    harms = (
+        ("checkpoint.npz", lambda content: b"not this"),
+        ("frames.extxyz", lambda content: b"not this"),
+        ("checkpoint.npz", lambda content: content.replace(b"step", b"stop", 1)),
+        ("checkpoint.npz", lambda content: content[:300] + b"!" + content[301:]),
+        ("frames.extxyz", lambda content: content.replace(b"0.1", b"0.2", 1)),
+        ("log.csv", lambda content: content.replace(b"60", b"61", 1)),
+    )
+    for name, harm in harms:
         recorder = Recorder(tmp_path / "state", {}, "run")
         stop = StopAt(0.1)
         with pytest.raises(Interrupted):
             simulated(ENGINES["ase"](start(ARGON, 60), settings), stages, 25, settings,
                      recorder, stop, stop)  # fmt: skip
-        (tmp_path / "state" / harm).write_bytes(b"not this")
+        content = (tmp_path / "state" / name).read_bytes()
+        assert harm(content) != content
+        (tmp_path / "state" / name).write_bytes(harm(content))
         recorder = Recorder(tmp_path / "state", {}, "run")
         assert not recorder.resumed
         assert "cannot be used" in capsys.readouterr().err

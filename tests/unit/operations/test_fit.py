@@ -12,6 +12,7 @@ import pytest
 
 from copper import CONFIG, structures
 from pretraining.data.prepare import prepare
+from pretraining.data.retrieve import identity_of, remote_files
 from pretraining.data.store import Store
 from pretraining.dynamics.generate import Request, generate
 from pretraining.labels.chunks import chunk_rows, join, write_chunk
@@ -28,8 +29,10 @@ from pretraining.study.views import config_view, view_text
 from scripts import run_script
 
 RUN = "density~8_replica~1"
+FILE = {"path": "resources/lj.txt", "url": "https://host.invalid/lj.txt", "sha256": "1" * 64}
 STUDY = CONFIG | {
     "results": "results",
+    "sources": CONFIG["sources"] | {"lj": CONFIG["sources"]["lj"] | {"files": [FILE]}},
     "datasets": CONFIG["datasets"]
     | {
         "melt": {
@@ -104,6 +107,11 @@ def make(config, results):
             label(source, read_structures(cut), energies, *made)
         out = results / "labels/Cu-synthetic/emt/npre~12.h5"
         join(store, "emt", chunks, out, 12, None, [record_of(chunk) for chunk in chunks])
+    files = remote_files(config, "source~lj")
+    Path(results / "retrieved").mkdir()
+    retrieved = [{"path": file.path, "sha256": file.digest} for file in files]
+    stamp = {"files": retrieved, "wanted": [identity_of(file) for file in files]}
+    write_record(results / "retrieved/source~lj.json", stamp)
     start = results / "dynamics/heat/start.extxyz"
     Path("start.yaml").write_text(view_text(config_view(config, "start~heat")))
     data = results / "data/melt/prepared.h5"
@@ -143,6 +151,7 @@ def changed(path, value):
 
 REFERENCE = "labels/references/emt.json"
 TRAJECTORIES = "data/melt/trajectories"
+STAMP = "retrieved/source~lj.json"
 CUT, CHUNKS = "data/Cu-synthetic/chunks", "labels/Cu-synthetic/emt/chunks"
 LABELLED = "labels/Cu-synthetic/emt/npre~12.h5"
 START, OUTCOME = (
@@ -161,6 +170,7 @@ def test_what_fits_is_accepted(study, monkeypatch):
     shutil.move("elsewhere-cu.extxyz", "there/cu.extxyz")
     config = changed(["datasets", "Cu", "path"], "there/cu.extxyz")
     config["sources"]["emt"] |= {"title": "another", "time_limit": 7}
+    config["sources"]["lj"]["files"][0]["url"] = "https://elsewhere.invalid/lj.txt"
     config["training"]["device"] = "auto"
     config["dynamics"]["heat"] |= {"title": "Heat", "replicas": 2}
     assert refused(config) == {}
@@ -180,6 +190,7 @@ def test_what_fits_is_accepted(study, monkeypatch):
         (["datasets", "Cu", "energy_reference"], {"given": {"Cu": 1.0}}, {"dataset Cu"}, "energy"),
         (["datasets", "melt", "generate", "seed"], 9, {TRAJECTORIES}, "another seed"),
         (["datasets", "melt", "generate", "stages", 0, "from"], 6500, {TRAJECTORIES}, "stages"),
+        (["sources", "lj", "files", 0, "sha256"], "2" * 64, {STAMP}, "other files"),
         (["labelling", "chunk_size"], 9, {CUT}, "another chunk_size"),
         (["dynamics", "heat", "stages", 0, "from"], 110, {OUTCOME}, "another stages"),
         (["dynamics", "heat", "limits"], {"min_distance": 0.1}, {OUTCOME}, "another limits"),
