@@ -55,9 +55,11 @@ rule prepare:
         runtime=minutes(240),
         # Not a parameter: a larger grid prepares nothing again.
         largest=lambda wildcards: grids.largest_size(GRID, wildcards.dataset),
+        # Nor does another source.
+        handlers=lambda wildcards: json.dumps(handlers(config, wildcards.dataset)),
     params:
         given=given("reference_from"),
     shell:
         "python {input.script} --config {input.settings} --dataset {wildcards.dataset} "
-        "--sizes {resources.largest} {params.given} --out {output.data} --summary {output.summary} "
-        "2>&1 | tee {log}"
+        "--sizes {resources.largest} --handlers {resources.handlers:q} {params.given} "
+        "--out {output.data} --summary {output.summary} 2>&1 | tee {log}"

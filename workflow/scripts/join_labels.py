@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretraining.data.store import Store
+from pretraining.data.units import unit_warnings
 from pretraining.labels.chunks import join
 from pretraining.runtime.cli import Output, Parser, run, whole
 from pretraining.study.queries import FITTED
@@ -33,6 +34,9 @@ def main() -> None:
             code, chunks = made["code"], ", ".join(made["chunks"])
             print(f"warning: {code['package']} {code['version']} labelled {chunks}")
         print("warning: chunks were labelled by different versions of the code or its libraries")
+    with Store(args.out) as store:
+        for warning in unit_warnings(store):
+            print(f"warning: source '{args.source}': {warning}")
     for failure in result["failed"]:
         print(f"no label: structure {failure['index']}: {failure['reason']}")
     print(

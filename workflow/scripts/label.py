@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pretraining.data.energy_references import read_reference
 from pretraining.labels.evaluate import isolated_energies, provenance
-from pretraining.labels.label import label, read_structures
+from pretraining.labels.label import check_structures, label, read_structures
 from pretraining.runtime.cli import Output, Parser, log, refuse_overwriting, run, whole
+from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import mapping, write_json
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.records import write_record
@@ -54,6 +55,10 @@ def arguments() -> argparse.Namespace:
 
 def make_labels(args: argparse.Namespace, source: Source) -> None:
     if args.write_reference:
+        unknown = sorted(set(args.elements) - set(source.elements or args.elements))
+        if unknown:
+            known = ", ".join(source.elements)
+            raise UserError(f"--elements: source '{source.name}' knows {known}, not {unknown[0]}")
         energies = isolated_energies(source, args.elements)
         write_json(args.write_reference, energies)
         if args.provenance:
@@ -61,12 +66,17 @@ def make_labels(args: argparse.Namespace, source: Source) -> None:
         return
     start = args.index.split(":")[0]
     frames = read_structures(args.structures, args.index, args.allow_empty)
+    first = int(start or 0)
+    try:
+        check_structures(source, frames, first)
+    except UserError as error:
+        raise UserError(f"{args.structures}: {error}") from error
     elements = {symbol for atoms in frames for symbol in atoms.get_chemical_symbols()}
     if args.reference:
         reference = read_reference(args.reference)
     else:
         reference = isolated_energies(source, elements)
-    first, made = int(start or 0), (args.provenance, args.structures)
+    made = (args.provenance, args.structures)
     failed = label(source, frames, reference, args.out, first, args.processes, *made)
     if failed:
         listed = ", ".join(map(str, failed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pretraining.data.prepare import prepare
@@ -23,6 +24,12 @@ def main() -> None:
     parser.add_argument(
         "--reference-from", type=Path, help="isolated-atom energies of the reference's source"
     )
+    parser.add_argument(
+        "--handlers",
+        type=json.loads,
+        default={},
+        help="JSON: elements that sources and models know that are to handle the set, by name",
+    )
     args = parser.parse_args()
     config = load_config(args.config)
     paths = config.get("datasets", {}).get(args.dataset, {}).get("path", [])
@@ -40,6 +47,7 @@ def main() -> None:
         args.summary,
         args.sizes,
         args.reference_from,
+        args.handlers,
     )
     counts = summary["counts"]
     print(

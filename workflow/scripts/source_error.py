@@ -28,6 +28,8 @@ def main() -> None:
     if record_of(args.chunk).is_file():
         about["labels"] = read_provenance([record_of(args.chunk)])
     write_record(args.out, metrics | about)
+    for warning in metrics["warnings"]:
+        print(f"warning: source '{args.source}': {warning}")
     test = metrics["test"]
     print(
         f"{args.source}: {test['energy_rmse_mev_per_atom']:.1f} meV/atom "

@@ -374,10 +374,14 @@ def with_impossible(count: int = 4) -> list[Atoms]:
 
 
 def test_stop_names_the_structure_and_keeps_what_is_done(tmp_path):
-    write(tmp_path / "in.extxyz", with_impossible())
-    config = config_file(tmp_path, lj=LJ)
-    out = tmp_path / "out.extxyz"
-    done = run(config, "lj", "--structures", tmp_path / "in.extxyz", "--out", out)
+    frames = argon(4)
+    frames[2].numbers[:] = 54
+    write(tmp_path / "in.extxyz", frames)
+    config = config_file(tmp_path, bad={"calculator": "troublemakers.Troublemaker"})
+    reference, out = tmp_path / "reference.json", tmp_path / "out.extxyz"
+    reference.write_text('{"Ar": 0.0, "Xe": 0.0}')
+    given = ["--reference", reference]
+    done = run(config, "bad", *given, "--structures", tmp_path / "in.extxyz", "--out", out)
     assert done.returncode == 1
     assert not out.exists()
     (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -396,7 +400,7 @@ def test_skip_reports_the_reason_and_goes_on(tmp_path):
     assert label(source, frames, {"Ar": 0.0}, out, first=10) == [12]
     labelled = read(out, ":")
     assert len(labelled) == 4
-    assert "finite" in labelled[2].info["lj_error"] or "energy is" in labelled[2].info["lj_error"]
+    assert "atoms 0 and 1 are at the same place" in labelled[2].info["lj_error"]
     assert "lj_energy" not in labelled[2].info and "lj_force" not in labelled[2].arrays
     assert all("lj_energy" in labelled[k].info for k in (0, 1, 3))
     assert all("lj_error" not in labelled[k].info for k in (0, 1, 3))

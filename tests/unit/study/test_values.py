@@ -197,7 +197,7 @@ def test_any_value_in_any_key_ends_in_a_plan_or_in_one_line(study, data):
         (
             "pretrained_weights",
             [{**MORE["pretrained_weights"][0], "seed": 1, "elements": ["C"]}],
-            "pretrained_weights[0].elements: 'resources/weights.pth' does not know Cu",
+            "pretrained_weights: 'resources/weights.pth' does not know Cu of dataset 'Cu'",
         ),
         ("results", "..", "results: '..' is part of the repository"),
         ("results", "results/..", "results: 'results/..' is part of the repository"),

@@ -104,6 +104,17 @@ def test_predicted_labels_are_written_where_ase_reads_them(tmp_path, model_file)
     assert read[0].get_potential_energy() != pytest.approx(frames[0].get_potential_energy())
 
 
+@pytest.mark.parametrize("broken", ["nan", "far", "same place"])
+def test_a_broken_structure_is_not_predicted(tmp_path, model_file, frames, broken):
+    wrong = frames[1].copy()
+    place = {"nan": np.nan, "far": 1e12, "same place": wrong.positions[0]}[broken]
+    wrong.positions[1] = place
+    ase.io.write(tmp_path / "in.extxyz", [frames[0], wrong])
+    with pytest.raises(UserError, match="in.extxyz: structure 1 "):
+        predict_file(load_model(model_file), tmp_path / "in.extxyz", tmp_path / "out.extxyz")
+    assert not (tmp_path / "out.extxyz").exists()
+
+
 def test_the_calculator_predicts_the_same_and_has_a_stress(model_file, frames):
     (predicted,) = predict(load_model(model_file), frames[:1])
     atoms = frames[0].copy()

@@ -1,4 +1,4 @@
-"""Geometry of a structure: neighbours, shortest distance, layering, density, and its faults."""
+"""Geometry of a structure: neighbours, shortest distance, layering, density."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from matscipy.neighbours import neighbour_list
 
 # Radius of the search for the nearest neighbour, Å.
 NEAREST_WITHIN = 3.0
-# A cell is flat if its volume is below this fraction of a box with the same edges.
-FLAT = 1e-6
 # Coordination numbers from here on are counted together.
 TOP = 8
 FOLDS = tuple(f"fold_{n}" for n in range(TOP)) + (f"fold_{TOP}_or_more",)
@@ -36,28 +34,6 @@ def pairs(atoms: Atoms, cutoff: float, quantities: str = "ijd") -> Any:
         pbc=atoms.pbc,
         cutoff=cutoff,
     )
-
-
-def broken_geometry(atoms: Atoms) -> str | None:
-    """Return why a structure is unusable: no atoms, values that are not finite, a lost cell."""
-    if len(atoms) == 0:
-        return "has no atoms"
-    if not np.isfinite(atoms.positions).all():
-        where = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
-        return f"position of atom {where[0]} is not finite"
-    unknown = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers > 118))
-    if len(unknown):
-        return f"atom {unknown[0]} has no element"
-    cell = atoms.cell.array
-    if not np.isfinite(cell).all():
-        return "cell is not finite"
-    if atoms.pbc.any():
-        edges = np.linalg.norm(cell, axis=1)
-        if (edges[atoms.pbc] == 0).any():
-            return "is periodic but has no cell (a periodic lattice vector is zero)"
-        if (edges > 0).all() and abs(np.linalg.det(cell)) < FLAT * edges.prod():
-            return "is periodic but its cell has no volume"
-    return None
 
 
 def nearest_pair(atoms: Atoms, within: float = NEAREST_WITHIN) -> tuple[float, int, int] | None:

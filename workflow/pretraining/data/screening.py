@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pretraining.data.geometry import NEAREST_WITHIN, broken_geometry, clash, nearest_pair, pairs
+from pretraining.data.geometry import NEAREST_WITHIN, clash, nearest_pair, pairs
 from pretraining.data.readers import Raw
+from pretraining.data.soundness import SAME_PLACE, broken_geometry
 from pretraining.data.store_writer import StoreWriter, frame_arrays
 from pretraining.runtime.errors import UserError
 
@@ -131,7 +132,8 @@ class Kept:
     own: list[Any] = field(default_factory=list)
     groups: list[Any] = field(default_factory=list)
     n_own_unused: int = 0
-    elements: set[str] = field(default_factory=set)
+    # The first raw structure of each.
+    elements: dict[str, int] = field(default_factory=dict)
 
 
 def read_raw(
@@ -179,7 +181,7 @@ def read_raw(
             found_keys |= atoms.info.keys() & set(keep)
             kept.nearest.append(nearest)
             kept.config_types.append(atoms.info.get("config_type"))
-            kept.elements |= set(atoms.symbols)
+            kept.elements = dict.fromkeys(atoms.symbols, index) | kept.elements
             for key, values in (("key", kept.own), ("groups", kept.groups)):
                 if split.get(key) is not None:
                     values.append(_required(atoms, split[key], raw.name(index), f"split.{key}"))
@@ -222,7 +224,7 @@ def _pass(
     if not all(f.keeps(atoms) for f in filters if f.geometric):
         return None
     nearest = nearest_pair(atoms, max(NEAREST_WITHIN, min_distance))
-    fault = clash(nearest, min_distance)
+    fault = clash(nearest, max(min_distance, SAME_PLACE))
     if fault is not None:
         return fault
     row = frame_arrays(atoms, has_labels=False, index=index)

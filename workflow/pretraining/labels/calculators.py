@@ -5,13 +5,18 @@ This runs in the source's interpreter: only the standard library, numpy and ASE.
 
 from __future__ import annotations
 
+import ast
+import difflib
+import functools
 import importlib.metadata
+import inspect
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import ase
@@ -83,6 +88,41 @@ def lammps_with_kim() -> str:
         f"no LAMMPS with the package KIM in the path{found}: install conda-forge's or Debian's "
         "lammps, or name one with the source's kwargs: {command: …}"
     )
+
+
+def ignored_arguments(path: str, arguments: Mapping[str, Any], calculator: Any) -> list[str]:
+    """Return a warning for each argument that a calculator keeps but never looks at.
+
+    Most of ASE's calculators accept any argument. Known ones are among ``default_parameters``, or
+    are names in the code of the class. `path` is the class's import path: a function's arguments
+    are its own.
+    """
+    kind = type(calculator)
+    defaults = getattr(kind, "default_parameters", None)
+    if not defaults or path.rpartition(".")[2] != kind.__name__:
+        return []
+    try:
+        bases = (sys.modules[base.__module__] for base in kind.__mro__[:-1])
+        known = set(defaults).union(*(_names_in(inspect.getsource(module)) for module in bases))
+    except (OSError, TypeError, SyntaxError):
+        return []
+    warnings = []
+    for argument in sorted(arguments.keys() - known):
+        near = difflib.get_close_matches(argument, defaults, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        warnings.append(
+            f"{kind.__name__} ignores the argument '{argument}': {hint}"
+            f"it knows {', '.join(sorted(defaults))}"
+        )
+    return warnings
+
+
+@functools.cache
+def _names_in(code: str) -> frozenset[str]:
+    """Names of arguments and attributes, and texts, in Python code."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = {getattr(node, name, None) for node in nodes for name in ("arg", "attr", "value")}
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def versions(calculator: Any) -> dict[str, Any]:

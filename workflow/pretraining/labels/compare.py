@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pretraining.data.store import Store
+from pretraining.data.units import comparison_warnings
 from pretraining.labels.chunks import read_labelled
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown
@@ -65,6 +66,10 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.energy)
+
+    def rows(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Energies per atom and all force components of labelled structures."""
+        return self.energy[rows], np.concatenate([self.forces[i].ravel() for i in rows])
 
 
 def own_labels(store: Store) -> Labels:
@@ -177,7 +182,7 @@ def source_error(
         Under ``test``: ``energy_rmse_mev_per_atom``, ``force_rmse_ev_per_angstrom``,
         ``energy_rmse_after_median_shift_mev_per_atom``, the same after a mean shift,
         ``median_shift_ev_per_atom`` and ``n_structures``. Under ``failed``: index and reason of
-        structures without a label.
+        structures without a label. Under ``warnings``: what is suspicious about units or zeros.
 
     Raises
     ------
@@ -199,8 +204,11 @@ def source_error(
     if not len(energy):
         raise UserError(f"{chunk}: the source '{source}' labelled no test structure")
     zeros = [labelled.provenance.get(key, {}) for key in ("energy_reference", "energy_zero")]
-    if any(zero.get("kind") in FITTED for zero in zeros):
+    fitted = any(zero.get("kind") in FITTED for zero in zeros)
+    if fitted:
         energy -= np.median(validation)
+    rows = [i for i, _ in pairs], [j for _, j in pairs]
+    known = theirs.rows(rows[0]), own.rows(rows[1])
     shift = float(np.median(energy))
     return {
         "kind": "source",
@@ -213,6 +221,7 @@ def source_error(
             "energy_rmse_after_mean_shift_mev_per_atom": 1000 * float(np.std(energy)),
             "median_shift_ev_per_atom": shift,
         },
+        "warnings": comparison_warnings(*known, fitted),
         "failed": [{"index": index, "reason": why} for index, why in theirs.errors.items()],
     }
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from pretraining.data.soundness import fault
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source, expand, parameter_files, strings, suspects, words
@@ -135,7 +136,7 @@ def boxed(atoms: Atoms) -> Atoms:
 
 
 class NotALabel(ArithmeticError):
-    """The energy or a force is not finite."""
+    """The structure is broken, or the energy or a force is not finite."""
 
 
 class Evaluator:
@@ -159,6 +160,8 @@ class Evaluator:
         The forces are the negative gradient of this energy: the free energy, if the code gives
         one (electronic smearing).
         """
+        if (why := fault(atoms)) is not None:
+            raise NotALabel(f"the structure {why}")
         atoms = boxed(atoms)
         pbc = tuple(bool(axis) for axis in atoms.pbc)
         # LAMMPS cannot turn a tilted periodic box into an open one.

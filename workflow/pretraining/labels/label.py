@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.io import write
 
 from pretraining.data.readers import read_files
+from pretraining.data.soundness import refuse_broken
 from pretraining.labels.evaluate import (
     fingerprint,
     identity,
@@ -116,6 +117,24 @@ def label(
         write_record(made, how | of, out)
     os.remove(journal.path)
     return [first + i for i, record in enumerate(records) if "error" in record]
+
+
+def check_structures(source: Source, frames: Sequence[Atoms], first: int = 0) -> None:
+    """Raise a `UserError` with the first structure that is broken, or of unknown elements.
+
+    Some codes evaluate atoms that they do not know as if they were not there. With ``on_error:
+    skip`` a broken structure is skipped later.
+    """
+    if source.on_error == "stop":
+        refuse_broken(frames, first, f" (sources.{source.name}.on_error: skip leaves it out)")
+    for number, atoms in enumerate(frames, start=first):
+        unknown = sorted(set(atoms.symbols) - set(source.elements or atoms.symbols))
+        if unknown:
+            raise UserError(
+                f"structure {number} has {', '.join(unknown)}, which source '{source.name}' does "
+                f"not know (sources.{source.name}.elements: {', '.join(source.elements)}): choose "
+                "another source, or add the element if its calculator has it"
+            )
 
 
 def labelled(source: Source, atoms: Atoms, record: dict) -> Atoms:

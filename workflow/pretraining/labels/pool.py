@@ -8,6 +8,7 @@ structure to structure; a lost worker is replaced.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import selectors
 import signal
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source, suspects
 
@@ -118,6 +120,10 @@ class Worker:
             raise UserError(content)
         if kind == "outcome":
             self.task = None
+        if kind == "made":
+            for warning in content:
+                warn(f"sources.{self.source.name}.kwargs: {warning}")
+            content = None
         self._is_making = kind == "making"
         self._has_started = self._has_started or not self._is_making
         limit = START_LIMIT if self._is_making else self.source.time_limit
@@ -172,6 +178,12 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.connection.close()
+
+
+@functools.cache
+def warn(message: str) -> None:
+    """Log a warning once: every worker sends it."""
+    log(f"warning: {message}")
 
 
 def exit_text(code: int) -> str:

@@ -1,8 +1,8 @@
 """A process that evaluates structures for :mod:`pretraining.labels.pool`.
 
 It talks to its parent through a connection, so a code may print to the log. Messages are pairs:
-``making`` and ``made`` a calculator, ``refused`` with the reason in one line, ``outcome`` of a
-structure.
+``making`` and ``made`` a calculator (with warnings), ``refused`` with the reason in one line,
+``outcome`` of a structure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from ase import Atoms
 
-from pretraining.labels.calculators import versions
+from pretraining.labels.calculators import ignored_arguments, versions
 from pretraining.labels.evaluate import Evaluator, lacks_code, missing_code, reason_of
 from pretraining.labels.pool import START_LIMIT, Outcome
 from pretraining.runtime.errors import UserError
@@ -40,7 +40,9 @@ class AnnouncingEvaluator(Evaluator):
         end_after(START_LIMIT)
         super().make()
         end_after(self.source.time_limit)
-        self._connection.send(("made", None))
+        arguments = self.source.neutral_kwargs | self.source.kwargs
+        kind = self.source.calculator
+        self._connection.send(("made", ignored_arguments(kind, arguments, self._calculator)))
 
 
 def end_after(seconds: float) -> None:

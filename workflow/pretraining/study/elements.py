@@ -6,7 +6,7 @@ Imported in every job of Snakemake: it reads the first structure of extended XYZ
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,55 +26,64 @@ def element_problems(config: Mapping[str, Any], root: Path) -> Iterator[str]:
 
     What is not known before the sets are prepared raises no problem here.
     """
-    names = datasets_read(config)
-    found = {name: elements_of(config["datasets"][name], root) for name in names}
-    for name in sorted(names):
-        for key in DATASET_SOURCES:
-            source = config["datasets"][name].get(key, {}).get("source")
-            if source is not None:
-                known = config["sources"][source].get("elements", found[name])
-                yield from _unknown(f"datasets.{name}.{key}.source", source, known, name, found)
+    for name in sorted(datasets_read(config)):
+        found = elements_of(config["datasets"][name], root)
+        for handler, known in handlers(config, name).items():
+            missing = sorted(found - set(known))
+            if missing:
+                yield unknown(handler, name, missing, known)
+
+
+def unknown(handler: str, dataset: str, missing: Iterable[str], known: Iterable[str]) -> str:
+    """Return in words that a handler of a dataset does not know elements of it."""
+    return (
+        f"{handler} does not know {', '.join(missing)} of dataset '{dataset}'; it knows "
+        f"{', '.join(known)}: choose another, or correct its elements"
+    )
+
+
+def handlers(config: Mapping[str, Any], dataset: str) -> dict[str, list[str]]:
+    """Return the sources and models that handle a dataset, by key, with the elements they know."""
+    found: dict[str, list[str]] = {}
+    sources = config["sources"]
+    for key in DATASET_SOURCES:
+        source = config["datasets"][dataset].get(key, {}).get("source")
+        if source is not None and "elements" in sources[source]:
+            found[f"datasets.{dataset}.{key}.source: '{source}'"] = sources[source]["elements"]
     for name, experiment in config["experiments"].items():
         tested = [experiment["target"], *experiment["also_test"]]
-        for structures, transform, source, *_ in pretrained_here(config, experiment):
-            known = config["sources"][source].get("elements")
-            if known is None:
+        here = pretrained_here(config, experiment)
+        imported = [w for w in config["pretrained_weights"] if _replaces(w, experiment, here)]
+        for structures, transform, source, *_ in here:
+            if "elements" not in sources[source]:
                 continue
-            where = f"experiments.{name}.sources"
-            yield from _unknown(where, source, known, structures, found)
-            renamed = config["transforms"][transform].get("elements", {})
-            known = {renamed.get(element, element) for element in known}
-            for dataset in tested:
-                yield from _unknown(where, source, known, dataset, found, transform)
-    for index, weights in enumerate(config["pretrained_weights"]):
-        renamed = config["transforms"][weights["transform"]].get("elements", {})
-        known = {renamed.get(element, element) for element in weights.get("elements", ["C"])}
-        origin = tuple(weights[key] for key in PRETRAINING_KEYS)
-        for experiment in config["experiments"].values():
-            if origin in _pretrainings(experiment):
-                where = f"pretrained_weights[{index}].elements"
-                yield from _unknown(where, weights["file"], known, experiment["target"], found)
+            where, known = f"experiments.{name}.sources: '{source}'", sources[source]["elements"]
+            if dataset == structures:
+                found[where] = known
+            if dataset in tested:
+                found[where + _after(transform)] = _renamed(config, transform, known)
+        for weights in imported if dataset in tested else []:
+            where = f"pretrained_weights: '{weights['file']}'{_after(weights['transform'])}"
+            found[where] = _renamed(config, weights["transform"], weights.get("elements", ["C"]))
+    return found
 
 
-def _pretrainings(experiment: Mapping[str, Any]) -> set[tuple]:
-    return set(pretrained_here({"pretrained_weights": []}, experiment))
+def _after(transform: str) -> str:
+    return "" if transform == "none" else f" after the transform '{transform}'"
 
 
-def _unknown(
-    where: str,
-    source: str,
-    known: Any,
-    dataset: str,
-    found: Mapping[str, set[str]],
-    transform: str = "none",
-) -> Iterator[str]:
-    missing = sorted(found.get(dataset, set()) - set(known))
-    if missing:
-        after = "" if transform == "none" else f" after the transform '{transform}'"
-        yield (
-            f"{where}: '{source}' does not know {', '.join(missing)} of dataset '{dataset}'; "
-            f"it knows{after}: {', '.join(sorted(known))}"
-        )
+def _renamed(config: Mapping[str, Any], transform: str, elements: Iterable[str]) -> list[str]:
+    names = config["transforms"][transform].get("elements", {})
+    return sorted({names.get(element, element) for element in elements})
+
+
+def _replaces(
+    weights: Mapping[str, Any], experiment: Mapping[str, Any], here: Sequence[tuple]
+) -> bool:
+    """Return whether published weights replace a pre-training of an experiment."""
+    own = tuple(weights[key] for key in PRETRAINING_KEYS)
+    every = pretrained_here({"pretrained_weights": []}, experiment)
+    return own in every and own not in here
 
 
 def elements_of(dataset: Mapping[str, Any], root: Path) -> set[str]:

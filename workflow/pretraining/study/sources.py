@@ -54,6 +54,7 @@ class Source:
     args: list[Any] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
     neutral_kwargs: dict[str, Any] = field(default_factory=dict)
+    elements: list[str] | None = None
     preload: list[str] = field(default_factory=list)
     isolated_atom: dict[str, Any] = field(default_factory=dict)
     on_error: str = "stop"

@@ -18,6 +18,7 @@ from nequip.integrations.ase import NequIPCalculator
 from nequip.nn import GraphModel
 
 from pretraining.data.readers import read_files
+from pretraining.data.soundness import refuse_broken
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
@@ -60,7 +61,7 @@ def predict(
     Raises
     ------
     UserError
-        If a structure has an element that the network does not know.
+        If a structure is broken, or has an element that the network does not know.
     """
     type_names, cutoff = type_names_of_model(model), cutoff_of(model)
     rename = Transform(elements=elements_as or {})
@@ -68,6 +69,7 @@ def predict(
     while batch := list(itertools.islice(numbered, batch_size)):
         frames = []
         for i, atoms in batch:
+            refuse_broken([atoms], i)
             numbers = rename.apply_to_numbers(atoms.numbers)
             types = types_of(numbers, type_names, f"structure {i}")
             frames.append(graph_of(atoms, types, cutoff))
@@ -75,7 +77,9 @@ def predict(
         energies = out[Key.TOTAL_ENERGY_KEY].detach().cpu().double().numpy().ravel()
         forces = out[Key.FORCE_KEY].detach().cpu().double().numpy()
         ends = np.cumsum([len(atoms) for _, atoms in batch])[:-1]
-        for (_, atoms), energy, own in zip(batch, energies, np.split(forces, ends), strict=True):
+        for (i, atoms), energy, own in zip(batch, energies, np.split(forces, ends), strict=True):
+            if not (np.isfinite(energy) and np.isfinite(own).all()):
+                raise UserError(f"structure {i}: the network's energy or forces are not finite")
             predicted = atoms.copy()
             predicted.calc = SinglePointCalculator(predicted, energy=float(energy), forces=own)
             yield predicted
@@ -94,9 +98,12 @@ def predict_file(model: GraphModel, source: Path, out: Path, **options: Any) -> 
     def write(path: Path) -> None:
         nonlocal count
         with open(path, "w", encoding="utf-8") as handle:
-            for atoms in predict(model, itertools.chain([first], structures), **options):
-                ase.io.write(handle, atoms, format="extxyz")
-                count += 1
+            try:
+                for atoms in predict(model, itertools.chain([first], structures), **options):
+                    ase.io.write(handle, atoms, format="extxyz")
+                    count += 1
+            except UserError as error:
+                raise UserError(f"{source}: {error}") from error
 
     write_atomically(out, write)
     return count

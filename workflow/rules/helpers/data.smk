@@ -1,6 +1,7 @@
 # What the rules of files and prepared structures look up.
 from pretraining.data import remote
 from pretraining.data import retrieve as retrieval
+from pretraining.study.elements import handlers
 from pretraining.study.views import ADDRESS_KEYS, dataset_view
 
 

@@ -18,6 +18,7 @@ from ase.neighborlist import neighbor_list
 from nequip.nn import GraphModel
 
 from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
+from pretraining.data.soundness import refuse_broken
 from pretraining.dynamics.engines import AseEngine, Frame, Settings, thermalise
 from pretraining.dynamics.recorder import LOG_COLUMNS, Recorder
 from pretraining.dynamics.stability.criteria import Limits, StabilityMonitor
@@ -186,6 +187,10 @@ def _move(
     protocol, stages = request.protocol, stages_of(request.protocol)
     with whole(request.start):
         start = read(request.start)
+    try:
+        refuse_broken([start])
+    except UserError as error:
+        raise UserError(f"{request.start}: {error}") from error
     structures = [start.copy() for _ in recorders]
     for replica, atoms in zip(recorders, structures, strict=True):
         thermalise(atoms, stages[0].first, np.random.default_rng([protocol["seed"], replica]))

@@ -1,0 +1,106 @@
+"""Labels in other units than eV and Å, or with another zero, are warned of with numbers."""
+
+from __future__ import annotations
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from pretraining.data.store import Store
+from pretraining.data.units import comparison_warnings, unit_warnings
+
+SETS = {"dft": "dft", "graphite": "dft", "silicon": "dft", "gap_train": "dft"}
+
+
+@pytest.fixture(scope="module")
+def demo(root):
+    """Return the structures of the demo's DFT sets."""
+    folder = root / "resources/demo"
+    return {name: ase.io.read(folder / f"{name}.extxyz", ":") for name in SETS}
+
+
+def labelled(atoms, energy, forces):
+    """Return the structure with labels."""
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    return atoms
+
+
+def warned(tmp_path, frames, energy=1.0, force=1.0, shift=0.0):
+    """Return the warnings for DFT labels that are scaled, and shifted by an energy per atom."""
+
+    def scaled():
+        for atoms in frames:
+            copy = atoms.copy()
+            yield labelled(
+                copy,
+                energy * atoms.info["dft_energy"] + shift * len(atoms),
+                force * atoms.arrays["dft_force"],
+            )
+
+    path = tmp_path / "set.h5"
+    Store.write(path, scaled(), n_val=1, n_test=1)
+    with Store(path) as store:
+        assert store.has_labels
+        return unit_warnings(store)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_real_labels_raise_no_warning(tmp_path, demo, name):
+    assert warned(tmp_path, demo[name]) == []
+
+
+@pytest.mark.parametrize("name", ["dft", "graphite", "silicon"])
+@pytest.mark.parametrize(
+    ("scales", "words"),
+    [
+        ({"energy": 1000}, "energies are too large for these forces"),
+        ({"energy": 23.06}, "energies are too large for these forces"),
+        ({"energy": 96.5}, "energies are too large for these forces"),
+        ({"energy": 1 / 27.211}, "energies are too small for these forces"),
+        ({"force": 1 / 51.422}, "energies are too large for these forces"),
+        ({"force": 1000}, "energies are too small for these forces"),
+        ({"shift": -147.0}, "more than any cohesive energy"),
+    ],
+)
+def test_other_units_are_warned_of(tmp_path, demo, name, scales, words):
+    warnings = warned(tmp_path, demo[name], **scales)
+    assert any(words in warning for warning in warnings), warnings
+    assert all(any(c.isdigit() for c in warning) for warning in warnings)
+
+
+def test_one_phase_at_one_temperature_has_similar_energies(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def frames():
+        for _ in range(30):
+            atoms = bulk("Cu", cubic=True) * (3, 3, 3)
+            moves = rng.normal(0, 0.05, atoms.positions.shape)
+            atoms.positions += moves
+            # Springs of 10 eV/Å².
+            yield labelled(atoms, 5 * float((moves**2).sum()) - 3.5 * len(atoms), -10 * moves)
+
+    Store.write(tmp_path / "set.h5", frames(), n_val=1, n_test=1)
+    with Store(tmp_path / "set.h5") as store:
+        assert unit_warnings(store) == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "fitted", "words"),
+    [
+        (1, 0.0, False, []),
+        (1, 0.9, False, []),
+        (1, -1.5, False, ["differ from the target's by -1.50 eV/atom"]),
+        (1, -1.5, True, []),
+        (23.06, 0.0, True, ["energies vary by"]),
+        (1 / 27.2, 0.0, True, ["energies vary by"]),
+    ],
+)
+def test_a_source_is_compared_with_the_target(scale, shift, fitted, words):
+    rng = np.random.default_rng(0)
+    energy, forces = rng.normal(0, 0.5, 20), rng.normal(0, 2, 600)
+    theirs = (scale * energy + shift, forces + 0.1)
+    warnings = comparison_warnings(theirs, (energy, forces), fitted)
+    assert len(warnings) == len(words)
+    assert all(word in warning for word, warning in zip(words, warnings, strict=True))
