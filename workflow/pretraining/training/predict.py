@@ -103,7 +103,8 @@ def predict_file(model: GraphModel, source: Path, out: Path, **options: Any) -> 
                     ase.io.write(handle, atoms, format="extxyz")
                     count += 1
             except UserError as error:
-                raise UserError(f"{source}: {error}") from error
+                named = str(error).startswith(str(source))
+                raise UserError(error if named else f"{source}: {error}") from error
 
     write_atomically(out, write)
     return count
