@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pretraining.runtime import cli
-from pretraining.runtime.files import mapping, read_yaml
+from pretraining.runtime.files import mapping, read_section
 from pretraining.runtime.lease import Lease
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.settings import check_runtime
@@ -37,7 +37,7 @@ def main() -> int:
     folders = [("--out", arguments.out / f"replica~{number}") for number in arguments.replicas]
     cli.refuse_overwriting(folders, [("--model", arguments.model), ("--start", arguments.start)])
     check_runtime(arguments.machine, ("device", "allow_cpu", "compile"))
-    protocol = read_yaml(arguments.settings, "dynamics")["dynamics"]
+    protocol = read_section(arguments.settings, "dynamics")
 
     with StopRequest() as stop:
         try:

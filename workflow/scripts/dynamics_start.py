@@ -8,7 +8,7 @@ from ase.io import write
 
 from pretraining.dynamics.stability.start import start_structure
 from pretraining.runtime.cli import Output, Parser, refuse_overwriting, run
-from pretraining.runtime.files import read_yaml, write_atomically
+from pretraining.runtime.files import read_section, write_atomically
 from pretraining.runtime.records import record_of, write_record
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="prepared set (HDF5), unless 'start' has a file")
     parser.add_argument("--out", type=Output, required=True, help="extended XYZ to write")
     args = parser.parse_args()
-    start = read_yaml(args.settings, "start")["start"]
+    start = read_section(args.settings, "start")
     if "file" in start:
         refuse_overwriting([("--out", args.out)], [("start.file", Path(start["file"]))])
     atoms, made = start_structure(start, args.data)

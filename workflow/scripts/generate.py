@@ -8,7 +8,7 @@ from pretraining.data.energy_references import read_reference
 from pretraining.dynamics.generate import Request, generate
 from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS
 from pretraining.runtime.cli import Output, Parser, number, run, whole
-from pretraining.runtime.files import mapping, read_yaml
+from pretraining.runtime.files import mapping, read_section
 from pretraining.runtime.lease import Lease, running
 from pretraining.runtime.stop import Interrupted, StopRequest
 from pretraining.study.generation import Trajectory
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--log", type=Output, required=True, help="its thermodynamics, CSV")
     parser.add_argument("--checkpoint-seconds", type=number(equal=True), default=CHECKPOINT_SECONDS)
     args = parser.parse_args()
-    protocol = read_yaml(args.config, "generate")["generate"]
+    protocol = read_section(args.config, "generate")
     source = load_source(args.config, protocol["source"], args.runtime)
     check_interpreter(source)
     request = Request(

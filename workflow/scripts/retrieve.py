@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pretraining.data.remote import overview
 from pretraining.data.retrieve import identity_of, remote_files, retrieve, study_items
 from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import read_yaml
+from pretraining.runtime.files import mapping, read_yaml
 from pretraining.runtime.records import write_record
 from pretraining.study.config import validate_study
 
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="a study, or a part of one")
     parser.add_argument(
         "--addresses",
-        type=json.loads,
+        type=mapping,
         default={},
         help="JSON: where the parameter files of label sources are, by path",
     )

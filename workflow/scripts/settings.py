@@ -10,6 +10,7 @@ import json
 import sys
 
 from pretraining.runtime import cli
+from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
 from pretraining.study.views import view_text
 
@@ -19,7 +20,11 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=cli.Output, help="settings file (YAML)")
     args = parser.parse_args()
 
-    write_text(args.out, view_text(json.load(sys.stdin)))
+    try:
+        part = json.load(sys.stdin)
+    except ValueError as error:
+        raise UserError(f"standard input is not JSON ({error})") from None
+    write_text(args.out, view_text(part))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pretraining.dynamics.summary import as_markdown, summarise
 from pretraining.runtime.cli import Output, Parser, number, refuse_overwriting, run
-from pretraining.runtime.files import read_yaml, write_text
+from pretraining.runtime.files import read_section, write_text
 from pretraining.runtime.tables import write_csv
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", type=Output, required=True, help="table to write, CSV")
     parser.add_argument("--markdown", type=Output, required=True)
     args = parser.parse_args()
-    dataset = read_yaml(args.settings, "datasets")["datasets"][args.dataset]
+    dataset = read_section(args.settings, "datasets", args.dataset)
     paths = [Path(path) for path in dataset["path"]]
     written = [("--out", args.out), ("--markdown", args.markdown)]
     refuse_overwriting(written, [(f"datasets.{args.dataset}.path", path) for path in paths])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import re
@@ -21,23 +20,6 @@ OUTPUTS = [
     for path in sorted(SCRIPTS.glob("*.py"))
     for option, kind in OPTION.findall(path.read_text(encoding="utf-8"))
 ]
-
-
-@pytest.fixture
-def given(monkeypatch):
-    """Arguments of the next program, which fills in what it needs beside them."""
-    parse, words = argparse.ArgumentParser.parse_known_args, []
-
-    def parse_all(parser, args=None, namespace=None):
-        needed = [action for action in parser._actions if action.required]
-        needed += [group._group_actions[0] for group in parser._mutually_exclusive_groups]
-        for action in needed:
-            if action.option_strings[0] not in words:
-                words.extend([action.option_strings[0], str([*(action.choices or "1")][0])])
-        return parse(parser, words, namespace)
-
-    monkeypatch.setattr(Parser, "parse_known_args", parse_all)
-    return words
 
 
 def places(folder):
@@ -59,7 +41,7 @@ def places(folder):
 def test_an_output_that_cannot_be_written(tmp_path, given, program, option, kind):
     for of, path, reason in places(tmp_path):
         if of in (kind, "both"):
-            given[:] = [option, str(path)]
+            given.words = [option, str(path)]
             done = run_script(program)
             assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
             assert done.stderr.startswith(f"error: {option}: {path or '.'} "), done.stderr

@@ -59,8 +59,8 @@ def prepare(
     UserError
         Naming the dataset, and the structure or file at fault.
     """
-    if name not in config["datasets"]:
-        known = ", ".join(config["datasets"])
+    if name not in config.get("datasets", {}):
+        known = ", ".join(config.get("datasets", {})) or "none"
         raise UserError(f"no dataset '{name}' in the configuration (known: {known})")
     dataset = config["datasets"][name]
     scratch = out.with_name(f".{out.name}.{os.getpid()}.raw.h5")

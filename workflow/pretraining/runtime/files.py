@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -181,6 +181,28 @@ def read_yaml(path: str | Path, *keys: str) -> dict[str, Any]:
     for key in keys:
         if key not in content:
             raise UserError(f"{path}: key '{key}' is missing")
+    return content
+
+
+class Section(dict):
+    """A mapping within a file; a missing key raises a `UserError` with file and key."""
+
+    def __init__(self, content: dict[str, Any], where: str) -> None:
+        self.where = where
+        for key, value in content.items():
+            self[key] = Section(value, f"{where}{key}.") if isinstance(value, dict) else value
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise UserError(f"{self.where}{key} is missing")
+
+
+def read_section(path: str | Path, *names: str) -> Section:
+    """Read a section of a YAML file, or one within it; all of `names` must be mappings."""
+    content = Section(read_yaml(path, names[0]), f"{path}: ")
+    for name in names:
+        content = content[name]
+        if not isinstance(content, Section):
+            raise UserError(f"{path}: '{name}' must be a mapping of keys to values")
     return content
 
 
