@@ -241,8 +241,9 @@ def _own_model(path: Path, trusted: Collection[str] | bool) -> GraphModel:
     config = hyperparameters["model"]
     for name in code_in(config):
         if name not in (*SAFE_TARGETS, *(trusted or ())):
+            which = f" {name}" if name.replace(".", "").isidentifier() else ""
             raise UserError(
-                f"{path} names code of its own, {name!r}: add --trust {name} if you trust whoever "
+                f"{path} names code of its own, {name!r}: add --trust{which} if you trust whoever "
                 "made the file"
             )
     with override_model_compile_mode("eager"):
