@@ -274,7 +274,7 @@ def test_what_becomes_a_path_or_a_word_of_a_command_is_a_name(paper, name):
         assert "\n" not in line and line.startswith("file: "), (key, line)
 
 
-@pytest.mark.parametrize("path", ["a\nb", "a\x00b", "-rf", "a\x1bb", "a\n"])
+@pytest.mark.parametrize("path", ["a\nb", "a\x00b", "-rf", "a\x1bb", "a\n", "a{b}", "<a>"])
 def test_paths_hold_no_line_ends_and_are_no_options(paper, path):
     start = {"start": {"file": path}, "models": [{"experiment": "fig2"}]}
     start["stages"] = [{"temperature": 300, "ps": 1}]
