@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import signal
+import subprocess
 
 import pytest
 import yaml
@@ -111,6 +114,25 @@ def test_the_default_configuration_is_named_too(study):
     last = done.stdout.splitlines()[-1]
     assert done.returncode == 1
     assert last.startswith("error: config/config.yaml, line ") and "indent with spaces" in last
+
+
+def test_after_an_interruption_it_says_to_start_again(study):
+    copper.write(study, copper.CONFIG)
+    line = ["snakemake", "--configfile", "config/copper.yaml", "--cores", "1", "--forceall"]
+    job = subprocess.Popen(
+        line,
+        cwd=study.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    for text in job.stdout:
+        if text.startswith(("Execute ", "rule ", "localrule ")):
+            break
+    os.killpg(job.pid, signal.SIGINT)
+    last = job.communicate(timeout=60)[0].splitlines()[-1]
+    assert job.returncode != 0 and last.startswith("You interrupted it: start it again")
 
 
 def test_a_failed_job_is_named_last(study):

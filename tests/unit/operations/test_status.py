@@ -125,6 +125,19 @@ def test_at_the_end_the_failed_and_the_killed_are_named(config, processes):
     assert told.count("again: snakemake") == 2
     assert "n~5/" in told and "it was killed" in told and "n~7/" in told
     assert status.failures(config, grid_table(config), since=time.time() + 1) == ""
+    told = status.failures(config, grid_table(config), since=1, interrupted=True)
+    assert told.startswith("You interrupted it: start it again")
+
+
+def test_jobs_that_are_no_runs_are_named_by_their_last_error(config, processes):
+    log = Path(config["results"]) / "logs/prepare/Cu.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("note: something\nerror: first\nerror: dataset 'Cu': broken\n")
+    (log.parent / "fine.log").write_text("an error: of nobody\n")
+    told = status.failures(config, grid_table(config), since=1)
+    assert f"  prepare/Cu\n    dataset 'Cu': broken\n    log:   {log}" in told
+    assert "fine" not in told
+    log.unlink()
 
 
 def test_a_failing_training_says_how_to_run_only_it_again(config, processes):

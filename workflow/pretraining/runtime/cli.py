@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from pretraining.runtime.errors import UserError
 
+INTERRUPTED = "interrupted: run the same command again"
 # Largest whole number of an argument, and of a random seed.
 LARGEST = 2**63 - 1
 LARGEST_SEED = 2**32 - 1
@@ -31,13 +32,18 @@ def run(main: Callable[[], int | None]) -> None:
     """
     try:
         status = main()
+        sys.stdout.flush()
     except UserError as error:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        print("interrupted: run the same command again", file=sys.stderr)
+        log(INTERRUPTED)
         status = 130
+    except BrokenPipeError:
+        # The reader of its output has ended, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     sys.exit(status or 0)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pretraining.runtime.cli import INTERRUPTED
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_json
 from pretraining.runtime.lease import SILENCE, worker
@@ -110,7 +111,7 @@ def run_progress(results: str | Path, path: str) -> Progress:
     if not text and quiet < SILENCE:
         # It starts: a run has no lease before its first message.
         return Progress("running", *measured)
-    if not facts and text:
+    if not facts and text and not text.endswith(INTERRUPTED):
         return Progress("failed", *measured, message=text.splitlines()[-1])
     phase = "failed" if facts.get("phase") == "failed" else "stopped"
     return Progress(phase, *measured, message=facts.get("message", ""))
