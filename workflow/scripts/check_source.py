@@ -47,7 +47,7 @@ def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
             errors="replace",
             timeout=limit,
         )
-    except FileNotFoundError:
+    except OSError:
         return unavailable(source, NOT_INSTALLED, f"no interpreter '{python}' here")
     except subprocess.TimeoutExpired:
         return unavailable(source, FAILED, f"not finished after {limit:.0f} s")

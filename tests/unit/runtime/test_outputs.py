@@ -12,7 +12,9 @@ import pytest
 from pretraining.runtime.cli import Output, Parser
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import room_for, write_text
+from pretraining.runtime.lease import Lease
 from scripts import SCRIPTS, run_script
+from toy import write_store
 
 OPTION = re.compile(r'"(--[\w-]+)",[^"]*?type=(?:cli\.)?(Output|Folder)\b')
 OUTPUTS = [
@@ -77,6 +79,10 @@ def test_what_happens_later(tmp_path):
     for path in ("file/x.csv", "file/sub/x.csv", "folder", "n" * 255):
         with pytest.raises(UserError, match=rf"{path} cannot be written \(.+\): give a path"):
             write_text(tmp_path / path, "text")
+    with pytest.raises(UserError, match="in the place of its folder"):
+        write_store(tmp_path / "file/x.h5")
+    with pytest.raises(UserError, match="cannot be written"), Lease(tmp_path / "file/x", "run"):
+        pass
     with pytest.raises(UserError, match="Input/output error"), room_for(tmp_path / "x"):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     # Another file's fault keeps its own message.

@@ -43,7 +43,9 @@ def room_for(path: Path) -> Iterator[None]:
         if (why := _why_no_room(error)) is not None:
             cure = "make room there, then run the same command again"
         elif isinstance(error, OSError) and _concerns(error, path):
-            why, cure = error.strerror, "give a path that can be written"
+            blocked = isinstance(error, (FileExistsError, NotADirectoryError))
+            why = "a file is in the place of its folder" if blocked else error.strerror
+            cure = "give a path that can be written"
         else:
             raise
         raise UserError(

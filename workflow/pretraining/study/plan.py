@@ -33,6 +33,7 @@ def read_files(files: Sequence[str | Path]) -> None:
     Snakemake names neither line nor column, and silently keeps the last of two equal keys.
     """
     for file in files:
+        file = os.path.relpath(file)
         if not read_yaml(file):
             raise UserError(f"{file} is empty; see config/README.md")
 
