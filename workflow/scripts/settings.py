@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import sys
 
+import yaml
+
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
-from pretraining.study.views import view_text
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
         part = json.load(sys.stdin)
     except ValueError as error:
         raise UserError(f"standard input is not JSON ({error})") from None
-    write_text(args.out, view_text(part))
+    write_text(args.out, yaml.safe_dump(part, sort_keys=False, allow_unicode=True))
 
 
 if __name__ == "__main__":

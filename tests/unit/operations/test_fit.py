@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ase.io
 import pytest
+import yaml
 
 from copper import CONFIG, structures
 from pretraining.data.prepare import prepare
@@ -25,7 +26,7 @@ from pretraining.study.config import validate_study
 from pretraining.study.generation import trajectories
 from pretraining.study.grid import grid_table
 from pretraining.study.sources import Source
-from pretraining.study.views import config_view, view_text
+from pretraining.study.views import config_view
 from scripts import run_script
 
 RUN = "density~8_replica~1"
@@ -113,7 +114,7 @@ def make(config, results):
     stamp = {"files": retrieved, "wanted": [identity_of(file) for file in files]}
     write_record(results / "retrieved/source~lj.json", stamp)
     start = results / "dynamics/heat/start.extxyz"
-    Path("start.yaml").write_text(view_text(config_view(config, "start~heat")))
+    Path("start.yaml").write_text(yaml.safe_dump(config_view(config, "start~heat")))
     data = results / "data/melt/prepared.h5"
     assert not run_script(
         "dynamics_start", "--settings", "start.yaml", "--data", data, "--out", start

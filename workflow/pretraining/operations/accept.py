@@ -17,8 +17,6 @@ from typing import Any
 
 from pretraining.operations.fit import Refusal
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import write_text
-from pretraining.study.views import config_view, view_text
 
 # Results of which the archive has all.
 DERIVED = ("grid.tsv", "tables/*", "figures/**/*", "comparisons/*", "checks/sources.*")
@@ -41,14 +39,9 @@ def accept(
     Without `targets`, Snakemake's default target decides. Returns what Snakemake would run now;
     raises a UserError if Snakemake fails.
     """
-    results, options = Path(config["results"]), ["--cores=1", "--configfile", str(config_file)]
-    for file in results.glob("settings/*.yaml"):
-        try:
-            text = view_text(config_view(config, file.stem))
-        except (KeyError, ValueError):
-            continue  # of a dataset or source that this study does not have
-        if file.read_text(encoding="utf-8") != text:
-            write_text(file, text)
+    results, options = Path(config["results"]), ["--cores=all", "--configfile", str(config_file)]
+    # By these files Snakemake notices later edits of the configuration.
+    _snakemake(*options, "--forcerun=settings", "--until=settings", "--", *targets)
     refused = [str(file) for refusal in refusals for file in refusal.files]
     for file in refused:
         os.utime(file, (OLDEST, OLDEST))

@@ -5,12 +5,9 @@ Each view is a settings file of its own: editing another key does not rerun the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from pretraining.study.generation import trajectory_files
 from pretraining.study.queries import samples_of
@@ -97,11 +94,6 @@ def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
         case "start":
             return {"start": config["dynamics"][name]["start"]}
     raise ValueError(f"no view {view}")
-
-
-def view_text(view: Mapping[str, Any]) -> str:
-    """Return the text of a settings file."""
-    return yaml.safe_dump(json.loads(json.dumps(view)), sort_keys=False, allow_unicode=True)
 
 
 def dataset_view(config: Mapping[str, Any], name: str) -> dict[str, Any]:
