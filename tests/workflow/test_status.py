@@ -91,7 +91,7 @@ def test_a_failed_run_names_its_log_and_its_cure(study):
     path.write_bytes(whole)
     os.utime(path, (times.st_atime, times.st_mtime))
     assert process.returncode != 0
-    told = process.stdout.split("Training runs that have failed:")[1]
+    told = process.stdout.split("\nFailed:\n")[1]
     for text in (told, status(study).split("Failed:")[1]):
         assert "  direct/target~Cu/source~none/n~6/seed~1" in text
         assert "log:   results/copper/logs/direct/target~Cu/source~none/n~6/seed~1.log" in text

@@ -44,7 +44,9 @@ class Needs(Code):
     def __init__(self, **kwargs): import no_such_library
 
 class Reads(Code):
-    def __init__(self, file): raise RuntimeError("checksum of the file failed \\x01\\x02")
+    def __init__(self, file):
+        os.chdir("/")
+        raise RuntimeError("checksum of the file failed \\x01\\x02")
 
 class Ends(Code):
     def __init__(self, file): os._exit(0)
@@ -57,6 +59,7 @@ def make(tmp_path, monkeypatch):
     """Return a function that makes a source of the module above."""
     (tmp_path / "faulty_code.py").write_text(CODE)
     (tmp_path / "potential.xml").write_text("<cut")
+    (tmp_path / "potential.xml.sparse").write_text("1.0")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
 
@@ -85,9 +88,17 @@ def make(tmp_path, monkeypatch):
         ("faulty_code.Code", {"fault": "shared"}, "libnosuch.so: cannot open .*; install it there"),
         ("faulty_code.Code", {"fault": "command"}, "'no_such_command'.*; install it there"),
         ("faulty_code.Code", {"fault": "shell"}, "error code 127.*; install it there"),
-        ("faulty_code.Reads", {"file": "potential.xml"}, "failed; see whether potential.xml is"),
+        (
+            "faulty_code.Reads",
+            {"file": "potential.xml"},
+            "failed; see .* whole: potential.xml, potential.xml.sparse",
+        ),
         ("faulty_code.Reads", {"file": 3}, "see its args and kwargs"),
-        ("faulty_code.Ends", {"file": "potential.xml"}, "see whether potential.xml is whole"),
+        (
+            "faulty_code.Ends",
+            {"file": "potential.xml"},
+            "see whether these files are whole: potential.xml, potential.xml.sparse",
+        ),
         ("ase.calculators.lj.LennardJones", {"sigma": [1]}, "see its args and kwargs"),
         ("faulty_code.Code", {"fault": "atom"}, "isolated Cu atom .* if it can evaluate others"),
         ("faulty_code.Code", {"fault": "output"}, "isolated Cu atom .* if it can evaluate others"),

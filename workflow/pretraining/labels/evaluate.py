@@ -58,6 +58,8 @@ def make_calculator(source: Source):
         factory = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:
         raise missing_code(source, f"cannot import {source.calculator}", error) from None
+    # Before the calculator is made: codes change the working folder.
+    cure = suspects(source)
     try:
         calculator = factory(*args, **kwargs) if callable(factory) else None
     except UserError as error:
@@ -66,7 +68,7 @@ def make_calculator(source: Source):
         raise missing_code(source, f"cannot run {source.calculator}", error) from error
     except Exception as error:
         raise UserError(
-            f"source '{source.name}': {source.calculator}: {reason_of(error)}; {suspects(source)}"
+            f"source '{source.name}': {source.calculator}: {reason_of(error)}; {cure}"
         ) from error
     gives = getattr(calculator, "implemented_properties", ("forces",))
     methods = ("get_potential_energy", "get_forces")
@@ -109,7 +111,8 @@ def lacks_code(error: BaseException) -> bool:
 def reason_of(error: BaseException) -> str:
     """Reason of an exception in one short line."""
     # Fortran leaves bytes of its memory in messages.
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    printed = (c if c.isprintable() and c != "\ufffd" else " " for c in str(error))
+    text = " ".join("".join(printed).split())
     text = text.replace('"', "'")
     if isinstance(error, NotALabel):
         return text

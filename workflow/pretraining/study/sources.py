@@ -224,8 +224,8 @@ def parameter_files(
         text = expand(text)
         for word in words(text):
             if os.path.isfile(word):
-                for path in [word, *sorted(glob.glob(glob.escape(word) + ".*"))]:
-                    if os.path.isfile(path) and not (is_apart and is_apart(path)):
+                for path in _with_others(word):
+                    if not (is_apart and is_apart(path)):
                         _add(found, path, file_sha256(path))
             elif os.path.isdir(word) and (word == text or os.path.dirname(word) not in ("", "/")):
                 _add(found, word, _folder_digest(source, word, is_apart))
@@ -240,8 +240,14 @@ def named_files(source: Source) -> list[str]:
 
 def suspects(source: Source) -> str:
     """What to look at when a calculator cannot be made."""
-    files = ", ".join(named_files(source))
-    return f"see whether {files} is whole" if files else "see its args and kwargs"
+    files = ", ".join(path for file in named_files(source) for path in _with_others(file))
+    return f"see whether these files are whole: {files}" if files else "see its args and kwargs"
+
+
+def _with_others(file: str) -> list[str]:
+    """A file and those whose name continues that of it."""
+    others = sorted(glob.glob(glob.escape(file) + ".*"))
+    return [file, *(path for path in others if os.path.isfile(path))]
 
 
 def changed_files(name: str, entry: Mapping[str, Any], stamp: Path) -> dict[str, str]:
