@@ -7,6 +7,7 @@ import resource
 import pytest
 import yaml
 
+import copper
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
 from pretraining.study.config import validate_study
@@ -250,3 +251,20 @@ def test_what_is_not_published_is_refused(checkout, config, target):
     assert process.returncode != 0
     last = process.stdout.strip().splitlines()[-1]
     assert last.startswith("error: metrics_from: nothing is published for")
+
+
+def test_an_archive_of_one_run_wants_no_figure_that_needs_more(checkout):
+    """Nothing compares models with their sources before a source has been tested."""
+    copper.add_files(checkout)
+    copper.write(checkout, copper.CONFIG)
+    run = checkout.folder / "results/copper/runs/direct/target~Cu/source~none/n~3/seed~1"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text("{}")
+    missing = ["--config", "allow_missing=true"]
+    jobs = copper.counts(checkout, "--nolock", "archive", *missing)
+    assert jobs["archive"] == 1 and "students" not in jobs
+    tested = checkout.folder / "results/copper/evaluations/target~Cu/source~emt/metrics.json"
+    tested.parent.mkdir(parents=True)
+    tested.write_text("{}")
+    jobs = copper.counts(checkout, "--nolock", "archive", *missing)
+    assert jobs["students"] == 1

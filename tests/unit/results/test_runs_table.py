@@ -166,6 +166,14 @@ def test_eight_columns_are_enough(tmp_path):
         ("training,T,none,0,25,1,190.0,1.3", "column kind, line 2: 'training'"),
         ("direct,T,ace,100,25,1,190.0,1.3", "line 2: direct training has the source 'none'"),
         ("finetune,T,ace,,25,1,190.0,1.3", "column npre, line 2"),
+        ("direct,T,none,0,0,1,190.0,1.3", "line 2: training has an n of 1 or more"),
+        ("direct,,none,0,25,1,190.0,1.3", "line 2: column target is empty"),
+        ("finetune,T,,100,25,1,190.0,1.3", "line 2: without a label source it is direct training"),
+        ("finetune,T,none,100,25,1,190.0,1.3", "line 2: without a label source"),
+        ("finetune,T,-,100,25,1,190.0,1.3", "line 2: without a label source"),
+        ("pretrain,T,,100,0,1,190.0,1.3", "line 2: without a label source"),
+        ("source,T,,0,0,0,190.0,1.3", "line 2: without a label source"),
+        ("finetune,T,ace,0,25,1,190.0,1.3", "line 2: pre-training has an npre of 1 or more"),
     ],
 )
 def test_bad_cells_are_named(tmp_path, row, problem):

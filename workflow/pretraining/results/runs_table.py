@@ -99,12 +99,28 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     table.loc[direct & table["npre"].str.lower().isin(NO_VALUE), "npre"] = "0"
     for column in WHOLE:
         table[column] = numbers(table[column], path, whole=True)
-    mixed = direct & ((table["source"] != "none") | (table["npre"] != 0))
-    if mixed.any():
-        raise UserError(
-            f"{path}: line {int(mixed.to_numpy().argmax()) + 2}: direct training has the source "
-            "'none' and npre 0"
-        )
+    nowhere = table["source"].str.lower().isin(NO_VALUE)
+    pretrained = table["kind"].isin(("pretrain", "finetune"))
+    for wrong, rule in (
+        (
+            direct & ((table["source"] != "none") | (table["npre"] != 0)),
+            "direct training has the source 'none' and npre 0",
+        ),
+        (
+            (pretrained | (table["kind"] == "source")) & nowhere,
+            "without a label source it is direct training; name the source, or correct the kind",
+        ),
+        (pretrained & (table["npre"] < 1), "pre-training has an npre of 1 or more"),
+        (table["kind"].isin(TRAINED) & (table["n"] < 1), "training has an n of 1 or more"),
+        (
+            # The cost counts pre-trainings, which have no target.
+            (table["kind"] != "pretrain") & table["target"].str.lower().isin(NO_VALUE),
+            "column target is empty; name the dataset that was tested on",
+        ),
+    ):
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise UserError(f"{path}: line {row + 2}: {rule}")
     for column in table.columns:
         if DEFAULTS.get(column) == "nan" or column.endswith("_rmse"):
             table[column] = numbers(table[column], path)
