@@ -199,6 +199,8 @@ def test_any_value_in_any_key_ends_in_a_plan_or_in_one_line(study, data):
             [{**MORE["pretrained_weights"][0], "seed": 1, "elements": ["C"]}],
             "pretrained_weights: 'resources/weights.pth' does not know Cu of dataset 'Cu'",
         ),
+        ("experiments.fig3.pretrain_sizes", [10**12], "are more than 100,000 labelling jobs"),
+        ("labelling.chunk_size", 1e-5, "labelling.chunk_size: 1e-05 is not of type 'integer'"),
         ("results", "..", "results: '..' is part of the repository"),
         ("results", "results/..", "results: 'results/..' is part of the repository"),
         ("results", "config/mine", "results: 'config/mine' is part of the repository"),

@@ -33,6 +33,9 @@ from pretraining.study.queries import (
 )
 from pretraining.study.sources import unknown_placeholders
 
+# A study has fewer labelling jobs for a set.
+MOST_CHUNKS = 100_000
+
 
 def problems(config: dict[str, Any]) -> Iterator[str]:
     """Yield every broken rule between keys of a configuration with its defaults."""
@@ -216,7 +219,13 @@ def _experiment_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
     for key, role in (("sizes", "target"), ("pretrain_sizes", "structures")):
         dataset = config["datasets"][experiment[role]]
         pool = largest_pool(dataset) if dataset.keys() & set(STRUCTURE_KEYS) else None
+        labelled = key == "pretrain_sizes" or label_source(dataset) is not None
         for index, size in enumerate(experiment[key]):
+            if labelled and size > MOST_CHUNKS * (chunk := config["labelling"]["chunk_size"]):
+                yield (
+                    f"{where}.{key}[{index}]: {size:,} structures in chunks of {chunk:,} are more "
+                    f"than {MOST_CHUNKS:,} labelling jobs: lower it, or raise labelling.chunk_size"
+                )
             if pool is not None and size > pool:
                 yield (
                     f"{where}.{key}[{index}]: {size} is more than the pool of "

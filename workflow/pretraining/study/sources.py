@@ -117,6 +117,9 @@ def load_source(config: Path, name: str, options: Mapping[str, Any] | None = Non
         for key in keys:
             if not isinstance(entry.get(key, kind()), (kind, type(None))):
                 raise UserError(f"{config}: source '{name}': {key} must be {shape}")
+    elements = entry.get("elements", [])
+    if not isinstance(elements, list) or not all(isinstance(e, str) for e in elements):
+        raise UserError(f"{config}: source '{name}': elements is {elements}, not a list of symbols")
     on_error = entry.get("on_error", "stop")
     if on_error not in ("stop", "skip"):
         raise UserError(f"{config}: source '{name}': on_error is '{on_error}', not stop or skip")
