@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 import yaml
@@ -127,11 +128,18 @@ def test_after_an_interruption_it_says_to_start_again(study):
         text=True,
         start_new_session=True,
     )
-    for text in job.stdout:
-        if text.startswith(("Execute ", "rule ", "localrule ")):
-            break
+    # While it waits for a job: elsewhere Snakemake may miss it.
+    logs = study.folder / "results/copper/logs"
+    while not list(logs.rglob("*.log")):
+        assert job.poll() is None
+        time.sleep(0.1)
+    time.sleep(0.5)
     os.killpg(job.pid, signal.SIGINT)
-    last = job.communicate(timeout=60)[0].splitlines()[-1]
+    try:
+        last = job.communicate(timeout=20)[0].splitlines()[-1]
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGINT)
+        last = job.communicate(timeout=60)[0].splitlines()[-1]
     assert job.returncode != 0 and last.startswith("You interrupted it: start it again")
 
 
