@@ -97,8 +97,8 @@ def test_another_pretraining_needs_structures_and_labels(study):
         "structures are read by a pre-training of experiments.fig3 that pretrained_weights lacks: "
         "structures melt, transform none, source secret, npre 12, seed 2"
     )
-    config["datasets"]["melt"] = copper.CONFIG["datasets"]["Cu-synthetic"]
-    config["datasets"]["melt"] |= {"energy_reference": {"least_squares": True}}
+    fitted = {"energy_reference": {"least_squares": True}}
+    config["datasets"]["melt"] = copper.CONFIG["datasets"]["Cu-synthetic"] | fitted
     config["sources"] = {"secret": copper.CONFIG["sources"]["lj"]}
     write(study, config)
     jobs = counts(study)

@@ -174,7 +174,11 @@ def test_labelling(tmp_path, disk, run):
     disk.clear()
     done = run(line)
     assert done.returncode == 0 and "120 of 120 structures were done before" in done.stderr
-    assert out.read_bytes() == (tmp_path / "whole.extxyz").read_bytes()
+    # EMT's last digit depends on the structure that it has computed before.
+    found, whole = (ase.io.read(file, ":") for file in (out, tmp_path / "whole.extxyz"))
+    for mine, theirs in zip(found, whole, strict=True):
+        assert mine.info["emt_energy"] == pytest.approx(theirs.info["emt_energy"], abs=1e-12)
+        assert (mine.arrays["emt_force"] == theirs.arrays["emt_force"]).all()
     assert disk.files() == ["labelled.extxyz", "provenance.json"]
 
 
