@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shutil
@@ -119,27 +120,28 @@ def test_the_default_configuration_is_named_too(study):
 
 def test_after_an_interruption_it_says_to_start_again(study):
     copper.write(study, copper.CONFIG)
-    line = ["snakemake", "--configfile", "config/copper.yaml", "--cores", "1", "--forceall"]
     job = subprocess.Popen(
-        line,
+        ["snakemake", "--configfile", "config/copper.yaml", "--cores", "1", "--forceall"],
         cwd=study.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # What runs in the background of a shell ignores it, and so does what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # While it waits for a job: elsewhere Snakemake may miss it.
     logs = study.folder / "results/copper/logs"
-    while not list(logs.rglob("*.log")):
-        assert job.poll() is None
-        time.sleep(0.1)
-    time.sleep(0.5)
-    os.killpg(job.pid, signal.SIGINT)
     try:
-        last = job.communicate(timeout=20)[0].splitlines()[-1]
-    except subprocess.TimeoutExpired:
+        while not list(logs.rglob("*.log")):
+            assert job.poll() is None
+            time.sleep(0.1)
+        time.sleep(0.5)
         os.killpg(job.pid, signal.SIGINT)
         last = job.communicate(timeout=60)[0].splitlines()[-1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
     assert job.returncode != 0 and last.startswith("You interrupted it: start it again")
 
 
