@@ -103,6 +103,7 @@ def test_a_second_run_has_nothing_to_do(study):
     assert "Nothing to be done" in run(study).stdout
 
 
+@pytest.mark.slow
 def test_shipped_runs_redraw_the_study(study):
     """The tables of the runs themselves, of each experiment and of the cost are the same."""
     script = [sys.executable, "workflow/scripts/ship.py", "--config", "config/copper.yaml"]
@@ -313,6 +314,7 @@ def test_a_grid_larger_than_the_pool_stops_before_training(study):
     assert "rule direct" not in process.stdout
 
 
+@pytest.mark.slow
 def test_figures_from_what_has_finished(study):
     config = json.loads(json.dumps(CONFIG))
     config["experiments"]["fig3"]["finetune_seeds"].append(3)

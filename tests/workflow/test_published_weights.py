@@ -12,6 +12,8 @@ import copper
 from copper import CONFIG, add_files, counts, run, write
 from pretraining.training.network.builders import build_network, network_config
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = {"structures": "melt", "source": "secret", "npre": 12, "seed": 1, "elements": ["Cu"]}
 WEIGHTS |= {"file": "resources/secret.pth", "avg_num_neighbors": 12.0}
 
