@@ -221,8 +221,8 @@ def _described(error: ValidationError) -> str:
             known = sorted(schema.get("properties", {}))
             unknown = next(key for key in error.instance if key not in known)
             near = difflib.get_close_matches(str(unknown), known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            return f"{where}: unknown key '{unknown}'{hint} allowed: {', '.join(known)}"
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            return f"{where}: unknown key '{unknown}'; {hint}allowed: {', '.join(known)}"
         case "required":
             missing = next(key for key in error.validator_value if key not in error.instance)
             return f"{where}: key '{missing}' is missing"
