@@ -135,6 +135,7 @@ def test_another_protocol_makes_all_anew(made, config):
     assert counts(made)["generate"] == 2
 
 
+@pytest.mark.slow
 def test_the_driving_source_labels_what_it_drove(made, config):
     """With the frames' own labels nothing is labelled again."""
     own = copy.deepcopy(config)
@@ -174,6 +175,7 @@ def test_a_failing_trajectory_stops_the_study(made, config):
 # ---------------------------------------------------------------- the shipped configurations
 
 
+@pytest.mark.slow
 def test_the_shipped_dataset_has_546_jobs(checkout):
     options = ["--configfile", "config/generate.yaml"]
     new = checkout.job_counts("structures", *options)

@@ -14,6 +14,8 @@ from ase.calculators.emt import EMT
 from copper import CONFIG, structures
 from pretraining.data.store import Store
 
+pytestmark = pytest.mark.slow
+
 RUN = "results/copper/runs/direct/target~Cu/source~none/n~3/seed~1/metrics.json"
 ERROR = "results/copper/evaluations/target~Cu/source~lj/metrics.json"
 

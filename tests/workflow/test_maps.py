@@ -10,6 +10,8 @@ import yaml
 
 from copper import CONFIG, structures
 
+pytestmark = pytest.mark.slow
+
 FOLDER = "results/copper/embeddings"
 MAP = {
     "base": [{"dataset": "Cu-synthetic", "part": "train", "structures": 12, "title": "base"}],

@@ -47,6 +47,7 @@ def test_a_contract_forbids_everything_that_it_does_not_allow(root, contract):
     assert heavy == set(entry["forbidden_modules"])
 
 
+@pytest.mark.slow
 def test_a_wheel_has_every_module(root, tmp_path):
     source, installed = tmp_path / "source", tmp_path / "installed"
     shutil.copytree(root / "workflow/pretraining", source / "workflow/pretraining")

@@ -14,6 +14,8 @@ from pretraining.data.store import Store
 from pretraining.labels.evaluate import make_calculator
 from pretraining.study.sources import load_source
 
+pytestmark = pytest.mark.slow
+
 RESULTS = "results/sources"
 
 
@@ -58,7 +60,6 @@ def test_the_page_has_numbers_and_cures(study):
         assert (study.folder / RESULTS / "figures" / name).stat().st_size > 10_000
 
 
-@pytest.mark.slow
 def test_only_what_is_missing_is_tried_again(study):
     counts = study.job_counts("check_sources", *study.options)
     assert counts == {"check_source": 1, "report_sources": 1, "check_sources": 1}
@@ -71,7 +72,6 @@ def test_only_what_is_missing_is_tried_again(study):
     assert "check_source" not in study.job_counts("check_sources", *study.options)
 
 
-@pytest.mark.slow
 def test_sources_are_compared_with_the_labels(study):
     study.snakemake("compare_sources", *study.options)
     table = pd.read_csv(study.folder / RESULTS / "comparisons/C-demo.csv")

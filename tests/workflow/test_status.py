@@ -47,6 +47,7 @@ def status(checkout, *arguments):
     ).stdout
 
 
+@pytest.mark.slow
 def test_a_running_workflow_can_be_looked_at(study):
     """Also through Snakemake, whose lock is held by the one at work."""
     command = ["snakemake", "--configfile", "config/copper.yaml", "--cores", "1"]
@@ -81,6 +82,7 @@ def test_a_running_workflow_can_be_looked_at(study):
     assert "Stopped (killed, or at a limit" in text
 
 
+@pytest.mark.slow
 def test_a_failed_run_names_its_log_and_its_cure(study):
     path = study.folder / "results/copper/data/Cu/prepared.h5"
     whole = path.read_bytes()

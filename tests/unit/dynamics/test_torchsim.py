@@ -36,6 +36,8 @@ from pretraining.training.run import train
 from stopping import StopAt
 from toy import MD_TEST, rattled_cells, write_settings, write_store
 
+pytestmark = pytest.mark.slow
+
 FILES = (TRAJECTORY, THERMODYNAMICS, COORDINATION)
 NO_LIMITS = {
     "temperature_factor": 100.0,
@@ -147,7 +149,6 @@ def test_a_batch_of_one_is_a_batch_of_three(tmp_path, model, start):
     np.testing.assert_allclose(*ends, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_compiled_model_gives_the_same_trajectories(tmp_path, start, capfd):
     """It is compiled once, for any number of replicas, one included."""
     settings = write_settings(tmp_path / "settings.yaml", max_epochs=2)

@@ -23,6 +23,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from interpreters import interpreter  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = ROOT / "tests" / "reference"
 STRUCTURES = REFERENCE / "source-structures.extxyz"
 VALUES = REFERENCE / "source-values.json"
@@ -126,7 +128,6 @@ def test_values_are_reproduced(name, tmp_path):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "lost"), [("edip", 0), ("lcbop", 4)])
 def test_kim_and_lammps_agree(name, lost, tmp_path):
     """The same potential through KIM's simulator model and through LAMMPS itself.

@@ -21,6 +21,8 @@ from pretraining.data.store import Store
 from pretraining.runtime.records import DIGEST, OUTPUTS
 from toy import rattled_cells, write_settings, write_store
 
+pytestmark = pytest.mark.slow
+
 SIZE = 6_000_000
 
 
@@ -106,7 +108,6 @@ def result_of(folder: Path) -> dict:
     return {k: v for k, v in metrics.items() if k not in TIMES}
 
 
-@pytest.mark.slow
 def test_training(root, tmp_path, disk, run):
     options = {"kind": "direct", "n": 25, "seed": 1}
     options["data"] = write_store(tmp_path / "data.h5")
