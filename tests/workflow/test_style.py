@@ -13,8 +13,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-pytestmark = pytest.mark.slow
-
 
 def run(root, *command):
     process = subprocess.run(
