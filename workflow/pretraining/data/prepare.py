@@ -75,7 +75,7 @@ def prepare(
                 raise UserError(f"structure {kept.elements[missing[0]]}: {fault}")
         with Store(scratch, verify=False) as store:
             result = _write(store, kept, raw, dataset, name, filters, out, sizes, source_reference)
-        with Store(out) as store:
+        with Store(out, verify=False) as store:
             result["notes"] += unit_warnings(store)
     except UserError as error:
         raise UserError(f"dataset '{name}': {error}") from error

@@ -45,7 +45,6 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
         If there are no runs on the target, or a run is listed twice with different results.
     """
     runs = _on(runs, target)
-    runs = runs.assign(train_time_s=undisturbed_times(runs))
     rows = []
     for name, tuned, direct in _comparisons(runs):
         tested = tested_on(runs, "pretrain", name["target"], {c: name[c] for c in MODEL})
@@ -91,7 +90,6 @@ def gains(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
         :func:`_time_ratios`).
     """
     runs = _on(runs, target)
-    runs = runs.assign(train_time_s=undisturbed_times(runs))
     rows = []
     for name, tuned, direct in _comparisons(runs):
         without = _curve(direct, name)
@@ -108,6 +106,8 @@ def gains(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
 
 
 def _on(runs: pd.DataFrame, target: str | None) -> pd.DataFrame:
+    """The runs on a target, or all, with the times of those that did not share their GPU."""
+    runs = runs.assign(train_time_s=undisturbed_times(runs))
     if target is None:
         return runs
     rows = runs[runs["target"] == target]

@@ -189,8 +189,8 @@ def _errors(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _times(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean, smallest and largest training time of the seeds on a GPU, in seconds and minutes."""
-    times = runs[runs["kind"].isin(TRAINED)]
-    times = times.assign(train_time_s=undisturbed_times(times))
+    times = runs.assign(train_time_s=undisturbed_times(runs))
+    times = times[times["kind"].isin(TRAINED)]
     device = times.get("device", pd.Series("", times.index)).fillna("").astype(str)
     times = times[~device.str.startswith("cpu")]
     grouped = times.groupby(["target", "source", "npre", "n"])["train_time_s"]
