@@ -85,8 +85,11 @@ def _same_place(atoms: Atoms) -> tuple[int, int] | None:
     return None
 
 
-def refuse_broken(frames: Iterable[Atoms], first: int = 0, cure: str = "") -> None:
-    """Raise a `UserError` with the number of the first structure that is not sound."""
+def refuse_broken(frames: Iterable[Atoms], first: int = 0, cure: str = "", where: str = "") -> None:
+    """Raise a `UserError` with the number of the first structure that is not sound.
+
+    `where` comes before it, such as the name of the file.
+    """
     for number, atoms in enumerate(frames, start=first):
         if (why := fault(atoms)) is not None:
-            raise UserError(f"structure {number} {why}: repair it or leave it out{cure}")
+            raise UserError(f"{where}structure {number} {why}: repair it or leave it out{cure}")

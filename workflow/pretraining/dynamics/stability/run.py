@@ -187,10 +187,7 @@ def _move(
     protocol, stages = request.protocol, stages_of(request.protocol)
     with whole(request.start):
         start = read(request.start)
-    try:
-        refuse_broken([start])
-    except UserError as error:
-        raise UserError(f"{request.start}: {error}") from error
+    refuse_broken([start], where=f"{request.start}: ")
     structures = [start.copy() for _ in recorders]
     for replica, atoms in zip(recorders, structures, strict=True):
         thermalise(atoms, stages[0].first, np.random.default_rng([protocol["seed"], replica]))

@@ -38,10 +38,7 @@ def start_structure(start: Mapping[str, Any], data: Path | None) -> tuple[Atoms,
             found = store[_row_of(store, start)]
             made = {"start": dict(start), "data_checksum": store.checksum}
         origin = {"origin": start["dataset"], **found.info}
-    try:
-        refuse_broken([found], origin.get("origin_index", 0))
-    except UserError as error:
-        raise UserError(f"start: {origin['origin']}: {error}") from error
+    refuse_broken([found], origin.get("origin_index", 0), where=f"start: {origin['origin']}: ")
     atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=found.pbc)
     atoms.info = {key: value for key, value in origin.items() if np.isscalar(value)}
     return atoms.repeat(start["repeat"]), made
