@@ -16,18 +16,23 @@ from pretraining.study.config import load_config, validate_study
 
 def main() -> None:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="configuration of the study")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="configuration of the study, files as after --configfile",
+    )
     parser.add_argument("--results", help="folder of results, if not that of the configuration")
     parser.add_argument("--out", type=cli.Output, help="table, CSV; default, the key 'shipped'")
     args = parser.parse_args()
 
-    config = validate_study(load_config(args.config), str(args.config))
+    name = " + ".join(map(str, args.config))
+    config = validate_study(load_config(*args.config), name)
     config["results"] = args.results or config["results"]
     out = args.out or config.get("shipped")
     if out is None:
-        raise UserError(
-            f"{args.config}: no key 'shipped', the table to write: add it or give --out"
-        )
+        raise UserError(f"{name}: no key 'shipped', the table to write: add it or give --out")
     cli.refuse_unwritable("--out", Path(out))
     runs = finished_runs(config)
     write_csv(out, runs)

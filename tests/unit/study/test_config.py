@@ -21,12 +21,29 @@ def paper(root):
     return yaml.safe_load((root / "config/config.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "generate.yaml", "replication.yaml"])
-def test_shipped_configurations_are_valid(root, name):
-    path = root / "config" / name
-    config = validate_study(load_config(path), str(path))
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["config.yaml"],
+        ["config.yaml", "fig5-published.yaml"],
+        ["demo.yaml"],
+        ["generate.yaml"],
+        ["replication.yaml"],
+        ["replication.yaml", "replication-more.yaml"],
+    ],
+    ids=" + ".join,
+)
+def test_shipped_configurations_are_valid(root, names):
+    config = validate_study(load_config(*(root / "config" / name for name in names)), "test")
     # Validation is idempotent: what it returns it accepts, and changes no further.
     assert validate_study(config, "again") == config
+
+
+def test_a_later_file_takes_precedence(root):
+    more = ("replication.yaml", "replication-more.yaml")
+    config = load_config(*(root / "config" / name for name in more))
+    assert config["shipped"] == "resources/replication/more.csv"
+    assert {"fig3", "fig_own"} <= set(config["experiments"])
 
 
 def change(config, key, value):

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
+from snakemake.utils import update_config
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import SafeLoader, read_yaml
@@ -41,16 +42,21 @@ ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 
 
-def load_config(path: str | Path) -> dict[str, Any]:
-    """Read a configuration file, validate it with the schema and fill in the defaults.
+def load_config(*paths: str | Path) -> dict[str, Any]:
+    """Read configuration files, validate them with the schema and fill in the defaults.
+
+    As with Snakemake's ``--configfile``, values of later files take precedence.
 
     Raises
     ------
     UserError
-        If the file is missing, is not YAML or breaks a rule of
+        If a file is missing, is not YAML or breaks a rule of
         ``workflow/schemas/config.schema.yaml``.
     """
-    return validate_config(read_yaml(path), str(path))
+    config = read_yaml(paths[0])
+    for path in paths[1:]:
+        update_config(config, read_yaml(path))
+    return validate_config(config, " + ".join(map(str, paths)))
 
 
 def validate_study(
