@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretraining.results.shipped import finished_runs
+from pretraining.results.runs_table import finished_runs
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv

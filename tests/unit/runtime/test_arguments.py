@@ -62,7 +62,7 @@ READ_AND_WRITTEN = [
     ("learning_curves", "--runs", "--table", "--figure fig2 --out x"),
     ("composed_figure", "--runs", "--out", "--figure specialised --target t"),
     ("students", "--runs", "--table", "--out x"),
-    ("collect_runs", "--metrics", "--out", ""),
+    ("collect_runs", "--grid", "--out", ""),
     ("differences", "--table", "--out", "--published p --markdown m"),
     ("prepare", "--config", "--summary", "--dataset d --out x"),
     ("join_labels", "--chunks", "--out", "--data d --source s"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from pretraining.runtime.errors import UserError, remake
 from pretraining.runtime.records import read_record
 from pretraining.runtime.tables import NO_VALUE, numbers, read_table, truths
+from pretraining.study.grid import grid_table, results_table, select
 
 KINDS = ("source", "pretrain", "direct", "finetune", "transfer")
 TRAINED = ("direct", "finetune")
@@ -215,7 +216,10 @@ def collect(
         Naming the first run without metrics file and their number.
     """
     rows, missing = [], []
-    shipped = _shipped_rows(results) if Path(results).suffix == ".csv" else None
+    shipped = None
+    if Path(results).suffix == ".csv":
+        table = unique_runs(read_runs(results), results)
+        shipped = {_key(row): row for row in table.to_dict("records")}
     for identity in grid[list(GRID_COLUMNS)].drop_duplicates().to_dict("records"):
         path = Path(identity.pop("metrics"))
         if not path.is_file() and (Path(results) / path).is_file():
@@ -240,19 +244,30 @@ def collect(
     return sort_by_kind(table, IDENTITY, KINDS)
 
 
-def _shipped_rows(path: str | Path) -> dict[tuple, dict]:
-    """Read a table of collected runs; return its rows by the identity of their run."""
-    table = read_table(path, [*IDENTITY, *RMSE.values(), "status"], "a table of collected runs")
-    table["diverged"] = truths(table.get("diverged", pd.Series("", table.index)), path)
-    for column in [*WHOLE, *ERRORS]:
-        if column in table:
-            table[column] = numbers(table[column], path, whole=column in WHOLE)
-    rows: dict[tuple, dict] = {}
-    for row in table.to_dict("records"):
-        if _key(row) in rows:
-            raise UserError(f"{path}: the run {describe(row)} is listed twice; keep one row")
-        rows[_key(row)] = row
-    return rows
+def finished_runs(config: Mapping) -> pd.DataFrame:
+    """Collect all results of a study that are there, and the pre-trainings for the cost.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :func:`collect`; a pre-training has no target.
+
+    Raises
+    ------
+    UserError
+        If there is no result.
+    """
+    grid = grid_table(config)
+    trainings = select(grid, kind="pretrain", imported=False)
+    paths = [f"{config['results']}/{path}/metrics.json" for path in trainings["path"]]
+    trainings = trainings.assign(trained_on="", metrics=paths)
+    wanted = results_table(config, grid, config["experiments"])
+    wanted = pd.concat([trainings[list(GRID_COLUMNS)], wanted], ignore_index=True)
+    runs = collect(wanted, allow_missing=True)
+    runs = runs[runs["status"] != "missing"]
+    if runs.empty:
+        raise UserError(f"{config['results']}: no run of the study has finished there")
+    return runs
 
 
 def _key(row: Mapping) -> tuple:
@@ -303,30 +318,3 @@ def sort_by_kind(table: pd.DataFrame, by: Sequence[str], kinds: Sequence[str]) -
         return column.map(kinds.index) if column.name == "kind" else column
 
     return table.sort_values(list(by), key=rank, kind="stable", ignore_index=True)
-
-
-def grid_of(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """The grid of finished runs, by their paths (``…/kind/target~T/…/seed~K/metrics.json``).
-
-    A test set before the kind (``evaluations/target~T/kind/…``) is where the model was tested.
-
-    Raises
-    ------
-    UserError
-        If a path is not that of a run.
-    """
-    rows = []
-    for path in map(Path, paths):
-        named = dict(part.split("~", 1) for part in path.parts if "~" in part)
-        before = [part for part in path.parts[:-1] if "~" not in part]
-        kind = {"imported": "pretrain"}.get(before[-1], before[-1]) if before else ""
-        if kind not in ("direct", "finetune", "pretrain") or "seed" not in named:
-            raise UserError(f"{path}: not the metrics file of a run (no kind or seed~ in its path)")
-        defaults = dict.fromkeys(IDENTITY, "") | {"source": "none", "npre": "0", "n": "0"}
-        if kind == "pretrain":
-            defaults["preseed"] = named["seed"]
-        targets = [part.split("~", 1)[1] for part in path.parts if part.startswith("target~")]
-        if len(targets) > 1:
-            kind, named = "transfer", {**named, "target": targets[0], "trained_on": targets[1]}
-        rows.append({**defaults, "transform": "none", **named, "kind": kind, "metrics": str(path)})
-    return pd.DataFrame(rows, columns=list(GRID_COLUMNS))
