@@ -21,8 +21,9 @@ from ase.io import read, write
 from pretraining.data.energy_references import fit_elements
 from pretraining.data.geometry import nearest_pair
 from pretraining.data.prepare import prepare
-from pretraining.data.screening import Filter
+from pretraining.data.screening import Filter, found_reference
 from pretraining.data.store import Store
+from pretraining.data.summary import as_markdown
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.records import read_record
 
@@ -414,6 +415,52 @@ def test_given_and_computed_references(case: Case) -> None:
                 energy_reference={"source": "ace"},
                 reference=case.folder / "reference.json",
             )
+
+
+def isolated(element: str, energy: float, **box) -> Atoms:
+    """Return an isolated atom without forces."""
+    return Atoms(element, info={"dft_energy": energy}, **box)
+
+
+ALONE = [
+    isolated("C", -149.0),
+    isolated("Si", -160.0, cell=[12, 12, 12], pbc=True),
+    isolated("C", -150.0, cell=[15, 15, 15], pbc=True),
+]
+
+
+@pytest.mark.parametrize("kind", ["auto", "isolated_atoms"])
+def test_isolated_atoms_in_the_file_are_the_reference(case: Case, kind: str) -> None:
+    frames = structures()
+    reference = {"energy_reference": {kind: True}} if kind != "auto" else {}
+    summary = case.prepare([*ALONE, *frames], labels=LABELS, **reference)
+    assert summary["energy_reference"]["energies"] == {"C": -150.0, "Si": -160.0}
+    assert "from -150.000 to -149.000 eV: the lowest is used" in summary["energy_reference"]["note"]
+    assert abs(summary["groups"]["all"]["energy_ev_per_atom"]["mean"]) < 0.01
+    assert summary["counts"]["kept"] == 60 and "- 2 dropped" in as_markdown(summary)
+    dataset = {"path": "set.extxyz", "labels": LABELS}
+    assert found_reference(dataset, case.folder) == {"C": -150.0, "Si": -160.0}
+
+
+def test_missing_isolated_atoms_are_named(case: Case) -> None:
+    near = [isolated("Si", -165.0, cell=[4, 4, 4], pbc=True) for _ in range(2)]
+    for atoms in near:
+        atoms.arrays["dft_force"] = np.zeros((1, 3))
+    case.refuses(
+        "no isolated atom of Si: add one, or give", [*ALONE[:1], *structures()], labels=LABELS
+    )
+    must = {"labels": LABELS, "energy_reference": {"isolated_atoms": True}}
+    case.refuses("no isolated atom of C, Si: add one", [*near, *structures()], **must)
+    summary = case.prepare(labels=LABELS)
+    assert summary["energy_reference"]["kind"] == "none" and summary["counts"]["kept"] == 62
+    assert any("set energy_reference if they are not" in note for note in summary["notes"])
+    given = case.prepare(
+        [*ALONE, *structures()],
+        labels=LABELS,
+        energy_reference={"none": True},
+        checks={"min_distance": 0},
+    )
+    assert given["counts"]["kept"] == 63
 
 
 @pytest.mark.parametrize("kind", ["least_squares", "median_shift"])

@@ -7,7 +7,7 @@ training size: a fitted reference uses more structures than a small training set
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -19,16 +19,23 @@ from ase.data import atomic_numbers, chemical_symbols
 from pretraining.runtime.errors import UserError, remake
 from pretraining.runtime.records import check_output
 
+# Energies of isolated atoms that differ by less, eV, are the same.
+SAME = 1e-3
+UNREFERENCED = (
+    "the files hold no isolated atom, so energies are used as they are: set energy_reference if "
+    "they are not relative to isolated atoms"
+)
+
 
 @dataclass
 class Reference:
     """Energy of one atom of each element, eV."""
 
-    kind: str  # none, given, source, least_squares or median_shift
+    kind: str  # none, given, isolated_atoms, source, least_squares or median_shift
     energies: dict[str, float] = field(default_factory=dict)
     n_fitted: int | None = None  # structures of the training pool in a fit
     source: str | None = None  # label source that computed it
-    note: str | None = None  # caveat of a fit
+    note: str | None = None  # caveat
 
     def of(self, numbers: np.ndarray) -> float:
         """Sum over the atoms with the atomic numbers `numbers`, eV."""
@@ -48,6 +55,7 @@ def make_reference(
     elements: Iterable[str],
     pool: Iterable[tuple[np.ndarray, float]],
     source_file: Path | None = None,
+    isolated: Mapping[str, Sequence[float]] | None = None,
 ) -> Reference:
     """Make the energy reference of a dataset.
 
@@ -55,6 +63,7 @@ def make_reference(
     ----------
     entry
         The dataset's ``energy_reference``: ``{none: true}``, ``{given: {C: -148.3}}``,
+        ``{isolated_atoms: true}``, ``{auto: true}`` (isolated atoms if there are any),
         ``{source: NAME}``, ``{least_squares: true}`` or ``{median_shift: true}``.
     elements
         Elements of the dataset.
@@ -62,6 +71,8 @@ def make_reference(
         Atomic numbers and total energy (eV) of each structure of the training pool, for fits.
     source_file
         JSON file of the label source's isolated-atom energies by element.
+    isolated
+        Energies (eV) of the isolated atoms in the dataset's files, by element.
 
     Raises
     ------
@@ -79,6 +90,10 @@ def make_reference(
             )
         reference = Reference(kind, read_reference(source_file), source=entry[kind])
         return _complete(reference, elements, str(source_file))
+    if kind == "isolated_atoms" or (kind == "auto" and isolated):
+        return _of_isolated(isolated or {}, elements)
+    if kind == "auto":
+        return Reference("none", note=UNREFERENCED)
     if kind == "least_squares":
         return fit_elements(pool)
     if kind == "median_shift":
@@ -107,6 +122,25 @@ def fit_shift(pool: Iterable[tuple[np.ndarray, float]], elements: Iterable[str])
     per_atom = [energy / len(numbers) for numbers, energy in pool]
     shift = float(np.median(per_atom))
     return Reference("median_shift", dict.fromkeys(elements, shift), n_fitted=len(per_atom))
+
+
+def _of_isolated(isolated: Mapping[str, Sequence[float]], elements: Iterable[str]) -> Reference:
+    """Return the lowest energies of the isolated atoms of each element."""
+    missing = sorted(set(elements) - set(isolated))
+    if missing:
+        raise UserError(
+            f"energy_reference: the files hold no isolated atom of {', '.join(missing)}: add one, "
+            "or give another reference (given, source, least_squares or median_shift)"
+        )
+    ranges = {element: (min(found), max(found)) for element, found in isolated.items()}
+    notes = [
+        f"isolated atoms of {element} have energies from {low:.3f} to {high:.3f} eV: the lowest is "
+        "used"
+        for element, (low, high) in ranges.items()
+        if high - low > SAME
+    ]
+    lowest = {element: low for element, (low, _) in ranges.items()}
+    return Reference("isolated_atoms", lowest, note="; ".join(notes) or None)
 
 
 def _complete(reference: Reference, elements: Iterable[str], where: str) -> Reference:

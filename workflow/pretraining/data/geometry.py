@@ -14,6 +14,8 @@ from matscipy.neighbours import neighbour_list
 
 # Radius of the search for the nearest neighbour, Å.
 NEAREST_WITHIN = 3.0
+# An atom farther than this from all others is isolated, Å.
+ALONE = 7.0
 # Coordination numbers from here on are counted together.
 TOP = 8
 FOLDS = tuple(f"fold_{n}" for n in range(TOP)) + (f"fold_{TOP}_or_more",)
@@ -43,6 +45,11 @@ def nearest_pair(atoms: Atoms, within: float = NEAREST_WITHIN) -> tuple[float, i
         return None
     k = int(np.argmin(d))
     return float(d[k]), int(i[k]), int(j[k])
+
+
+def is_isolated(atoms: Atoms) -> bool:
+    """Return whether a structure is one atom far from its images, or without any."""
+    return len(atoms) == 1 and not len(pairs(atoms, ALONE, "i"))
 
 
 def clash(nearest: tuple[float, int, int] | None, min_distance: float) -> str | None:

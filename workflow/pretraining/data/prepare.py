@@ -111,10 +111,11 @@ def _write(
     reference = Reference("none")
     if store.has_labels:
         reference = make_reference(
-            dataset.get("energy_reference", {"none": True}),
+            dataset.get("energy_reference", {"auto": True}),
             sorted(kept.elements),
             _pool(store, parts.train),
             source_reference,
+            kept.isolated,
         )
     groups = {group: Statistics() for group in (*GROUPS, "all")}
     written: list[tuple[int, str]] = []  # first row with the same structure, and the part
@@ -142,7 +143,11 @@ def _write(
         "counts": {
             "raw": kept.n_raw,
             "excluded": kept.n_excluded,
-            "dropped": [{"filter": str(f), "structures": f.n_dropped} for f in filters],
+            "dropped": [{"filter": str(f), "structures": f.n_dropped} for f in filters]
+            + [
+                {"filter": f"isolated atoms of {element}", "structures": len(energies)}
+                for element, energies in kept.isolated.items()
+            ],
             "kept": len(store),
             **{group: len(getattr(parts, group)) for group in GROUPS},
         },

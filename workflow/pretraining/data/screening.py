@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pretraining.data.geometry import NEAREST_WITHIN, clash, nearest_pair, pairs
-from pretraining.data.readers import Raw
+from pretraining.data.geometry import NEAREST_WITHIN, clash, is_isolated, nearest_pair, pairs
+from pretraining.data.readers import Raw, open_raw
 from pretraining.data.soundness import SAME_PLACE, broken_geometry
 from pretraining.data.store_writer import StoreWriter, frame_arrays
 from pretraining.runtime.errors import UserError
@@ -99,6 +99,9 @@ def read_labels(atoms: Atoms, labels: Mapping[str, str]) -> tuple[float, np.ndar
     # ASE's readers move some entries to a calculator.
     entries = {**(atoms.calc.results if atoms.calc is not None else {}), **atoms.arrays}
     entries |= atoms.info
+    if is_isolated(atoms):
+        # Some files give it no forces.
+        entries.setdefault(labels["forces"], np.zeros((1, 3)))
     for key in labels.values():
         if entries.get(key) is None:
             known = ", ".join(sorted(map(str, entries.keys() - {"numbers", "positions"})))
@@ -132,6 +135,8 @@ class Kept:
     own: list[Any] = field(default_factory=list)
     groups: list[Any] = field(default_factory=list)
     n_own_unused: int = 0
+    # Energies of the isolated atoms, eV, if they are the energy reference.
+    isolated: dict[str, list[float]] = field(default_factory=dict)
     # The first raw structure of each.
     elements: dict[str, int] = field(default_factory=dict)
 
@@ -157,6 +162,8 @@ def read_raw(
     excluded = set(dataset.get("exclude", []))
     min_distance = dataset.get("checks", {}).get("min_distance", MIN_DISTANCE)
     kept = Kept()
+    wanted = dataset.get("energy_reference", {"auto": True}).keys() & {"auto", "isolated_atoms"}
+    isolated = kept.isolated if wanted and labels is not None else None
     refused: list[tuple[int, str]] = []
     found_keys: set[str] = set()
     with StoreWriter(scratch, has_labels=labels is not None, info=keep) as writer:
@@ -166,7 +173,7 @@ def read_raw(
                 kept.n_excluded += 1
                 continue
             try:
-                outcome = _pass(atoms, index, filters, labels, min_distance)
+                outcome = _pass(atoms, index, filters, labels, min_distance, isolated)
             except UserError as error:
                 raise UserError(f"{raw.name(index)} {error}") from None
             if outcome is None:
@@ -208,19 +215,43 @@ def read_raw(
     return kept
 
 
+def found_reference(dataset: Mapping[str, Any], root: Path) -> dict[str, float]:
+    """Return the energies of the isolated atoms in a dataset's files, eV by element.
+
+    Filters are left out: this only tells before the set is prepared what there is.
+    """
+    found: dict[str, list[float]] = {}
+    for atoms in open_raw(dict(dataset), root).frames:
+        if broken_geometry(atoms) is None and is_isolated(atoms):
+            label = read_labels(atoms, dataset["labels"])
+            if not isinstance(label, str):
+                found.setdefault(str(atoms.symbols[0]), []).append(label[0])
+    return {element: min(energies) for element, energies in found.items()}
+
+
 def _pass(
     atoms: Atoms,
     index: int,
     filters: Sequence[Filter],
     labels: Mapping[str, str] | None,
     min_distance: float,
+    isolated: dict[str, list[float]] | None,
 ) -> tuple[dict[str, np.ndarray], float | None] | str | None:
-    """Row for the store and shortest distance (Å); None if filtered; a reason if broken."""
+    """Row for the store and shortest distance (Å); None if filtered; a reason if broken.
+
+    An isolated atom goes to `isolated`, if that is not None.
+    """
     if not all(f.keeps(atoms) for f in filters if not f.geometric):
         return None
     fault = broken_geometry(atoms)
     if fault is not None:
         return fault
+    if isolated is not None and is_isolated(atoms):
+        found = read_labels(atoms, labels)
+        if isinstance(found, str):
+            return found
+        isolated.setdefault(str(atoms.symbols[0]), []).append(found[0])
+        return None
     if not all(f.keeps(atoms) for f in filters if f.geometric):
         return None
     nearest = nearest_pair(atoms, max(NEAREST_WITHIN, min_distance))

@@ -95,7 +95,7 @@ def _dataset_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
             yield from _unknown(config, f"datasets.{name}.{key}.source", source, "sources")
             if "calculator" not in config["sources"][source]:
                 yield f"datasets.{name}.{key}.source: '{source}' has no calculator to {purpose}"
-    fixed = reference.keys() & {"given", "source"}
+    fixed = reference.keys() & {"given", "isolated_atoms", "source"}
     if fixed and not has_own_labels(dataset):
         yield (
             f"datasets.{name}.energy_reference.{fixed.pop()}: the set has no labels to "
