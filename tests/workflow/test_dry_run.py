@@ -53,6 +53,11 @@ def test_the_default_target_is_everything(checkout, everything):
     assert checkout.job_counts() == everything
 
 
+def test_the_catalog_finds_the_same_workflow(checkout, everything):
+    """Snakemake's workflow catalog reads workflow/Snakefile."""
+    assert checkout.job_counts("--snakefile", "workflow/Snakefile") == everything
+
+
 def test_every_model_of_the_specialised_experiment_is_tested_twice(checkout, everything):
     counts = checkout.job_counts("fig4")
     # 25 direct, 25 fine-tuned models on the general test set, and the pre-trained one on both.
