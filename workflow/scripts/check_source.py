@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from pretraining.runtime.cli import Output, Parser, run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
 from pretraining.runtime.records import read_record, write_record
-from pretraining.study.sources import PACKAGE_FOLDER, Source, load_source
+from pretraining.study.sources import PACKAGE_FOLDER, Source, interpreter_fault, load_source
 
 
 def arguments() -> argparse.Namespace:
@@ -36,6 +37,8 @@ def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
     partial = args.out.with_name(f".{args.out.name}.inside")
     partial.unlink(missing_ok=True)
     python = source.python or sys.executable
+    if shutil.which(python) and (lack := interpreter_fault(python)):
+        return unavailable(source, FAILED, lack) | {"install": ""}
     command = [python, __file__, "--config", args.config, "--source", source.name]
     packages = [PACKAGE_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
@@ -59,8 +62,7 @@ def supervised(source: Source, args: argparse.Namespace, limit: float) -> dict:
     if done.returncode < 0:
         return unavailable(source, FAILED, f"ended by signal {-done.returncode}")
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    # The second: an interpreter without numpy, ASE or PyYAML.
-    missing = last.startswith(("error: ", "ModuleNotFoundError"))
+    missing = last.startswith("error: ")
     reason = last.removeprefix(f"error: source '{source.name}': ")
     return unavailable(source, NOT_INSTALLED if missing else FAILED, reason)
 

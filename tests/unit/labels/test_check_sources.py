@@ -169,7 +169,7 @@ def test_dependence_on_the_order_of_atoms_is_found(copper):
     [
         ("absent", "not installed", "cannot import no_such.Code"),
         ("elsewhere", "not installed", "no interpreter '/nowhere/python' here"),
-        ("bare", "not installed", "ModuleNotFoundError"),
+        ("bare", "failed", "lacks ase, numpy, PyYAML, which every source needs beside its own"),
         ("refuses", "failed", "no such argument"),
         ("crashes", "failed", "signal 6"),
     ],
@@ -203,6 +203,7 @@ def test_the_page_names_every_source(copper):
     assert re.search(r"\| EMT +\| +3\.510 \| +3\.590 \| +-3\.51", page)
     assert "`absent` is not installed" in page and "apt install no-such-code" in page
     assert "`crashes` failed: ended by signal 6" in page
+    assert "-m pip install ase numpy PyYAML`.\n" in page  # not how to get the code of the source
     assert (folder / "out/sources.png").stat().st_size > 10_000
     assert (folder / "out/sources.csv").read_text().count("\n") == 1 + len(results)
 

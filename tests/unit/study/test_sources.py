@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256
 from pretraining.runtime.records import write_record
-from pretraining.study.sources import Source, changed_files, parameter_files
+from pretraining.study.sources import Source, changed_files, interpreter_of, parameter_files
 
 
 def files(*args, **kwargs) -> dict[str, str]:
@@ -118,3 +119,29 @@ def test_retrieving_files_labels_nothing_again(here, kwargs, before):
         named = any(path.startswith(word) for v in kwargs.values() for word in v.split())
         assert (changed_files("x", entry, stamp) != first) == named
         (here / path).write_text(content)
+
+
+@pytest.mark.parametrize(
+    "start, has, words",
+    [
+        ('exec "{}" -S "$@"', ["numpy", "ase"], "lacks PyYAML, which .* -m pip install PyYAML`"),
+        ('exec "{}" -S "$@"', ["yaml"], "lacks ase, numpy, which .* -m pip install ase numpy`"),
+        ("echo no libpython >&2; exit 127", [], r"does not start \(no libpython\)"),
+        ('exec "{}" -S "$@"', ["ase", "numpy", "yaml"], None),
+    ],
+)
+def test_what_an_interpreter_lacks_is_named(tmp_path, monkeypatch, start, has, words):
+    """Not the source's code, which may be there."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{start.format(sys.executable)}\n")
+    python.chmod(0o755)
+    (tmp_path / "site").mkdir()
+    for module in has:
+        (tmp_path / "site" / f"{module}.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    entry = {"calculator": "chgnet.model.dynamics.CHGNetCalculator", "python": str(python)}
+    if words is None:
+        assert interpreter_of("chgnet", entry) == str(python)
+        return
+    with pytest.raises(UserError, match=f"^sources.chgnet.python: '{python}' {words}"):
+        interpreter_of("chgnet", entry)

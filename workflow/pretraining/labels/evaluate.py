@@ -85,6 +85,13 @@ def missing_code(source: Source, what: str, error: BaseException) -> UserError:
     """The error of a code that is not installed here, or not all of it."""
     cure = f"; to get it: {source.install.strip()}" if source.install else ""
     reason = str(error) if isinstance(error, ImportError) else reason_of(error)
+    module, own = (
+        (getattr(error, "name", None) or "").split(".")[0],
+        source.calculator.split(".")[0],
+    )
+    if isinstance(error, ModuleNotFoundError) and module not in ("", own):
+        reason += f": {own} is there, but not the module '{module}' that it needs"
+        cure = ""
     return UserError(
         f"source '{source.name}': {what} with {sys.executable} ({reason}); install it there or set "
         f"the source's 'python' or 'env'{cure}"

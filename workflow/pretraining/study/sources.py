@@ -5,6 +5,7 @@ This runs in the source's interpreter: only the standard library and PyYAML.
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import importlib.util
@@ -31,6 +32,8 @@ PLACEHOLDER = re.compile(r"\{(prefix|root|package:[A-Za-z0-9_.]+)\}")
 # ${name} is a variable of LAMMPS.
 IN_BRACES = re.compile(r"(?<!\$)\{[A-Za-z_][\w.:-]*\}")
 INSTALLED = re.compile(r"\{(prefix|package:)")
+# Modules that the workflow's programs need in the interpreter of a source, with their packages.
+NEEDED = {"ase": "ase", "numpy": "numpy", "yaml": "PyYAML"}
 # A folder of parameters has fewer files.
 MOST_FILES = 10_000
 # Keys of a source that decide its labels; the others are no reason to label again.
@@ -139,7 +142,33 @@ def interpreter_of(name: str, entry: Mapping[str, Any]) -> str:
             f"sources.{name}.python: no interpreter '{python}' on this machine; correct it, or use "
             "--sdm conda, where the source's env brings one"
         )
+    if "python" in entry and (fault := interpreter_fault(python)):
+        raise UserError(f"sources.{name}.python: {fault}")
     return python
+
+
+@functools.cache
+def interpreter_fault(python: str) -> str | None:
+    """Return what a source's interpreter lacks to run the workflow's programs, with the cure."""
+    look = (
+        f"from importlib.util import find_spec as f; print(*(m for m in {[*NEEDED]} if not f(m)))"
+    )
+    try:
+        done = subprocess.run(
+            [python, "-c", look], capture_output=True, text=True, errors="replace"
+        )
+    except OSError as error:
+        return f"'{python}' does not start ({error.strerror}): correct it"
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return f"'{python}' does not start ({last}): correct it"
+    packages = [NEEDED[module] for module in done.stdout.split()]
+    if not packages:
+        return None
+    return (
+        f"'{python}' lacks {', '.join(packages)}, which every source needs beside its own code: "
+        f"run `{python} -m pip install {' '.join(packages)}`"
+    )
 
 
 def check_interpreter(source: Source) -> None:
@@ -152,6 +181,8 @@ def check_interpreter(source: Source) -> None:
     except OSError:
         raise UserError(f"source '{source.name}': no interpreter '{source.python}' here") from None
     if done.stdout.strip() != str([sys.prefix, sys.version]):
+        if fault := interpreter_fault(source.python):
+            raise UserError(f"source '{source.name}': {fault}")
         line = f"PYTHONPATH={PACKAGE_FOLDER} {shlex.join([source.python, *sys.argv])}"
         raise UserError(f"source '{source.name}' has its own interpreter: run `{line}`")
 
