@@ -6,29 +6,31 @@ Each raises a `UserError` if they differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import cache
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256
-from pretraining.runtime.records import OUTPUTS, check_output, read_record
-
-sha256 = cache(file_sha256)
+from pretraining.runtime.records import OUTPUTS, check_output, read_record, record_of
 
 
-def record_for(file: Path, of: Path | None = None) -> dict[str, Any]:
-    """Return a record, which must describe the file `of`, if one is given."""
+def record_beside(file: Path) -> dict[str, Any]:
+    """Return the record beside a product that has one for itself."""
+    return record(record_of(file), file.name)
+
+
+def record(file: Path, *outputs: str) -> dict[str, Any]:
+    """Return a record, whose outputs are as it says; it must describe those named here."""
     if not file.is_file():
         raise UserError(f"it does not say what it was made with: no {file.name}")
-    record = read_record(file)
-    if of is not None:
-        if not of.is_file():
-            raise UserError(f"its {of.name} is missing")
-        record[OUTPUTS][of.name]
-        check_output(of, file)
-    return record
+    made = read_record(file)
+    for name in {**made.get(OUTPUTS, {}), **{name: made[OUTPUTS][name] for name in outputs}}:
+        output = file.with_name(name)
+        if not output.is_file():
+            raise UserError(f"its {name} is missing")
+        check_output(output, file)
+    return made
 
 
 def equal(what: str, made: Any, wanted: Any) -> None:
@@ -50,22 +52,14 @@ def present(file: Path) -> Path:
     return file
 
 
-def plain(value: Any, names: set[str]) -> Any:
-    """Return arguments of a source with files of these names without their folders."""
-    if isinstance(value, Mapping):
-        return {key: plain(item, names) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item, names) for item in value]
-    if isinstance(value, str):
-        if Path(value).name in names:
-            return Path(value).name
-        words = [(word, Path(word).name) for word in value.split()]
-        return " ".join(name if name in names else word for word, name in words)
-    return value
+def plain(value: Any, files: Iterable[str]) -> str:
+    """Return arguments of a source as JSON, with these files without their folders."""
+    text = json.dumps(value, sort_keys=True)
+    for name in files:
+        name = re.escape(json.dumps(Path(name).name)[1:-1])
+        text = re.sub(rf'(?<=")[^"]*/({name})/?(?=")|[^\s"]*/({name})/?(?=\s)', _last, text)
+    return text
 
 
-def same_files(made: Mapping[str, str], here: Mapping[str, Path]) -> None:
-    """Compare the SHA-256 of files that were read, by name, with those that are here."""
-    for name, path in here.items():
-        if path.is_file() and made.get(name) != sha256(path):
-            raise UserError(f"{path} was another file there")
+def _last(found: re.Match[str]) -> str:
+    return found[1] or found[2]
