@@ -67,8 +67,7 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
         path = root / name
         if not path.is_file():
             raise UserError(f"no structure file {path}: put it there or correct the path")
-        check_output(path)
-        found = file_sha256(path)
+        found = check_output(path) or file_sha256(path)
         if hashes and found != hashes[i]:
             raise UserError(
                 f"{path} has the sha256 {found}, not {hashes[i]}: get the right file, or correct "

@@ -33,8 +33,7 @@ from pretraining.labels.evaluate import (
 )
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import file_sha256
-from pretraining.runtime.records import OUTPUTS, record_of, write_record
+from pretraining.runtime.records import record_of, write_record
 from pretraining.runtime.stop import StopRequest
 from pretraining.study import generation
 from pretraining.study.generation import Stage, stages_of, steps_of
@@ -209,9 +208,8 @@ def _finish(request: Request, recorder: Recorder, outcome: Outcome, made: dict[s
         )
     failed = request.frames.with_suffix(".failed.extxyz"), request.log.with_suffix(".failed.csv")
     if outcome.reason is None:
-        sums = {request.frames: recorder.frames, request.log: recorder.log}
-        sums = {path.name: file_sha256(written) for path, written in sums.items()}
-        write_record(record_of(request.frames), made | {OUTPUTS: sums})
+        moving = {request.frames.name: recorder.frames, request.log.name: recorder.log}
+        write_record(record_of(request.frames), made, moving=moving)
         recorder.finish(request.frames, request.log)
         for earlier in failed:
             earlier.unlink(missing_ok=True)

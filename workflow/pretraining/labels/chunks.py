@@ -229,8 +229,6 @@ def join(
     failed: list[dict[str, Any]] = []
     seen, n_eval = 0, store.n_val + store.n_test
     made = read_provenance(provenance)
-    for file, record in zip(files, provenance, strict=False):
-        check_output(file, record)
     zero = fit_zero(store, source, files, fit, n) if fit else Reference("none")
     with StoreWriter(out, has_labels=True, info=store.info_names) as writer:
         for label in read_labelled(store, source, files):

@@ -9,6 +9,7 @@ Imported in interpreters of label sources: only the standard library and PyYAML.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from pretraining.runtime.files import digest, file_sha256, write_json
 OUTPUTS, DIGEST = "outputs_sha256", "record_digest"
 
 
-def write_record(path: Path, content: dict[str, Any], *outputs: Path) -> None:
-    """Write a record; `outputs` are the finished files beside it that it describes."""
+def write_record(
+    path: Path, content: dict[str, Any], *outputs: Path, moving: Mapping[str, Path] | None = None
+) -> None:
+    """Write a record; `outputs` are the finished files beside it that it describes.
+
+    Those that are still to be moved there come by their names, as `moving`.
+    """
     content = json.loads(json.dumps(content))
-    if outputs:
-        content[OUTPUTS] = {file.name: file_sha256(file) for file in outputs}
+    if files := {file.name: file for file in outputs} | dict(moving or {}):
+        content[OUTPUTS] = {name: file_sha256(file) for name, file in files.items()}
     write_json(path, content | {DIGEST: digest(content)})
 
 
@@ -50,18 +56,17 @@ def record_of(file: Path) -> Path:
     return file.with_suffix(".provenance.json")
 
 
-def check_output(file: Path, record: Path | None = None) -> None:
+def check_output(file: Path, record: Path | None = None) -> str | None:
     """Raise a `UserError` if a file is another than the one that its record, if any, describes.
 
-    By default the record is that of :func:`record_of`.
+    By default the record is that of :func:`record_of`. Returns the file's SHA-256, if recorded.
     """
     record = record_of(file) if record is None else record
-    if not record.is_file():
-        return
-    known = read_record(record).get(OUTPUTS, {}).get(file.name)
+    known = read_record(record).get(OUTPUTS, {}).get(file.name) if record.is_file() else None
     if known is not None and known != file_sha256(file):
         raise UserError(
             f"{file} was changed after it was written (its SHA-256 is not that in {record}): "
             f"{remake(file)}; to keep a file of your own, delete the entries {OUTPUTS} and "
             f"{DIGEST} there"
         )
+    return known

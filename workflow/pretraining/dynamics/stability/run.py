@@ -26,7 +26,7 @@ from pretraining.dynamics.trajectory import CHECKPOINT_SECONDS, Trajectory, simu
 from pretraining.runtime.cli import log
 from pretraining.runtime.errors import UserError, whole
 from pretraining.runtime.files import file_sha256
-from pretraining.runtime.records import OUTPUTS, check_output, write_record
+from pretraining.runtime.records import check_output, write_record
 from pretraining.runtime.stop import StopRequest
 from pretraining.runtime.tables import write_csv
 from pretraining.study.generation import duration_ps, stages_of, steps_of
@@ -169,10 +169,9 @@ def _finish(recorder: Recorder, out: Path) -> None:
     table = pd.read_csv(recorder.log, dtype=str, keep_default_na=False)
     write_csv(out / THERMODYNAMICS, table[[*LOG_COLUMNS]])
     write_csv(out / COORDINATION, table[["time_ps", *FOLDS, LAYERING]])
-    sums = {TRAJECTORY: recorder.frames}
-    sums |= {name: out / name for name in (THERMODYNAMICS, COORDINATION)}
-    sums = {name: file_sha256(written) for name, written in sums.items()}
-    write_record(out / OUTCOME, recorder.outcome | {OUTPUTS: sums})
+    tables = out / THERMODYNAMICS, out / COORDINATION
+    moving = {TRAJECTORY: recorder.frames}
+    write_record(out / OUTCOME, recorder.outcome, *tables, moving=moving)
     recorder.finish(out / TRAJECTORY, recorder.folder / "both.csv")
 
 
