@@ -59,6 +59,8 @@ def make_reference(
 ) -> Reference:
     """Make the energy reference of a dataset.
 
+    Raises a `UserError` if an element has no energy, or the source's file is missing.
+
     Parameters
     ----------
     entry
@@ -73,11 +75,6 @@ def make_reference(
         JSON file of the label source's isolated-atom energies by element.
     isolated
         Energies (eV) of the isolated atoms in the dataset's files, by element.
-
-    Raises
-    ------
-    UserError
-        If an element has no energy, or the source's file is missing.
     """
     kind = next(iter(entry), "none")
     if kind == "given":
@@ -153,10 +150,8 @@ def _complete(reference: Reference, elements: Iterable[str], where: str) -> Refe
 def read_reference(path: Path) -> dict[str, float]:
     """Read the isolated-atom energies of a label source, eV by element.
 
-    Raises
-    ------
-    UserError
-        If the file is missing, is not a JSON object of elements and finite numbers, or was changed.
+    Raises a `UserError` if the file is missing, is not a JSON object of elements and finite
+    numbers, or was changed.
     """
     check_output(path)
     try:

@@ -69,10 +69,7 @@ def _pinned(name: str, url: str) -> str:
 def open_load_atoms(name: str, root: Path) -> tuple[Iterator[Atoms], dict[str, Any]]:
     """Return the structures of a dataset of load-atoms, read one at a time, and their origin.
 
-    Raises
-    ------
-    UserError
-        If a file is missing, wrong or cannot be read.
+    Raises a `UserError` if a file is missing, wrong or cannot be read.
     """
     files = raw_files(name)
     missing = [(file, "not in place") for file in files if not (root / file.path).exists()]

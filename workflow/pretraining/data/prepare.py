@@ -39,6 +39,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Prepare a dataset of the configuration and return its summary.
 
+    Raises a `UserError` naming the dataset, and the structure or file at fault.
+
     Parameters
     ----------
     root
@@ -53,11 +55,6 @@ def prepare(
         JSON file of isolated-atom energies of the energy reference's label source.
     handlers
         Elements that the sources and models know that are to handle the set, by their name.
-
-    Raises
-    ------
-    UserError
-        Naming the dataset, and the structure or file at fault.
     """
     if name not in config.get("datasets", {}):
         known = ", ".join(config.get("datasets", {})) or "none"

@@ -46,10 +46,8 @@ class Raw:
 def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
     """Open the raw structures of a dataset of the configuration; paths are relative to `root`.
 
-    Raises
-    ------
-    UserError
-        If a file is missing, has another checksum, or was changed after it was written here.
+    Raises a `UserError` if a file is missing, has another checksum, or was changed after it was
+    written here.
     """
     if "load_atoms" in dataset:
         from pretraining.data.load_atoms import open_load_atoms
@@ -84,17 +82,14 @@ def read_files(
 ) -> Iterator[Atoms]:
     """Read the structures of files, compressed or not, one at a time.
 
+    Raises a `UserError` naming the file and the structure, if it cannot be read.
+
     Parameters
     ----------
     format
         ASE's name of their format; without it, ASE recognises the format.
     firsts
         Is filled with the number of the first structure of each file.
-
-    Raises
-    ------
-    UserError
-        Naming the file and the structure, if it cannot be read.
     """
     total = 0
     for path in paths:

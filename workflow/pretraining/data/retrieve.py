@@ -63,11 +63,8 @@ def _entry(config: Mapping[str, Any], item: str) -> Mapping[str, Any]:
 def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
     """Return the files of an item of :func:`study_items`; `config` may be a view with this item.
 
-    Raises
-    ------
-    UserError
-        If load-atoms does not know the dataset, addresses and files do not match, or one of them
-        is not allowed.
+    Raises a `UserError` if load-atoms does not know the dataset, addresses and files do not match,
+    or one of them is not allowed.
     """
     entry = _entry(config, item)
     for key, reason in address_faults(entry):
@@ -110,15 +107,12 @@ def _as_list(value: Any) -> list[Any]:
 def retrieve(item: str, files: Sequence[RemoteFile], root: Path) -> list[dict[str, Any]]:
     """Put the files of an item in their places, relative to `root`, and check them.
 
+    Raises a `UserError`, in one line that names every file that is missing or wrong.
+
     Returns
     -------
     list of dict
         ``path``, ``sha256`` and ``bytes`` of each file, and of the sparse points of a GAP.
-
-    Raises
-    ------
-    UserError
-        In one line that names every file that is missing or wrong.
     """
     missing: list[tuple[RemoteFile, str]] = []
     unreachable: dict[str, str] = {}

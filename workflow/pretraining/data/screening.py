@@ -48,10 +48,8 @@ class Filter:
     def keeps(self, atoms: Atoms) -> bool:
         """Return whether the structure passes; count it if not.
 
-        Raises
-        ------
-        UserError
-            If the structure has no such entry, or a limit is set on one that is not a number.
+        Raises a `UserError` if the structure has no such entry, or a limit is set on one that is
+        not a number.
         """
         kept = self._keeps_geometry(atoms) if self.geometric else self._keeps_value(atoms)
         self.n_dropped += not kept
@@ -147,12 +145,8 @@ def read_raw(
     """Read the raw structures once, one at a time.
 
     Those that pass go to the store `scratch`, without parts and with total energies. Filters count
-    what they drop.
-
-    Raises
-    ------
-    UserError
-        If a structure is broken, their number is not the expected one, or none is left.
+    what they drop. Raises a `UserError` if a structure is broken, their number is not the expected
+    one, or none is left.
     """
     labels = dataset.get("labels")
     if labels is not None and "source" in labels:

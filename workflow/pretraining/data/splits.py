@@ -48,12 +48,8 @@ def split_structures(
     """Split `n` structures into validation, test and training parts.
 
     `split` is the dataset's entry of the configuration, `own` the part of each structure in the
-    set's own split, `groups` the trajectory of each.
-
-    Raises
-    ------
-    UserError
-        If a part would be empty, a value of `own` is unknown, or a trajectory is cut.
+    set's own split, `groups` the trajectory of each. Raises a `UserError` if a part would be empty,
+    a value of `own` is unknown, or a trajectory is cut.
     """
     rng = np.random.RandomState(split.get("seed", SEED))
     if own is None:

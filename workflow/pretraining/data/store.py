@@ -64,12 +64,8 @@ class Store:
     It may be pickled and may cross a fork (data-loading workers): each process opens the file for
     itself. The content is read once and compared with its checksum, at about 400 MB/s: in 2.5 s for
     100,000 labelled structures of 200 atoms (1 GB). Without `verify`, for a file that the program
-    has written or verified itself, opening reads a megabyte.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, cut short, not a store, or changed after it was written.
+    has written or verified itself, opening reads a megabyte. Raises a `UserError` if the file is
+    missing, cut short, not a store, or changed after it was written.
     """
 
     def __init__(self, path: str | Path, verify: bool = True) -> None:

@@ -40,12 +40,8 @@ _OVERHEAD = 2**20
 def frame_arrays(atoms: Atoms, has_labels: bool, index: int) -> dict[str, np.ndarray]:
     """Return the arrays of a structure for the store; `index` is its number in the raw dataset.
 
-    With labels, they include the calculator's energy (eV, total) and forces (eV/Å).
-
-    Raises
-    ------
-    UserError
-        If a label is missing or has the wrong shape.
+    With labels, they include the calculator's energy (eV, total) and forces (eV/Å). Raises a
+    `UserError` if a label is missing or has the wrong shape.
     """
     row = {
         "numbers": np.asarray(atoms.numbers, dtype=np.uint8),
@@ -146,12 +142,8 @@ class StoreWriter:
         """Close the file, move it into place and return the content's checksum.
 
         The first `n_val` structures are the validation set, the next `n_test` the test set. The
-        `provenance` holds the set's origin and settings as JSON values.
-
-        Raises
-        ------
-        UserError
-            If the parts do not fit, or there is no room for the file.
+        `provenance` holds the set's origin and settings as JSON values. Raises a `UserError` if the
+        parts do not fit, or there is no room for the file.
         """
         if min(n_val, n_test, self.n - n_val - n_test) < 0:
             raise UserError(

@@ -32,10 +32,7 @@ class Transform:
     def from_settings(cls, name: str, transforms: Mapping[str, Any]) -> Transform:
         """Look a transform up in the configuration's `transforms`; ``none`` always exists.
 
-        Raises
-        ------
-        UserError
-            If there is no such transform, or it names an unknown element.
+        Raises a `UserError` if there is no such transform, or it names an unknown element.
         """
         transforms = {"none": {}, **transforms}
         if name not in transforms:

@@ -125,11 +125,8 @@ def generate(
 ) -> None:
     """Generate a trajectory, or resume it.
 
-    Raises
-    ------
-    UserError
-        If the source fails, which leaves the checkpoint, or if the trajectory is unphysical; its
-        frames are then kept beside the output.
+    Raises a `UserError` if the source fails, which leaves the checkpoint, or if the trajectory is
+    unphysical; its frames are then kept beside the output.
     """
     protocol, run = request.protocol, request.trajectory
     name = f"{protocol['dataset']}/{run.name}"

@@ -25,10 +25,7 @@ LARGEST_SEED = 900_000_000  # of LAMMPS
 def engine_of(source: Source, wanted: str) -> str:
     """Return the engine for a source: ``ase``, or ``lammps`` for a LAMMPS pair style.
 
-    Raises
-    ------
-    UserError
-        If `wanted` is ``lammps`` and LAMMPS cannot drive the source.
+    Raises a `UserError` if `wanted` is ``lammps`` and LAMMPS cannot drive the source.
     """
     reason = None
     if source.calculator != LAMMPSLIB:

@@ -60,12 +60,8 @@ class Batch:
     """Structures with momenta that one model of :func:`load_batch_model` moves together.
 
     Each structure has an engine in `systems`; :meth:`advance` moves all of them. The thermostat is
-    ``nose-hoover`` or ``none``.
-
-    Raises
-    ------
-    UserError
-        If a structure is periodic in only some directions.
+    ``nose-hoover`` or ``none``. Raises a `UserError` if a structure is periodic in only some
+    directions.
     """
 
     def __init__(

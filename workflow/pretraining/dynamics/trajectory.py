@@ -141,6 +141,8 @@ def simulate(
 ) -> None:
     """Run or resume trajectories to their ends.
 
+    Raises an `Interrupted` if the process was asked to stop, after the checkpoints are written.
+
     Parameters
     ----------
     advance
@@ -149,11 +151,6 @@ def simulate(
         Time between checkpoints.
     ended
         Called with each trajectory at its end, before the others advance.
-
-    Raises
-    ------
-    Interrupted
-        If the process was asked to stop, after the checkpoints are written.
     """
     saved = time.monotonic()
     if stop is not None:

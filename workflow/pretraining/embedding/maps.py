@@ -43,6 +43,8 @@ def embed(
 ) -> pd.DataFrame:
     """Fit a map to the base samples, project the others onto it, and return its table.
 
+    Raises a `UserError` if the base has no more environments than `n_neighbors`.
+
     Parameters
     ----------
     base, projected
@@ -55,11 +57,6 @@ def embed(
     pandas.DataFrame
         One row per environment: ``sample``, ``role`` (``base`` or ``project``), ``x``, ``y`` and
         the :data:`PROPERTIES` of :class:`pretraining.embedding.soap.Environments`.
-
-    Raises
-    ------
-    UserError
-        If the base has no more environments than `n_neighbors`.
     """
     joint = np.concatenate([sample.vectors for sample in base.values()])
     if len(joint) <= n_neighbors:
@@ -127,17 +124,14 @@ def coverage_table(
 ) -> pd.DataFrame:
     """Return the coverage of each projected sample by each base sample.
 
+    Raises a `UserError` if all environments of a base are of one structure.
+
     Returns
     -------
     pandas.DataFrame
         Columns ``base``, ``projected``, ``environments`` (number of the projected), ``typical``
         (d₉₅ of the base), ``median`` (of the projected distances) and ``covered`` (fraction), as
         :func:`as_markdown` defines them.
-
-    Raises
-    ------
-    UserError
-        If all environments of a base are of one structure.
     """
     rows = []
     for name, sample in base.items():

@@ -103,6 +103,8 @@ def _reason(message: str) -> str:
 def vectors_of(atoms: Atoms, chosen: np.ndarray, descriptor) -> np.ndarray:
     """Return the descriptors of chosen atoms, shape (m, d), float32.
 
+    Raises a `UserError` if an atom has no descriptor, because the string names only other species.
+
     Parameters
     ----------
     atoms
@@ -111,11 +113,6 @@ def vectors_of(atoms: Atoms, chosen: np.ndarray, descriptor) -> np.ndarray:
         Numbers of the atoms, shape (m,), ascending.
     descriptor
         Of :func:`soap`.
-
-    Raises
-    ------
-    UserError
-        If an atom has no descriptor, because the string names only other species.
     """
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     bare.arrays["chosen"] = np.isin(np.arange(len(bare)), chosen)
@@ -141,7 +138,8 @@ def choose(store: Store, sample: Mapping[str, Any], seed: int) -> dict[int, np.n
     """Draw structures of a set, and environments among their atoms.
 
     The draw depends on the seed and on the sample's dataset, part and `where`, not on its transform
-    or on other samples. Duplicates of earlier structures are left out.
+    or on other samples. Duplicates of earlier structures are left out. Raises a `UserError` if
+    there are fewer structures or environments than wanted.
 
     Parameters
     ----------
@@ -152,11 +150,6 @@ def choose(store: Store, sample: Mapping[str, Any], seed: int) -> dict[int, np.n
     -------
     dict
         Numbers of the chosen atoms, ascending, by row of the store.
-
-    Raises
-    ------
-    UserError
-        If there are fewer structures or environments than wanted.
     """
     part, what = sample["part"], f"{store.path}: part '{sample['part']}'"
     rows = np.arange(len(store)) if part == "all" else np.array(store.indices(part))

@@ -50,17 +50,14 @@ def learning_curves(
 ) -> Figure:
     """Draw learning curves on logarithmic axes.
 
+    Raises a `UserError` if there is nothing to draw.
+
     Parameters
     ----------
     selections
         One comparison per transform; without any, only the published points are drawn.
     published
         Points of :func:`.published.published_points`, drawn with open symbols.
-
-    Raises
-    ------
-    UserError
-        If there is nothing to draw.
     """
     if not selections and published is None:
         raise UserError("nothing to draw: give runs, published values or both")

@@ -38,18 +38,14 @@ def source_vs_model(runs: pd.DataFrame, aggregate: str = "best", at: int = 400) 
     A source has its own zero of energy, and so has a model trained only on its labels: their energy
     errors are those after a median shift. A fine-tuned model has the target's zero.
 
-    `at` is the number of structures of the fine-tuning; the nearest with runs is taken.
+    `at` is the number of structures of the fine-tuning; the nearest with runs is taken. Raises a
+    `UserError` if no label source was tested.
 
     Returns
     -------
     pandas.DataFrame
         Columns :data:`COLUMNS`, for every target that a source was tested on, at the pre-training
         size that most sources share.
-
-    Raises
-    ------
-    UserError
-        If no label source was tested.
     """
     tested = runs[runs["kind"] == "source"]
     tuned = runs[(runs["kind"] == "finetune") & (runs["transform"] == "none")]

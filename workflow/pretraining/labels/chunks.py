@@ -38,17 +38,14 @@ DECISIVE = (*DECISIVE_KEYS, "parameter_files_sha256", "isolated_atoms_ev")
 def chunk_rows(store: Store, chunk: str, size: int, last: int) -> range:
     """Rows of a prepared set that make up a chunk.
 
+    Raises a `UserError` if there is no such chunk, or the pool has fewer than `last` structures.
+
     Parameters
     ----------
     chunk
         ``eval``, or the chunk's number as in its name.
     size, last
         Number of training structures in a chunk and in all.
-
-    Raises
-    ------
-    UserError
-        If there is no such chunk, or the pool has fewer than `last` structures.
     """
     if chunk == EVAL:
         return range(store.n_val + store.n_test)
@@ -88,6 +85,9 @@ class Label:
 def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[Label]:
     """Read labelled chunks and check that they hold the set's structures in order.
 
+    Raises a `UserError` if a structure is not the expected one, or its labels are missing or not
+    finite.
+
     Parameters
     ----------
     files
@@ -97,11 +97,6 @@ def read_labelled(store: Store, source: str, files: Sequence[Path]) -> Iterator[
     ------
     Label
         Energy (eV, relative to isolated atoms) and forces (N, 3) (eV/Å), or the source's error.
-
-    Raises
-    ------
-    UserError
-        If a structure is not the expected one, or its labels are missing or not finite.
     """
     # With `eval` alone, repeats of its structures in the training pool do not belong to it.
     rows = iter(range(store.n_val + store.n_test if len(files) == 1 else len(store)))
@@ -200,6 +195,8 @@ def join(
 ) -> dict[str, Any]:
     """Join labelled chunks into a labelled set; structures without a label are left out.
 
+    Raises a `UserError` if the chunks do not fit the set, or too few structures are labelled.
+
     Parameters
     ----------
     files
@@ -219,11 +216,6 @@ def join(
     dict
         ``val``, ``test``, ``train``: numbers of labelled structures; ``failed``: raw index and
         reason of each structure without a label; ``made``: result of :func:`read_provenance`.
-
-    Raises
-    ------
-    UserError
-        If the chunks do not fit the set, or too few structures are labelled.
     """
     counts = dict.fromkeys(("val", "test", "train"), 0)
     failed: list[dict[str, Any]] = []
@@ -270,12 +262,8 @@ def join(
 def read_provenance(files: Sequence[Path]) -> list[dict[str, Any]]:
     """How chunks were labelled: each way once, with the names of its ``chunks``.
 
-    Versions of a code may differ between chunks; parameters may not.
-
-    Raises
-    ------
-    UserError
-        If an entry that decides the labels differs between chunks.
+    Versions of a code may differ between chunks; parameters may not. Raises a `UserError` if an
+    entry that decides the labels differs between chunks.
     """
     ways: list[dict[str, Any]] = []
     for path in files:

@@ -167,6 +167,8 @@ def source_error(
     constant per atom. The second energy error therefore subtracts the median difference per atom
     *of these test structures*: a lower bound, which a user of the source does not reach. If the
     target's zero is fitted, the median difference of the validation structures is subtracted first.
+    Raises a `UserError` if the target has no labels, the chunk is not its ``eval`` chunk, or
+    nothing is labelled.
 
     Parameters
     ----------
@@ -183,11 +185,6 @@ def source_error(
         ``energy_rmse_after_median_shift_mev_per_atom``, the same after a mean shift,
         ``median_shift_ev_per_atom`` and ``n_structures``. Under ``failed``: index and reason of
         structures without a label. Under ``warnings``: what is suspicious about units or zeros.
-
-    Raises
-    ------
-    UserError
-        If the target has no labels, the chunk is not its ``eval`` chunk, or nothing is labelled.
     """
     labelled = labelled or store
     if not labelled.has_labels:

@@ -40,12 +40,8 @@ SAY_EVERY = 2.0
 def read_structures(path: Path, index: str = ":", allow_empty: bool = False) -> list[Atoms]:
     """Read structures with any ASE reader; results of earlier calculators are dropped.
 
-    `index` is ``START:STOP``. With `allow_empty` a file of zero bytes holds no structure.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, unreadable or holds no structure.
+    `index` is ``START:STOP``. With `allow_empty` a file of zero bytes holds no structure. Raises a
+    `UserError` if the file is missing, unreadable or holds no structure.
     """
     check_output(path)
     if allow_empty and path.is_file() and path.stat().st_size == 0:
@@ -71,6 +67,9 @@ def label(
 ) -> list[int]:
     """Label `frames` and write them in order to `out` (extended XYZ).
 
+    Raises a `UserError` if a structure fails and the source has ``on_error: stop``, or if all fail.
+    `out` is then not written; the next start keeps the finished structures.
+
     Parameters
     ----------
     reference
@@ -88,12 +87,6 @@ def label(
     -------
     list of int
         Numbers of the structures that could not be evaluated (``on_error: skip``).
-
-    Raises
-    ------
-    UserError
-        If a structure fails and the source has ``on_error: stop``, or if all fail. `out` is then
-        not written; the next start keeps the finished structures.
     """
     elements = {symbol for atoms in frames for symbol in atoms.symbols}
     missing = ", ".join(sorted(elements - reference.keys()))

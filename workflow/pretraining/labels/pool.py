@@ -105,10 +105,7 @@ class Worker:
     def receive(self) -> Outcome | None:
         """Receive a message or notice the worker's end; return an outcome if there is one.
 
-        Raises
-        ------
-        UserError
-            If the calculator cannot be made.
+        Raises a `UserError` if the calculator cannot be made.
         """
         if not self.connection.poll():
             return self._overdue()
@@ -200,18 +197,14 @@ def evaluate_all(
 ) -> Iterator[tuple[int, Outcome]]:
     """Evaluate structures in worker processes.
 
-    A structure that ends its worker is tried once more in another one: an earlier structure or
-    the machine may have caused the crash. The workers end with the iterator.
+    A structure that ends its worker is tried once more in another one: an earlier structure or the
+    machine may have caused the crash. The workers end with the iterator. Raises a `UserError` if
+    the calculator cannot be made, or a worker ends before its calculator is made.
 
     Yields
     ------
     tuple
         Index of a structure and its outcome, in the order in which they finish.
-
-    Raises
-    ------
-    UserError
-        If the calculator cannot be made, or a worker ends before its calculator is made.
     """
     waiting = deque(range(len(frames)))
     tried: set[int] = set()

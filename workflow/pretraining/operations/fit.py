@@ -47,10 +47,7 @@ class Refusal(NamedTuple):
 def examine(config: dict[str, Any], grid: pd.DataFrame) -> list[Refusal]:
     """Compare the results of a study with its validated configuration and its grid.
 
-    Raises
-    ------
-    UserError
-        If there are no results.
+    Raises a `UserError` if there are no results.
     """
     if not Path(config["results"]).is_dir():
         raise UserError(f"no results at {config['results']}: copy the whole folder there")

@@ -164,7 +164,8 @@ def cost(
     """Add up the hours of the runs.
 
     A run's GPU hours are its share of :func:`gpu_shares`, or its wall time if it has no records of
-    its GPU. Its CPU hours are core hours: wall time times threads.
+    its GPU. Its CPU hours are core hours: wall time times threads. Raises a `UserError` if power or
+    carbon intensity is not a positive number.
 
     Parameters
     ----------
@@ -187,11 +188,6 @@ def cost(
         runs without a recorded time, which count as nothing; ``with_power``, runs with measured
         power; ``hours``; ``kwh`` and ``kg_co2e``, of GPUs only; ``expected_hours``, GPU hours of
         missing runs by the published medians.
-
-    Raises
-    ------
-    UserError
-        If power or carbon intensity is not a positive number.
     """
     for name, value in (("power", power_w), ("carbon intensity", carbon_kg_per_kwh)):
         if not (np.isfinite(value) and value > 0):

@@ -28,6 +28,9 @@ HEADS = {"npre": "pre-training", "aggregate": "seeds", "untuned_reaches": "untun
 def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
     """The fewest fine-tuning structures that equal direct training on N, on one target or on all.
 
+    Raises a `UserError` if there are no runs on the target, or a run is listed twice with different
+    results.
+
     Returns
     -------
     pandas.DataFrame
@@ -38,11 +41,6 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
         ``seeds_finetune``, ``train_time_ratio_min`` and ``_max`` (see :func:`_time_ratios`),
         ``rmse_untuned`` and ``untuned_reaches`` (whether the pre-trained model reaches
         ``rmse_direct`` without any structure).
-
-    Raises
-    ------
-    UserError
-        If there are no runs on the target, or a run is listed twice with different results.
     """
     runs = _on(runs, target)
     rows = []

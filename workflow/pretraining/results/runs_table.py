@@ -74,13 +74,8 @@ def read_runs(path: str | Path) -> pd.DataFrame:
 def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Turn a runs table of text into a typed one.
 
-    Absent columns get their :data:`DEFAULTS`. Rows of direct training get source ``none`` and
-    npre 0.
-
-    Raises
-    ------
-    UserError
-        Naming `path`, the column and the line.
+    Absent columns get their :data:`DEFAULTS`. Rows of direct training get source ``none`` and npre
+    0. Raises a `UserError` naming `path`, the column and the line.
     """
     if table.empty:
         raise UserError(f"{path}: the runs table has no rows")
@@ -137,10 +132,7 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
 def unique_runs(runs: pd.DataFrame, path: str | Path = "runs table") -> pd.DataFrame:
     """Keep one row per run: one with a result rather than one of status ``missing``.
 
-    Raises
-    ------
-    UserError
-        If two rows of the same run disagree on an RMSE.
+    Raises a `UserError` if two rows of the same run disagree on an RMSE.
     """
     key = [column for column in IDENTITY if column in runs]
     found = runs["status"] != "missing"
@@ -195,6 +187,8 @@ def collect(
 ) -> pd.DataFrame:
     """Read the metrics file of each row of the grid.
 
+    Raises a `UserError` naming the first run without metrics file and their number.
+
     Parameters
     ----------
     grid
@@ -209,11 +203,6 @@ def collect(
     -------
     pandas.DataFrame
         Sorted by kind (in the order of :data:`KINDS`) and then by run.
-
-    Raises
-    ------
-    UserError
-        Naming the first run without metrics file and their number.
     """
     rows, missing = [], []
     shipped = None
@@ -247,15 +236,12 @@ def collect(
 def finished_runs(config: Mapping) -> pd.DataFrame:
     """Collect all results of a study that are there, and the pre-trainings for the cost.
 
+    Raises a `UserError` if there is no result.
+
     Returns
     -------
     pandas.DataFrame
         As :func:`collect`; a pre-training has no target.
-
-    Raises
-    ------
-    UserError
-        If there is no result.
     """
     grid = grid_table(config)
     trainings = select(grid, kind="pretrain", imported=False)

@@ -63,6 +63,8 @@ def select(
 ) -> Selected:
     """Select the runs of one comparison.
 
+    Raises a `UserError` if nothing is left, or the same run is listed twice with different results.
+
     Parameters
     ----------
     compare
@@ -70,11 +72,6 @@ def select(
         pre-training sizes).
     what
         The table's name in messages.
-
-    Raises
-    ------
-    UserError
-        If nothing is left, or the same run is listed twice with different results.
     """
     wanted = wanted or Selection()
     trained = _trained(runs, what)

@@ -35,10 +35,7 @@ def write_record(
 def read_record(path: Path) -> dict[str, Any]:
     """Read a record; one without a digest, written by hand, is taken as it is.
 
-    Raises
-    ------
-    UserError
-        If it is no JSON object, or not what was written.
+    Raises a `UserError` if it is no JSON object, or not what was written.
     """
     with whole(path):
         content = dict(json.loads(path.read_text(encoding="utf-8")))

@@ -45,13 +45,9 @@ SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 def load_config(*paths: str | Path) -> dict[str, Any]:
     """Read configuration files, validate them with the schema and fill in the defaults.
 
-    As with Snakemake's ``--configfile``, values of later files take precedence.
-
-    Raises
-    ------
-    UserError
-        If a file is missing, is not YAML or breaks a rule of
-        ``workflow/schemas/config.schema.yaml``.
+    As with Snakemake's ``--configfile``, values of later files take precedence. Raises a
+    `UserError` if a file is missing, is not YAML or breaks a rule of
+    ``workflow/schemas/config.schema.yaml``.
     """
     config = read_yaml(paths[0])
     for path in paths[1:]:
@@ -64,17 +60,14 @@ def validate_study(
 ) -> dict[str, Any]:
     """Return a validated copy, with its defaults, of the configuration of a whole study.
 
+    Raises a `UserError` for the first broken rule, naming the key, its value and what is allowed.
+
     Parameters
     ----------
     file
         The configuration's name, for messages.
     root
         Folder that paths are relative to; if given, the files must exist.
-
-    Raises
-    ------
-    UserError
-        For the first broken rule, naming the key, its value and what is allowed.
     """
     config = validate_config(config, file)
     for section in ("datasets", "sources", "experiments"):
@@ -130,10 +123,7 @@ def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
     """Return a validated copy of `config` with its defaults; `file` names it in messages.
 
-    Raises
-    ------
-    UserError
-        In one line, for the first rule of the schema that is broken.
+    Raises a `UserError`, in one line, for the first rule of the schema that is broken.
     """
     schema = _schema()
     for fault in faults(config):
@@ -179,10 +169,7 @@ def _add_origins_of_weights(config: dict[str, Any]) -> None:
 def validate_sections(content: dict[str, Any], sections: Sequence[str]) -> dict[str, Any]:
     """Return a validated copy of some sections of a configuration, with their defaults.
 
-    Raises
-    ------
-    UserError
-        In one line, for the first rule of the schema that is broken.
+    Raises a `UserError`, in one line, for the first rule of the schema that is broken.
     """
     schema = _schema()
     for fault in faults(content):

@@ -172,10 +172,7 @@ def largest_size(grid: pd.DataFrame, dataset: str) -> int:
 def check_pools(grid: pd.DataFrame, config: dict[str, Any]) -> None:
     """Compare the grid's sizes with the prepared sets that are up to date.
 
-    Raises
-    ------
-    UserError
-        If a run needs more training structures than filters and split leave.
+    Raises a `UserError` if a run needs more training structures than filters and split leave.
     """
     for dataset in config["datasets"]:
         entry = dataset_view(config, dataset)
@@ -255,10 +252,7 @@ def evaluation_folder(tested: str, path: str) -> str:
 def stability_models(config: Mapping[str, Any], grid: pd.DataFrame, name: str) -> list[str]:
     """Return the models of a stability test, by the path of their runs after ``runs/``.
 
-    Raises
-    ------
-    UserError
-        If an entry selects no run of the grid, or has a value that no run has.
+    Raises a `UserError` if an entry selects no run of the grid, or has a value that no run has.
     """
     chosen: dict[str, None] = {}
     for index, entry in enumerate(config["dynamics"][name]["models"]):

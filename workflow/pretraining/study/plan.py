@@ -41,10 +41,7 @@ def read_files(files: Sequence[str | Path]) -> None:
 def plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
     """Return the plan of a configuration as Snakemake has read it from its files.
 
-    Raises
-    ------
-    UserError
-        For the first fault, naming file and key.
+    Raises a `UserError` for the first fault, naming file and key.
     """
     read_files(files)
     names = " + ".join(os.path.relpath(file) for file in files)

@@ -152,6 +152,8 @@ def load_settings(
 ) -> Settings:
     """Read the settings file of a run.
 
+    Raises a `UserError` if the file cannot be read or does not fit the configuration's schema.
+
     Parameters
     ----------
     path
@@ -162,11 +164,6 @@ def load_settings(
         precedence.
     runtime
         Entries of ``training`` that take precedence over the file's.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read or does not fit the configuration's schema.
     """
     content = read_yaml(path)
     try:

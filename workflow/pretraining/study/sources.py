@@ -97,12 +97,8 @@ class Source:
 def load_source(config: Path, name: str, options: Mapping[str, Any] | None = None) -> Source:
     """Read the source `name` from the section ``sources`` of a YAML file.
 
-    Entries in `options`, which do not decide a label, replace those of the file.
-
-    Raises
-    ------
-    UserError
-        If the file or the source is missing, or its entry is wrong.
+    Entries in `options`, which do not decide a label, replace those of the file. Raises a
+    `UserError` if the file or the source is missing, or its entry is wrong.
     """
     sources = read_yaml(config).get("sources") or {}
     if not isinstance(sources, dict) or not isinstance(sources.get(name, {}), dict):
@@ -244,12 +240,8 @@ def parameter_files(
     Words within an argument count, as in a LAMMPS ``pair_coeff``, and so do files whose name
     continues that of a named file: a GAP's sparse points lie in ``<file>.*``. Without `installed`,
     the interpreter's own files, in ``{prefix}`` and ``{package:NAME}``, do not count, nor do files
-    that are apart, by their path.
-
-    Raises
-    ------
-    UserError
-        If an argument names a folder that holds the working folder, or too many files.
+    that are apart, by their path. Raises a `UserError` if an argument names a folder that holds the
+    working folder, or too many files.
     """
     found: dict[str, str] = {}
     for text in strings([source.args, source.kwargs, source.isolated_atom.get("kwargs", {})]):

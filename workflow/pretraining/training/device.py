@@ -16,10 +16,7 @@ from pretraining.runtime.errors import UserError
 def resolve_device(device: str, allow_cpu: bool = False) -> torch.device:
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
 
-    Raises
-    ------
-    UserError
-        For another word, or for ``cuda`` without a GPU, unless `allow_cpu` is set.
+    Raises a `UserError` for another word, or for ``cuda`` without a GPU, unless `allow_cpu` is set.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"training.device: {device!r} is not one of auto, cpu, cuda")

@@ -44,6 +44,8 @@ def predict(
 ) -> Iterator[Atoms]:
     """Yield copies of structures with the network's energy and forces.
 
+    Raises a `UserError` if a structure is broken, or has an element that the network does not know.
+
     Parameters
     ----------
     model
@@ -57,11 +59,6 @@ def predict(
     ------
     Atoms
         With total energy (eV) and forces (eV/Å) in place of other labels.
-
-    Raises
-    ------
-    UserError
-        If a structure is broken, or has an element that the network does not know.
     """
     type_names, cutoff = type_names_of_model(model), cutoff_of(model)
     rename = Transform(elements=elements_as or {})
@@ -150,10 +147,7 @@ def predict_part(
 ) -> Predictions:
     """Predict a part (``train``, ``val`` or ``test``) of a labelled set, otherwise as `predict`.
 
-    Raises
-    ------
-    UserError
-        If the part is empty or has an element that the network does not know.
+    Raises a `UserError` if the part is empty or has an element that the network does not know.
     """
     rows = store.indices(part)
     if not rows:

@@ -103,13 +103,8 @@ def run(
 
     All models of a test start from the same positions and, in the same replica, with the same
     velocities. Files move into place when the last replica has ended, since Snakemake removes the
-    outputs of a job that was stopped.
-
-    Raises
-    ------
-    UserError
-        If the model cannot evaluate the start, or the program fails. A failure of the model is a
-        result, no error.
+    outputs of a job that was stopped. Raises a `UserError` if the model cannot evaluate the start,
+    or the program fails. A failure of the model is a result, no error.
     """
     for what, path in (("model", request.model), ("start structure", request.start)):
         if not path.is_file():

@@ -85,6 +85,8 @@ def identity_of(outcome: Path) -> dict[str, str]:
 def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
     """Return a row for each trajectory of a test.
 
+    Raises a `UserError` if there is no trajectory.
+
     Returns
     -------
     pandas.DataFrame
@@ -92,11 +94,6 @@ def summarise(outcomes: Sequence[Path]) -> pd.DataFrame:
         ``time_ps``, ``planned_ps``, ``criterion``, ``reason``, ``first_five_fold_ps`` (first time
         with an atom of five neighbours or more, else NaN), ``sp2_start``, ``sp2_end`` and
         ``layering_end`` (means over the last tenth), ``steps_per_second`` and ``folder``.
-
-    Raises
-    ------
-    UserError
-        If there is no trajectory.
     """
     if not outcomes:
         raise UserError("no trajectory of this test has ended yet")

@@ -78,10 +78,7 @@ def build_network(config: dict[str, Any]) -> GraphModel:
 def building(config: dict[str, Any]) -> Iterator[None]:
     """Prepare NequIP to build a network of :func:`network_config`.
 
-    Raises
-    ------
-    UserError
-        If there is no such builder, or a hyperparameter is unknown or invalid.
+    Raises a `UserError` if there is no such builder, or a hyperparameter is unknown or invalid.
     """
     set_global_state(allow_tf32=False)
     target = config["_target_"]
@@ -125,12 +122,8 @@ def count_parameters(model: torch.nn.Module) -> int:
 def copy_parameters(weights: dict[str, torch.Tensor], model: torch.nn.Module, source: str) -> None:
     """Copy trained parameters, by name, into a network; `source` names their file in messages.
 
-    Buffers, such as the cut-off and the average number of neighbours, stay those of `model`.
-
-    Raises
-    ------
-    UserError
-        If the names or shapes of `weights` are not those of `model`.
+    Buffers, such as the cut-off and the average number of neighbours, stay those of `model`. Raises
+    a `UserError` if the names or shapes of `weights` are not those of `model`.
     """
     parameters = dict(model.named_parameters())
     missing = sorted(parameters.keys() - weights.keys())

@@ -162,7 +162,9 @@ def load_model(
 ) -> GraphModel:
     """Load a network for prediction, in evaluation mode.
 
-    Weights and plain settings are read, which runs no code of the file.
+    Weights and plain settings are read, which runs no code of the file. Raises a `UserError` if the
+    file cannot be opened or is not trusted, is not that of the ``metrics.json`` beside it, or
+    `avg_num_neighbors` is missing or superfluous.
 
     Parameters
     ----------
@@ -176,12 +178,6 @@ def load_model(
     trust
         Import paths of code that the file may name, such as a network builder of the user's own.
         True opens any file that NequIP opens, and with it runs any code in the file.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be opened or is not trusted, is not that of the ``metrics.json`` beside
-        it, or `avg_num_neighbors` is missing or superfluous.
     """
     path = Path(path)
     if not path.is_file():
@@ -266,6 +262,8 @@ def import_weights(
 ) -> None:
     """Import published weights as the folder of a pre-training run.
 
+    Raises a `UserError` if the file has another checksum, or its weights do not fit the network.
+
     Parameters
     ----------
     path
@@ -277,11 +275,6 @@ def import_weights(
         which may set the cut-off.
     settings
         Of a pre-training with their network.
-
-    Raises
-    ------
-    UserError
-        If the file has another checksum, or its weights do not fit the network.
     """
     if not path.is_file():
         raise UserError(f"no published weights at {path}")

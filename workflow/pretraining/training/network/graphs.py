@@ -38,10 +38,7 @@ def type_names_of(store: Store, transform: Transform) -> list[str]:
 def types_of(numbers: np.ndarray, type_names: Sequence[str], what: str) -> np.ndarray:
     """Return the network's atom types, shape (N,), for the atomic numbers of the structure `what`.
 
-    Raises
-    ------
-    UserError
-        If the network does not know an element.
+    Raises a `UserError` if the network does not know an element.
     """
     types = np.full(len(chemical_symbols), -1, dtype=np.int64)
     types[[atomic_numbers[name] for name in type_names]] = np.arange(len(type_names))
@@ -85,6 +82,9 @@ def graph_of(atoms: Atoms, types: np.ndarray, cutoff: float) -> Key.Type:
 class StructureDataset(Dataset):
     """Labelled structures of a store in NequIP's form.
 
+    Raises a `UserError` if the set has no labels, or a structure has a value that is not finite or
+    an element that the network does not know.
+
     Parameters
     ----------
     store
@@ -97,12 +97,6 @@ class StructureDataset(Dataset):
         Applied to each structure as it is read.
     memory
         Memory limit of the neighbour lists, bytes.
-
-    Raises
-    ------
-    UserError
-        If the set has no labels, or a structure has a value that is not finite or an element that
-        the network does not know.
     """
 
     def __init__(
