@@ -89,8 +89,6 @@ IMPORTED = f"imported/{PARENT}/seed~{{seed}}"
 DIRECT = "direct/target~{target}/source~none/n~{n}/seed~{seed}"
 FINETUNING = f"finetune/target~{{target}}/{PARENT}/preseed~{{preseed}}/n~{{n}}/seed~{{seed}}"
 
-FIGURE_FORMATS = ["pdf", "png"]
-
 
 def one_of(names):
     """Return a regular expression that matches exactly the given names."""
@@ -99,14 +97,17 @@ def one_of(names):
 
 def reported(path, caption, category, labels):
     """Return a file that the report shows."""
-    form = {"md": "Markdown", "pdf": "PDF", "png": "PNG"}[path.rpartition(".")[2]]
+    form = path.rpartition(".")[2].upper().replace("MD", "Markdown")
     caption = f"../report/{caption}.rst"
     return report(path, caption=caption, category=category, labels={**labels, "format": form})
 
 
 def figure(path, caption, category, labels):
     """Return the files of a figure that the report shows."""
-    return [reported(f"{path}.{form}", caption, category, labels) for form in FIGURE_FORMATS]
+    return [
+        reported(f"{path}.{form}", caption, category, labels)
+        for form in config["figures"]["formats"]
+    ]
 
 
 wildcard_constraints:

@@ -119,6 +119,7 @@ rule students:
 rule umap_figure:
     input:
         script="workflow/scripts/umap_figure.py",
+        styles="<results>/settings/styles.yaml",
         style="<results>/settings/umap~{embedding}.yaml",
         map="<results>/embeddings/{embedding}/map.csv",
     output:
@@ -129,13 +130,14 @@ rule umap_figure:
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "python {input.script} --map {input.map} --style {input.style} --out {output} "
-        "2>&1 | tee {log}"
+        "python {input.script} --map {input.map} --style {input.style} --styles {input.styles} "
+        "--out {output} 2>&1 | tee {log}"
 
 
 rule structures_figure:
     input:
         script="workflow/scripts/structures_figure.py",
+        styles="<results>/settings/styles.yaml",
         table="<results>/data/{generated}/trajectories.csv",
     output:
         figure(
@@ -150,12 +152,14 @@ rule structures_figure:
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "python {input.script} --table {input.table} --out {output} 2>&1 | tee {log}"
+        "python {input.script} --table {input.table} --styles {input.styles} --out {output} "
+        "2>&1 | tee {log}"
 
 
 rule md_figure:
     input:
         script="workflow/scripts/md_figure.py",
+        styles="<results>/settings/styles.yaml",
         table="<results>/tables/md-{test}.csv",
         coordination=beside_outcomes("coordination.csv"),
         trajectories=beside_outcomes("trajectory.extxyz"),
@@ -169,5 +173,5 @@ rule md_figure:
     params:
         options=md_options,
     shell:
-        "python {input.script} --table {input.table} {params.options} --out {output} "
-        "2>&1 | tee {log}"
+        "python {input.script} --table {input.table} {params.options} --styles {input.styles} "
+        "--out {output} 2>&1 | tee {log}"

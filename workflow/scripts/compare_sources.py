@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pretraining.data.store import Store
 from pretraining.figures.parity import source_matrix, source_parity
-from pretraining.figures.style import save
+from pretraining.figures.style import Parser, save
 from pretraining.labels.compare import OWN, compare, own_labels, page, source_labels, types_of
-from pretraining.runtime.cli import Output, Parser, run
+from pretraining.runtime.cli import Output, run
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import write_text
 from pretraining.study.titles import order_sources, read_styles
@@ -23,7 +23,6 @@ def main() -> None:
     )
     parser.add_argument("--reference", help="source whose labels are the dataset's, if it has none")
     parser.add_argument("--title", default="the dataset", help="name of the dataset for people")
-    parser.add_argument("--styles", type=Path, help="titles and kinds of the sources (YAML)")
     parser.add_argument("--out", type=Output, required=True, help="table to write (CSV)")
     parser.add_argument("--markdown", type=Output, required=True, help="page to write")
     parser.add_argument("--parity", type=Output, nargs="+", default=[], help="figures to write")

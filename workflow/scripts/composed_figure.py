@@ -8,7 +8,7 @@ from pathlib import Path
 from pretraining.figures.composed import alchemical, specialised
 from pretraining.figures.learning_curves import panel_table
 from pretraining.figures.panels import Options
-from pretraining.figures.style import save
+from pretraining.figures.style import Parser, save
 from pretraining.results.runs_table import RMSE, read_runs
 from pretraining.results.selection import Selection, on_test_set, select, select_each, sets_tested
 from pretraining.runtime import cli
@@ -21,7 +21,7 @@ COMPARE = {"pretrain_size": "npre", "source": "source"}
 
 
 def main() -> None:
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="runs table")
     parser.add_argument("--figure", choices=("specialised", "alchemical"), required=True)
     parser.add_argument("--target", required=True, help="dataset that was trained on")
@@ -32,7 +32,6 @@ def main() -> None:
     parser.add_argument("--metric", choices=sorted(RMSE), default="force")
     parser.add_argument("--bars-at", type=cli.whole(), default=400, help="structures of the bars")
     parser.add_argument("--bars-of", choices=("all", "last"), default="all", help="transforms")
-    parser.add_argument("--styles", type=Path, help="titles of sources, datasets and transforms")
     parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
     parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
     parser.add_argument("--embedding", type=Path, help="map of environments, CSV")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pretraining.figures.learning_curves import learning_curves, panel_table
 from pretraining.figures.panels import Options, comparable
-from pretraining.figures.style import save
+from pretraining.figures.style import Parser, save
 from pretraining.results.published import published_points
 from pretraining.results.runs_table import RMSE, read_runs
 from pretraining.results.selection import Selection, select_each
@@ -21,7 +21,7 @@ COMPARE = {"npre": "npre", "pretrain_size": "npre", "source": "source"}
 
 
 def main() -> None:
-    parser = cli.Parser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--runs", type=Path, help="runs table; without it only --published")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--figure", choices=sorted(FIGURES), help="as in the paper")
@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("--structures")
     parser.add_argument("--transform")
     parser.add_argument("--preseed", help="seed of the pre-training")
-    parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
     parser.add_argument("--published", type=Path, help="published Table 1")
     parser.add_argument("--published-points", type=Path, help="published best seeds and seed 42")
     parser.add_argument("--published-as", help="name of the test set there; default, its own")

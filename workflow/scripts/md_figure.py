@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretraining.figures.dynamics import stability_figure
-from pretraining.figures.style import save
-from pretraining.runtime.cli import Output, Parser, number, run
+from pretraining.figures.style import Parser, save
+from pretraining.runtime.cli import Output, number, run
 from pretraining.runtime.tables import read_csv
 from pretraining.study.generation import FIRST_FIVE_FOLD
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretraining.figures.source_checks import figure_of_sources
-from pretraining.figures.style import save
+from pretraining.figures.style import Parser, save
 from pretraining.labels.check.summary import as_csv, page, read_checks, table_of_sources
-from pretraining.runtime.cli import Output, Parser, number, run
+from pretraining.runtime.cli import Output, number, run
 from pretraining.runtime.files import write_text
 from pretraining.study.titles import read_styles
 
@@ -17,7 +17,6 @@ def main() -> None:
     parser.add_argument(
         "--checks", type=Path, nargs="+", required=True, help="JSON of check_source.py"
     )
-    parser.add_argument("--styles", type=Path, help="titles and kinds of the sources (YAML)")
     parser.add_argument(
         "--tolerance",
         type=number(equal=True),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pretraining.dynamics.summary import CLASSES, ENERGY
 from pretraining.figures.dynamics import structures_figure
-from pretraining.figures.style import save
-from pretraining.runtime.cli import Output, Parser, run
+from pretraining.figures.style import Parser, save
+from pretraining.runtime.cli import Output, run
 from pretraining.runtime.tables import read_csv
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretraining.figures.maps import COLUMNS, embedding_figure
-from pretraining.figures.style import save
-from pretraining.runtime.cli import Output, Parser, run
+from pretraining.figures.style import Parser, save
+from pretraining.runtime.cli import Output, run
 from pretraining.runtime.files import read_yaml
 from pretraining.runtime.tables import read_csv
 

@@ -28,9 +28,9 @@ from pretraining.figures.panels import (
 )
 from pretraining.figures.style import (
     CYCLE,
-    DIRECT_COLOUR,
     TEXT_WIDTH,
     house_style,
+    ink,
     no_results,
     plain,
     ramp,
@@ -185,7 +185,7 @@ def _looks_by_transform(
     sizes = [size for size in looks if size]
     shaded = []
     for _, colour in zip(selections, cycle(TRANSFORM_COLOURS), strict=False):
-        colours = ramp(colour, sizes) | {0: DIRECT_COLOUR}
+        colours = ramp(colour, sizes) | {0: ink()}
         shaded.append({size: look | {"color": colours[size]} for size, look in looks.items()})
     return shaded, names
 
@@ -234,7 +234,7 @@ def draw_bars(
     runs = selections[0].runs
     level = cell_of(runs[runs[compare].isin(DIRECT) & (runs["n"] == n)], column).mean
     if np.isfinite(level):
-        axes.axhline(level, color=DIRECT_COLOUR, linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1)
+        axes.axhline(level, color=ink(), linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1)
     axes.set_xticks(range(len(names)), list(names.values()))
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(names) - 0.4)

@@ -22,10 +22,10 @@ from pretraining.figures.snapshots import CLASSES, draw_structure
 from pretraining.figures.style import (
     COLUMN_WIDTH,
     CYCLE,
-    DIRECT_COLOUR,
     MARKERS,
     TEXT_WIDTH,
     house_style,
+    ink,
     shades,
 )
 from pretraining.runtime.errors import whole
@@ -34,14 +34,14 @@ from pretraining.study.generation import FIRST_FIVE_FOLD
 
 BINS = 150  # points of a curve; each averages its stretch of time
 NAMED = 6  # more anneal temperatures have a colour bar
-COLOURS = {"direct": (DIRECT_COLOUR,), "finetune": CYCLE[:1] + CYCLE[3:], "pretrain": CYCLE[2:]}
+COLOURS = {"finetune": CYCLE[:1] + CYCLE[3:], "pretrain": CYCLE[2:]}
 
 
 def group_colours(table: pd.DataFrame) -> dict[str, str]:
     """A colour for each group of trajectories, by the kind of its models."""
     colours = {}
     for kind, part in table.groupby("kind", sort=False):
-        own = COLOURS[kind]
+        own = COLOURS.get(kind) or (ink(),)
         for i, group in enumerate(part["group"].unique()):
             colours[group] = own[i % len(own)] if kind != "direct" or i == 0 else "0.5"
     return colours

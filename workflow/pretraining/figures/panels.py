@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import ascii_lowercase
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,13 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
 from pretraining.figures.style import (
-    DIRECT_COLOUR,
     GREY,
     HOLLOW,
     WHITE_EDGE,
+    ink,
     no_results,
     note_below,
+    plain,
     shades,
     size_ticks,
     source_looks,
@@ -92,28 +94,35 @@ class Extent:
         low, high = min([low, *near]), max([high, *near])
         # At the nearest edge, the heights of lines outside the panel, the highest on top.
         outside = [(h, colour) for own, h, colour in self.lines if own is axes and h not in near]
-        below = sorted((line for line in outside if line[0] < low), key=lambda line: line[0])
-        above = sorted(set(outside) - set(below), key=lambda line: -line[0])
-        for arrow, lines, edge, step, va in (
-            ("↓", below, 0.02, 0.06, "bottom"),
-            ("↑", above, 0.98, -0.06, "top"),
-        ):
+        below = sorted({line for line in outside if line[0] < low})
+        above = sorted(set(outside) - set(below), reverse=True)
+        for arrow, lines in (("↓", below), ("↑", above)):
             for k, (height, colour) in enumerate(lines):
-                place = {"transform": axes.transAxes, "ha": "right", "va": va}
-                text = f"{arrow} {height:.2g}"
-                axes.text(0.98, edge + k * step, text, color=colour, fontsize=6.2, **place)
+                _edge_label(axes, f"{arrow} {_short(height)}", k, lines is above, color=colour)
         margin = max((high / low) ** 0.06, 1.04)
         low, high = low / margin, high * margin
         axes.set(xscale="log", yscale="log", ylim=(low, high))
         axes.set_xlim(min(self.sizes) / 1.18, max(self.sizes) * 1.18)
         if len(heights) < len(self.heights):
-            _arrows(axes, high, 0.98 - 0.06 * len(above))
+            _arrows(axes, high, len(above))
         value_ticks(axes.yaxis, low, high)
         size_ticks(axes.xaxis, self.sizes)
         axes.grid(axis="y", which="major")
 
 
-def _arrows(axes: Axes, high: float, y_text: float) -> None:
+def _edge_label(axes: Axes, text: str, row: int, top: bool, **look: Any) -> None:
+    """Write a line of text at the right end of the panel's lower or upper edge."""
+    points = (2 + 8 * row) * (-1 if top else 1)
+    place = {"xycoords": "axes fraction", "xytext": (0, points), "textcoords": "offset points"}
+    look |= {"ha": "right", "va": "top" if top else "bottom", "fontsize": 6.2}
+    axes.annotate(text, (0.98, int(top)), **place, **look)
+
+
+def _short(value: float) -> str:
+    return plain(float(f"{value:.2g}"))
+
+
+def _arrows(axes: Axes, high: float, row: int) -> None:
     """Mark the points of curves above the panel, and say how high the highest one is."""
     most = 0.0
     for line in axes.get_lines():
@@ -126,8 +135,7 @@ def _arrows(axes: Axes, high: float, y_text: float) -> None:
         axes.plot(x[beyond], top, color=line.get_color(), clip_on=False, **how)
         most = max(most, *y[beyond])
     if most:
-        place = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 6.2}
-        axes.text(0.98, y_text, f"▲ up to {most:.2g}", **place)
+        _edge_label(axes, f"▲ up to {_short(most)}", row, True)
 
 
 def comparable(selections: Sequence[Selected], options: Options) -> list[Selected]:
@@ -147,8 +155,7 @@ def looks_of(frames: Sequence[pd.DataFrame], options: Options, styles) -> tuple[
     sizes = sorted(int(size) for size in present)
     colours = shades([size for size in sizes if size])
     looks = {
-        size: {"color": colours.get(size, DIRECT_COLOUR), "marker": "o", "linestyle": "-"}
-        for size in sizes
+        size: {"color": colours.get(size, ink()), "marker": "o", "linestyle": "-"} for size in sizes
     }
     return looks, {size: f"{size:,}" if size else "none (direct)" for size in sizes}
 

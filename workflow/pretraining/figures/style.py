@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import matplotlib.style
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
@@ -21,13 +26,13 @@ from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
+from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import write_atomically
+from pretraining.runtime.files import read_yaml, write_atomically
 from pretraining.study.titles import PAPER_SOURCES, SourceStyle, order_sources
 
 TEXT_WIDTH = 6.75  # inches, both columns of a journal's page
 COLUMN_WIDTH = 3.35
-DIRECT_COLOUR = "#000000"
 GREY = "#777777"
 # Okabe and Ito's colours, safe for colour-blind readers; black is kept for direct training.
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F8F8F")
@@ -41,6 +46,8 @@ RC = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7.5,
     "mathtext.fontset": "dejavusans",
+    "text.color": "#000000",
+    "axes.prop_cycle": cycler(color=CYCLE),
     "axes.labelsize": 8,
     "axes.titlesize": 8,
     "axes.linewidth": 0.7,
@@ -65,11 +72,39 @@ RC = {
     "lines.linewidth": 1.3,
     "lines.markersize": 4,
     "figure.dpi": 150,
-    "figure.constrained_layout.use": True,
     "savefig.dpi": 300,
+}
+# What no style changes: the layout has room for notes, and files do not depend on the time.
+FIXED = {
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
     "svg.hashsalt": "pretraining",
 }
+# `figures` of the study's configuration: width (inches) and style (of matplotlib).
+LOOK: dict[str, Any] = {}
+NOTE = "note"
+
+
+class Parser(cli.Parser):
+    """Arguments of a program that draws: ``--styles`` is a file with titles, colours and look."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        text = "titles, kinds and colours of the sources, and the look of figures (YAML)"
+        self.add_argument("--styles", type=Path, help=text)
+
+    def parse_args(self, *arguments: Any) -> Namespace:
+        args = super().parse_args(*arguments)
+        LOOK.clear()
+        LOOK.update(read_yaml(args.styles).get("figures", {}) if args.styles else {})
+        return args
+
+
+def ink() -> str:
+    """The colour of text, and of direct training."""
+    with _settings():
+        return to_hex(matplotlib.rcParams["text.color"])
 
 
 def source_looks(
@@ -79,9 +114,11 @@ def source_looks(
     styles = PAPER_SOURCES if styles is None else styles
     order = [source for source in order_sources(sources, styles) if source != "none"]
     own = {s: styles.get(s, SourceStyle(s)) for s in order}
-    colours = [c for c in CYCLE if c not in {style.colour for style in own.values()}] or list(CYCLE)
+    with _settings():
+        cycle = matplotlib.rcParams["axes.prop_cycle"].by_key().get("color", CYCLE)
+    colours = [c for c in cycle if c not in {style.colour for style in own.values()}] or list(cycle)
     markers = [m for m in MARKERS if m not in {s.marker for s in own.values()}] or list(MARKERS)
-    looks = {"none": {"color": DIRECT_COLOUR, "marker": "o", "linestyle": "-"}}
+    looks = {"none": {"color": ink(), "marker": "o", "linestyle": "-"}}
     free = 0
     for source, style in own.items():
         looks[source] = {
@@ -170,10 +207,18 @@ def value_ticks(axis: Axis, low: float, high: float) -> None:
 
 def note_below(figure: Figure, text: str) -> None:
     """Write small text below all panels and reserve space for it."""
-    space = (0.125 * (text.count("\n") + 1) + 0.04) / figure.get_figheight()
+    look = {"fontsize": 6.2, "alpha": 0.65, "va": "bottom", "linespacing": 1.35, "gid": NOTE}
+    _reserve(figure, figure.text(0.012, 0, text, **look))
+
+
+def _reserve(figure: Figure, note: Text) -> None:
+    """Break the lines of a note at the figure's width and reserve space for them."""
+    width, height = figure.get_size_inches()
+    lines = [fill(line, int(21 * width)) for line in note.get_text().split("\n")]
+    note.set_text("\n".join(lines))
+    space = (0.125 * (note.get_text().count("\n") + 1) + 0.04) / height
     figure.get_layout_engine().set(rect=(0, space, 1, 1 - space), w_pad=0.08, h_pad=0.04)
-    place = (0.012, 0.04 / figure.get_figheight())
-    figure.text(*place, text, fontsize=6.2, color="0.35", va="bottom", linespacing=1.35)
+    note.set_position((0.012, 0.04 / height))
 
 
 def no_results(axes: Axes) -> None:
@@ -182,11 +227,19 @@ def no_results(axes: Axes) -> None:
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Draw with the project's settings, regardless of the user's matplotlibrc."""
+def _settings() -> Iterator[None]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
+        matplotlib.style.use(LOOK.get("style", {}))
+        matplotlib.rcParams.update(FIXED)
+        yield
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw with the project's and the study's settings, regardless of the user's matplotlibrc."""
+    with _settings():
         try:
             yield
         finally:
@@ -221,6 +274,11 @@ def save(figure: Figure, *paths: str | Path) -> None:
     if wrong:
         raise UserError(f"{wrong[0]}: figures are written as {', '.join(stable)}")
     with house_style():
+        figure.set_size_inches(
+            figure.get_size_inches() * LOOK.get("width", TEXT_WIDTH) / TEXT_WIDTH
+        )
+        for note in figure.findobj(lambda artist: artist.get_gid() == NOTE):
+            _reserve(figure, note)
         _take_dollars_literally(figure)
         # The same layout for all formats.
         figure.draw_without_rendering()

@@ -24,7 +24,7 @@ from pretraining.study.generation import structures_of, too_many
 from pretraining.study.network import builder_problems
 from pretraining.study.plain import faults
 from pretraining.study.queries import datasets_read
-from pretraining.study.titles import PAPER_SOURCES, SourceStyle
+from pretraining.study.titles import PAPER_SOURCES, SourceStyle, style_problems
 
 # Folders of the repository that are not for results.
 REPOSITORY = (
@@ -80,7 +80,9 @@ def validate_study(
             if not (Path(root) / path).is_file():
                 raise UserError(f"{file}: {key}: no such file: '{path}'; put it there or name it")
         for problem in chain(
-            element_problems(config, Path(root)), builder_problems(config["network"]["model"])
+            element_problems(config, Path(root)),
+            builder_problems(config["network"]["model"]),
+            style_problems(Path(root), config["figures"].get("style")),
         ):
             raise UserError(f"{file}: {problem}")
     return config

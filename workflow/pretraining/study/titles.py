@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 from pretraining.runtime.errors import UserError
@@ -61,6 +63,29 @@ def read_styles(path: str | Path | None) -> dict[str, SourceStyle]:
             marker=entry.get("marker", known.marker),
         )
     return styles
+
+
+def style_problems(root: Path, style: str | None) -> Iterator[str]:
+    """Yield why matplotlib cannot draw in the style of that name, or of that file."""
+    if style is None or find_spec("matplotlib") is None:
+        return  # another environment draws
+    from matplotlib import rc_params_from_file, rcParams
+    from matplotlib.style import available
+
+    file = root / style
+    if not file.is_file():
+        if style not in available:
+            near = ", ".join(get_close_matches(style, available, n=3)) or "ggplot"
+            yield f"figures.style: '{style}' is no file and no style of matplotlib, such as {near}"
+        return
+    try:
+        rc_params_from_file(file, fail_on_error=True, use_default_template=False)
+    except ValueError as error:
+        yield f"figures.style: {style}: {error}"
+    for line in file.read_text(encoding="utf-8").splitlines():
+        key = line.partition("#")[0].partition(":")[0].strip()
+        if key and key not in rcParams:
+            yield f"figures.style: {style}: matplotlib has no setting '{key}'"
 
 
 def read_titles(path: str | Path | None) -> Titles:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pretraining.runtime.files import file_sha256
 from pretraining.study.generation import trajectory_files
 from pretraining.study.queries import samples_of
 from pretraining.study.settings import KINDS, RUNTIME_OPTIONS
@@ -16,8 +17,9 @@ from pretraining.study.sources import DECISIVE_KEYS
 
 ADDRESS_KEYS = ("url", "from")
 STUDY_KEYS = ("results", "datasets", "sources", "transforms", "pretrained_weights")
-# Keys of an experiment and of a sample that only figures read.
+# Keys of an experiment, a source and a sample that only figures read.
 EXPERIMENT_STYLE = ("compare", "embedding", "title")
+SOURCE_STYLE = ("title", "kind", "colour", "marker")
 SAMPLE_STYLE = ("title", "colour", "shown")
 # Keys of a generated dataset that differ between trajectories.
 TRAJECTORY_KEYS = ("densities", "anneal_temperatures", "replicas", "exclude")
@@ -56,11 +58,12 @@ def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
             sources, datasets = config["sources"].items(), config["datasets"].items()
             transforms = config["transforms"].items()
             return {
-                "sources": {n: _only(s, ("title", "kind")) for n, s in sources},
+                "sources": {n: _only(s, SOURCE_STYLE) for n, s in sources},
                 "datasets": {
                     n: {"title": n} | _only(d, ("title", "published_as")) for n, d in datasets
                 },
                 "transforms": {n: _only(t, ("elements", "scale", "cutoff")) for n, t in transforms},
+                "figures": _figure_style(config["figures"]),
             }
         case "dataset":
             return {"datasets": {name: dataset_view(config, name)}}
@@ -94,6 +97,12 @@ def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
         case "start":
             return {"start": config["dynamics"][name]["start"]}
     raise ValueError(f"no view {view}")
+
+
+def _figure_style(figures: Mapping[str, Any]) -> dict[str, Any]:
+    look = _only(figures, ("width", "style"))
+    file = Path(figures.get("style", ""))
+    return look | ({"style_sha256": file_sha256(file)} if file.is_file() else {})
 
 
 def dataset_view(config: Mapping[str, Any], name: str) -> dict[str, Any]:

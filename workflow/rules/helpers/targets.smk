@@ -3,7 +3,8 @@
 
 def figure_files(names):
     """Return the files of figures."""
-    return expand("<results>/figures/{name}.{format}", name=names, format=FIGURE_FORMATS)
+    formats = config["figures"]["formats"]
+    return expand("<results>/figures/{name}.{format}", name=names, format=formats)
 
 
 def figure_of(experiment):
