@@ -69,6 +69,7 @@ def test_every_model_of_the_specialised_experiment_is_tested_twice(checkout, eve
 
 def test_figures_of_several_panels(everything):
     assert (everything["learning_curves"], everything["specialised_figure"]) == (2, 1)
+    assert everything["time_figure"] == 4
     assert [everything[rule] for rule in ("alchemical_figure", "forgetting", "students")] == [1] * 3
 
 
@@ -142,7 +143,12 @@ def test_the_replication_is_redrawn_without_its_files(checkout):
     options = ["--configfile", "config/replication.yaml"]
     counts = checkout.job_counts(*options, "--config", "metrics_from=shipped")
     others = {"table1", "differences", "efficiency", "cost", "grid_table", "settings", "all"}
-    assert set(counts) == {"results_grid", "collect_runs", "learning_curves", *others}
+    assert set(counts) == others | {
+        "results_grid",
+        "collect_runs",
+        "learning_curves",
+        "time_figure",
+    }
     process = checkout.snakemake("-n", *options, check=False)
     last = process.stdout.strip().splitlines()[-1]
     assert process.returncode == 1

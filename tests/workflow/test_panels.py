@@ -103,7 +103,7 @@ def test_models_are_tested_where_they_were_not_trained(study):
 
 def test_tables_and_figures_are_there(study):
     results = study.folder / "results/metals"
-    for name in ("special", "other", "students"):
+    for name in ("special", "other", "students", "time-special", "time-other"):
         for suffix in ("png", "pdf"):
             assert (results / f"figures/{name}.{suffix}").stat().st_size > 5_000
     forgetting = pd.read_csv(results / "tables/forgetting.csv")

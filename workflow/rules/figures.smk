@@ -27,6 +27,25 @@ rule learning_curves:
         "--table {output.table} 2>&1 | tee {log}"
 
 
+# What the same runs took, and how accurate they are for it.
+use rule learning_curves as time_figure with:
+    input:
+        script="workflow/scripts/learning_curves.py",
+        styles="<results>/settings/styles.yaml",
+        runs="<results>/tables/{experiment}-runs.csv",
+        published_times=figure_published("timing"),
+    output:
+        figure=experiment_figure("time", "time-"),
+        table="<results>/tables/time-{experiment}.csv",
+    log:
+        "<logs>/time_figure/{experiment}.log",
+    wildcard_constraints:
+        experiment=one_of(config["experiments"]),
+    params:
+        options=lambda wildcards: f"--draw time {curve_options(wildcards)}",
+        given=given("runs", "styles", "published_times"),
+
+
 # The same models on their target and on further test sets, as in Figure 4.
 rule specialised_figure:
     input:

@@ -1,4 +1,7 @@
-"""Draw learning curves by pre-training size (as in Fig. 2) or by label source (as in Fig. 3)."""
+"""Draw learning curves by pre-training size (as in Fig. 2) or by label source (as in Fig. 3).
+
+With --draw time: training times and what they buy, of the same runs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 from pretraining.figures.learning_curves import learning_curves, panel_table
 from pretraining.figures.panels import Options, comparable
 from pretraining.figures.style import Parser, save
-from pretraining.results.published import published_points
+from pretraining.figures.training_time import training_time_figure
+from pretraining.results.published import published_points, published_times
 from pretraining.results.runs_table import RMSE, read_runs
 from pretraining.results.selection import Selection, select_each
 from pretraining.runtime import cli
@@ -26,6 +30,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--figure", choices=sorted(FIGURES), help="as in the paper")
     what.add_argument("--compare", choices=sorted(COMPARE), help="a curve for each of these")
+    parser.add_argument("--draw", choices=("curves", "time"), default="curves")
     parser.add_argument("--out", type=cli.Output, nargs="+", required=True, help=".pdf, .png, .svg")
     parser.add_argument("--table", type=cli.Output, help="the numbers of all panels, CSV")
     parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
@@ -38,6 +43,7 @@ def main() -> None:
     parser.add_argument("--preseed", help="seed of the pre-training")
     parser.add_argument("--published", type=Path, help="published Table 1")
     parser.add_argument("--published-points", type=Path, help="published best seeds and seed 42")
+    parser.add_argument("--published-times", type=Path, help="published training times")
     parser.add_argument("--published-as", help="name of the test set there; default, its own")
     parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
     parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
@@ -60,15 +66,22 @@ def main() -> None:
     )
     selections = comparable(selections, options)
     target = selections[0].chosen.target if selections else PUBLISHED_TARGET
+    name, styles = args.published_as or target, read_styles(args.styles)
+    if args.draw == "time":
+        published = published_times(args.published_times, name)
+        figure, table = training_time_figure(selections, options, styles, published)
+        save(figure, *args.out)
+        if args.table:
+            write_csv(args.table, table)
+        return
     published = None
     if args.published or args.published_points:
-        name = args.published_as or target
         files = (args.published, args.published_points)
         how = {"compare": compare, "aggregate": args.aggregate}
         published = published_points(*files, name, selections, **how)
         if published is None:
             print(f"note: nothing is published for {name}", file=sys.stderr)
-    save(learning_curves(selections, options, read_styles(args.styles), published), *args.out)
+    save(learning_curves(selections, options, styles, published), *args.out)
     if args.table:
         write_csv(args.table, panel_table(selections, options, published=published))
 

@@ -67,7 +67,7 @@ def learning_curves(
     frames += [] if published is None else [published]
     looks, titles = looks_of(frames, options, styles)
     with house_style():
-        figure, panels = _panels(max(len(selections), 1), len(metrics))
+        figure, panels = panels_of(max(len(selections), 1), len(metrics))
         for column, metric in enumerate(metrics):
             extent = Extent()
             for axes, selected in zip(panels[:, column], selections or [None], strict=True):
@@ -93,7 +93,7 @@ def learning_curves(
     return figure
 
 
-def _panels(transforms: int, metrics: int) -> tuple[Figure, np.ndarray]:
+def panels_of(transforms: int, metrics: int) -> tuple[Figure, np.ndarray]:
     """Axes, a row per transform and a column per metric; a single metric's lie in a row."""
     flat = metrics == 1
     shape = (1, transforms) if flat else (transforms, metrics)

@@ -192,9 +192,9 @@ def round_values(low: float, high: float, at_most: int = 8) -> list[float]:
     return sorted(ticks)
 
 
-def value_ticks(axis: Axis, low: float, high: float) -> None:
+def value_ticks(axis: Axis, low: float, high: float, at_most: int = 8) -> None:
     """Label a logarithmic axis with round numbers, also within a decade."""
-    ticks = round_values(low, high)
+    ticks = round_values(low, high, at_most)
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     minor = np.outer(decades, range(1, 10)).ravel()
     # All labels have the decimals of the longest.

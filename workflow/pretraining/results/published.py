@@ -13,6 +13,7 @@ from pretraining.results.runs_table import MEAN_SHIFTED, RMSE, TRAINED
 from pretraining.results.seed_statistics import POINT_COLUMNS
 from pretraining.results.selection import Selected
 from pretraining.results.table1 import read_table1
+from pretraining.results.training_time import SPEED_UPS, TIMES, speed_ups, training_times
 from pretraining.runtime.tables import numbers, read_csv, read_table
 from pretraining.study.queries import PUBLISHED_TARGET
 
@@ -119,6 +120,15 @@ def _published_cells(
     return cells.dropna(subset="value")[names]
 
 
+def published_times(path: str | Path | None, target: str) -> pd.DataFrame | None:
+    """Published training times on a test set, as :func:`.training_times` has them, if any."""
+    if path is None:
+        return None
+    table = read_csv(path, ("target", "transform", *CELL, *TIMES, *RMSE))
+    table = table[table["target"] == target].assign(structures="")
+    return table if len(table) else None
+
+
 def read_claims(path: str | Path, names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read the single numbers that the paper states in its text.
 
@@ -167,6 +177,8 @@ def claims_of_efficiency(
     for quantity in ("wall_time", "wall_time_min", "wall_time_max"):
         which = {name: name for name in ("target", "source", "npre", "n", "unit")}
         places[quantity] = (_times(runs), which)
+    same_n = speed_ups(training_times(runs))
+    places |= dict.fromkeys(SPEED_UPS, (same_n, {c: c for c in ("target", "source", "npre")}))
     rows = []
     for _, claim in claims[claims["quantity"].isin(list(places))].iterrows():
         table, conditions = places[claim["quantity"]]

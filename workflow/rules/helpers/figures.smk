@@ -10,9 +10,10 @@ def figure_kind(name):
     return "specialised" if experiment["also_test"] else "curves"
 
 
-def experiment_figure(caption):
+def experiment_figure(caption, prefix=""):
     """Return the files of an experiment's figure."""
-    return figure("<results>/figures/{experiment}", caption, "Figures", {"figure": "{experiment}"})
+    name = f"{prefix}{{experiment}}"
+    return figure(f"<results>/figures/{name}", caption, "Figures", {"figure": name})
 
 
 def experiments_of(kind):
@@ -31,7 +32,8 @@ def figure_published(name):
 
     def files(wildcards):
         target = config["experiments"][wildcards.experiment]["target"]
-        drawn = published_as(target) and figure_kind(wildcards.experiment) == "curves"
+        curves = figure_kind(wildcards.experiment) == "curves"
+        drawn = published_as(target) and (curves or name == "timing")
         return published_file(name) if drawn else []
 
     return files

@@ -96,4 +96,4 @@ def artefacts(wildcards):
         files.append("<results>/tables/forgetting.csv")
     if table1_published(wildcards):
         files.append("<results>/tables/table1-differences.csv")
-    return files + figure_files(list(experiments))
+    return files + figure_files([f"{kind}{name}" for name in experiments for kind in ("", "time-")])
