@@ -22,7 +22,7 @@ def main() -> None:
     )
     parser.add_argument("--markdown", type=cli.Output, help="summary")
     parser.add_argument("--target", help="only this target")
-    parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
+    parser.add_argument("--styles", type=Path, help="titles and kinds of the sources")
     parser.add_argument("--published", type=Path, help="published single numbers")
     parser.add_argument("--differences", type=cli.Output, help="computed minus published, as CSV")
     args = parser.parse_args()

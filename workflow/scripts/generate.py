@@ -22,7 +22,6 @@ def main() -> int:
     )
     parser.add_argument(
         "--runtime",
-        "--conduct",
         type=mapping,
         default={},
         help="YAML, such as '{neutral_kwargs: {}}': runtime options that replace the source's",

@@ -28,7 +28,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Output, help="extended XYZ to write")
     parser.add_argument(
         "--runtime",
-        "--conduct",
         type=mapping,
         default={},
         help="YAML, such as '{time_limit: 60}': runtime options that replace the source's",

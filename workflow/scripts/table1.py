@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--structures")
     parser.add_argument("--transform")
     parser.add_argument("--preseed", help="seed of the pre-training")
-    parser.add_argument("--styles", "--sources", type=Path, help="titles and kinds of the sources")
+    parser.add_argument("--styles", type=Path, help="titles and kinds of the sources")
     parser.add_argument("--published", type=Path, help="published Table 1, beside or alone")
     args = parser.parse_args()
     styles = read_styles(args.styles)

@@ -15,6 +15,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from pretraining.runtime.slurm import progress
 LOG_COLUMNS = ("time_ps", "target_k", "temperature_k", "potential_ev", "kinetic_ev", "total_ev")
 
 
+@dataclass(eq=False)
 class Recorder:
     """Writer of a trajectory's frames, log and checkpoints.
 
-    Parameters
+    Attributes
     ----------
     folder
         Folder of the unfinished files; removed with :meth:`finish`.
@@ -47,32 +49,29 @@ class Recorder:
         Steps between frames whose structure is written; every frame has a line in the log.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        identity: dict[str, Any],
-        name: str,
-        describe: Callable[[Frame], Atoms] = lambda frame: frame.atoms,
-        measure: Callable[[Frame | None], dict[str, float]] = lambda frame: {},
-        keep_every: int = 1,
-    ) -> None:
-        self.folder = folder
-        self.name = name
-        self.describe = describe
-        self.measure = measure
-        self.keep_every = keep_every
+    folder: Path
+    identity: dict[str, Any]
+    name: str
+    describe: Callable[[Frame], Atoms] = lambda frame: frame.atoms
+    measure: Callable[[Frame | None], dict[str, float]] = lambda frame: {}
+    keep_every: int = 1
+
+    def __post_init__(self) -> None:
+        folder = self.folder
         self.last: Frame | None = None  # added by this process
         self.log = folder / "log.csv"
         self.frames = folder / "frames.extxyz"
         self._checkpoint = folder / "checkpoint.npz"
         file = folder / "identity.json"
-        changed = difference(file, identity) if folder.is_dir() else None
+        changed = difference(file, self.identity) if folder.is_dir() else None
         if changed is not None:
             shutil.rmtree(folder)
-            log(f"{name}: starting afresh: the checkpoint is of another trajectory ({changed})")
+            log(
+                f"{self.name}: starting afresh: the checkpoint is of another trajectory ({changed})"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         if not file.is_file():
-            write_json(file, identity)
+            write_json(file, self.identity)
         # CRC-32 of both files so far.
         self._sums = {self.frames: 0, self.log: 0}
         self._state = self._read()
@@ -80,7 +79,7 @@ class Recorder:
         if self._state is None:
             for path in self._sums:
                 path.write_bytes(b"")
-            self._append(self.log, ",".join([*LOG_COLUMNS, *measure(None)]) + "\n")
+            self._append(self.log, ",".join([*LOG_COLUMNS, *self.measure(None)]) + "\n")
         elif "outcome" in self._state:
             self.outcome = json.loads(str(self._state["outcome"]))
 

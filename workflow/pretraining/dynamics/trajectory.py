@@ -31,10 +31,11 @@ class Outcome:
     raised: bool = False  # an error of the engine, as opposed to a reason seen in the atoms
 
 
+@dataclass(eq=False)
 class Trajectory:
     """One trajectory and its engine.
 
-    Parameters
+    Attributes
     ----------
     engine
         Engine at the first frame; it resumes from the recorder's checkpoint.
@@ -47,27 +48,19 @@ class Trajectory:
         at that step becomes the last frame.
     """
 
-    def __init__(
-        self,
-        engine: Any,
-        stages: Sequence[Stage],
-        frame_every: int,
-        settings: Settings,
-        recorder: Recorder,
-        monitor: Callable[[Frame], str | None] = lambda frame: None,
-        watch: Callable[[Any], str | None] = lambda engine: None,
-    ) -> None:
-        self.engine = engine
-        self.stages = stages
-        self.frame_every = frame_every
-        self.settings = settings
-        self.recorder = recorder
-        self.monitor = monitor
-        self.watch = watch
+    engine: Any
+    stages: Sequence[Stage]
+    frame_every: int
+    settings: Settings
+    recorder: Recorder
+    monitor: Callable[[Frame], str | None] = lambda frame: None
+    watch: Callable[[Any], str | None] = lambda engine: None
+
+    def __post_init__(self) -> None:
         self.outcome: Outcome | None = None  # set at the end
-        self._ends = np.cumsum([stage.steps for stage in stages])
+        self._ends = np.cumsum([stage.steps for stage in self.stages])
         self._number = -1
-        self.step = recorder.restore(engine)
+        self.step = self.recorder.restore(self.engine)
 
     @property
     def time_ps(self) -> float:
