@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(workflow.current_basedir.get_path_or_uri(secret_free
 PACKAGES = [sys.path[0], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys(filter(None, PACKAGES))))
 
+from pretraining.data.glance import glance
 from pretraining.operations import status
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.slurm import stop_after_leftovers
@@ -61,10 +62,12 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    PLAN = plan(config, workflow.configfiles)
+    PLAN = plan(config, workflow.configfiles, glance)
 except UserError as error:
     refuse(error)
 config, GRID = PLAN.config, PLAN.grid
+if PLAN.decisions and workflow.is_main_process:
+    logger.info("\n  ".join([f"Left to the data in {PLAN.files}:", *map(str, PLAN.decisions)]))
 
 COSTS = estimate.published_costs("resources/published/training-cost.csv")
 EXPECTED_SECONDS = estimate.estimated_seconds(GRID, COSTS)

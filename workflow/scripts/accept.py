@@ -6,17 +6,15 @@ models is named, and the next Snakemake makes it again with all that follows fro
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from pretraining.data.glance import glance
 from pretraining.operations.accept import accept
 from pretraining.operations.fit import examine
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import read_yaml
-from pretraining.study.config import validate_study
 from pretraining.study.grid import grid_table
-from pretraining.study.sources import relative_to
+from pretraining.study.plan import read_study
 
 
 def main() -> None:
@@ -38,8 +36,7 @@ def main() -> None:
             "Snakemake is at work in this folder; wait for it, or, if it was killed: "
             "snakemake --unlock"
         )
-    config = relative_to(read_yaml(args.config), os.path.relpath(args.config.parent))
-    config = validate_study(config, str(args.config))
+    config = read_study(glance, args.config)
     grid = grid_table(config)
     refusals = examine(config, grid)
     for refusal in refusals:

@@ -11,6 +11,7 @@ from typing import Any
 from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
+from pretraining.data.glance import glance
 from pretraining.data.retrieve import remote_files, study_items
 from pretraining.runtime import cli
 from pretraining.study import estimate
@@ -34,7 +35,7 @@ def main() -> None:
     config: dict[str, Any] = {}
     for file in files:
         update_config(config, load_configfile(file))
-    study = plan(config, files)
+    study = plan(config, files, glance)
     check_what_jobs_look_up(study)
     print(described(study))
 
@@ -67,6 +68,7 @@ def described(study: Plan) -> str:
     }
     lines = [f"{study.files}: no fault found; results in {config['results']}"]
     lines += [f"{what}: {', '.join(names)}" for what, names in named.items() if names]
+    lines += ["decided:", *map(str, study.decisions)] if study.decisions else []
     return "\n".join([*lines, "", estimate.summarise(grid, seconds, finished, config["sources"])])
 
 

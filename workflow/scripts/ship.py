@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretraining.data.glance import glance
 from pretraining.results.runs_table import finished_runs
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv
-from pretraining.study.config import load_config, validate_study
+from pretraining.study.plan import read_study
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
 
     name = " + ".join(map(str, args.config))
-    config = validate_study(load_config(*args.config), name)
+    config = read_study(glance, *args.config)
     config["results"] = args.results or config["results"]
     out = args.out or config.get("shipped")
     if out is None:

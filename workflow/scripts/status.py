@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretraining.data.glance import glance
 from pretraining.operations import status
 from pretraining.runtime import cli
 from pretraining.study import estimate
-from pretraining.study.config import load_config, validate_study
 from pretraining.study.grid import grid_table
+from pretraining.study.plan import read_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
 
     file = "/dev/stdin" if args.config == Path("-") else args.config
-    config = validate_study(load_config(file), str(args.config))
+    config = read_study(glance, file)
     config["results"] = args.results or config["results"]
     grid = grid_table(config)
     costs = estimate.published_costs(ROOT / "resources/published/training-cost.csv")

@@ -45,14 +45,18 @@ SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 def load_config(*paths: str | Path) -> dict[str, Any]:
     """Read configuration files, validate them with the schema and fill in the defaults.
 
-    As with Snakemake's ``--configfile``, values of later files take precedence. Raises a
-    `UserError` if a file is missing, is not YAML or breaks a rule of
+    Raises a `UserError` if a file is missing, is not YAML or breaks a rule of
     ``workflow/schemas/config.schema.yaml``.
     """
+    return validate_config(read_config(*paths), " + ".join(map(str, paths)))
+
+
+def read_config(*paths: str | Path) -> dict[str, Any]:
+    """Read configuration files as written; as with Snakemake, values of later ones count."""
     config = read_yaml(paths[0])
     for path in paths[1:]:
         update_config(config, read_yaml(path))
-    return validate_config(config, " + ".join(map(str, paths)))
+    return config
 
 
 def validate_study(
@@ -120,6 +124,16 @@ def _named_files(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, test in config["dynamics"].items():
         if "file" in test["start"]:
             yield f"dynamics.{name}.start.file", test["start"]["file"]
+
+
+def validate_written(config: dict[str, Any], file: str) -> None:
+    """Raise a `UserError` if a configuration breaks a rule, but for keys that it may leave out."""
+    schema = copy.deepcopy(_schema())
+    schema["$defs"]["experiment"]["required"] = ["target", "structures", "sources"]
+    schema["$defs"]["generate"]["required"] = ["source"]
+    for fault in faults(config):
+        raise UserError(f"{file}: {fault}")
+    _validated(config, schema, file)
 
 
 def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
-from pretraining.study.config import validate_study
+from pretraining.study.config import read_config, validate_study, validate_written
+from pretraining.study.decisions import Decision, Look, decide
 from pretraining.study.grid import check_pools, grid_table, stability_models
 from pretraining.study.sources import relative_to
 
@@ -25,6 +26,7 @@ class Plan:
     config: dict[str, Any]
     grid: pd.DataFrame
     tested: dict[str, list[str]]  # models of each stability test
+    decisions: list[Decision]  # values that the configuration leaves to its data
 
 
 def read_files(files: Sequence[str | Path]) -> None:
@@ -38,16 +40,37 @@ def read_files(files: Sequence[str | Path]) -> None:
             raise UserError(f"{file} is empty; see config/README.md")
 
 
-def plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
+def plan(config: dict[str, Any], files: Sequence[str | Path], look: Look) -> Plan:
     """Return the plan of a configuration as Snakemake has read it from its files.
 
     Raises a `UserError` for the first fault, naming file and key.
     """
     read_files(files)
-    names = " + ".join(os.path.relpath(file) for file in files)
-    folder = os.path.relpath(Path(files[-1]).parent) if files else "."
-    config = validate_study(relative_to(config, folder), names or "--config", root=".")
+    names = " + ".join(os.path.relpath(file) for file in files) or "--config"
+    config, decisions = complete(config, files, look)
+    config = validate_study(config, names, root=".")
     grid = grid_table(config)
     check_pools(grid, config)
     tested = {name: stability_models(config, grid, name) for name in config["dynamics"]}
-    return Plan(names, config, grid, tested)
+    return Plan(names, config, grid, tested, decisions)
+
+
+def read_study(look: Look, *files: str | Path) -> dict[str, Any]:
+    """Return the validated configuration of a study, given its files."""
+    config = complete(read_config(*files), files, look)[0]
+    return validate_study(config, " + ".join(map(str, files)))
+
+
+def complete(
+    config: dict[str, Any], files: Sequence[str | Path], look: Look
+) -> tuple[dict[str, Any], list[Decision]]:
+    """Return a configuration, as read from its files, with the values it leaves to its data."""
+    names = " + ".join(os.path.relpath(file) for file in files) or "--config"
+    folder = os.path.relpath(Path(files[-1]).parent) if files else "."
+    config = relative_to(config, folder)
+    if config.get("defaults") == "data":
+        validate_written(config, names)
+    try:
+        return decide(config, look)
+    except UserError as error:
+        raise UserError(f"{names}: {error}") from None
