@@ -46,6 +46,20 @@ use rule learning_curves as time_figure with:
         given=given("runs", "styles", "published_times"),
 
 
+# The errors of the same runs over the numbers of pre-training and of DFT-labelled structures.
+use rule learning_curves as surface_figure with:
+    output:
+        figure=experiment_figure("surface", "surface-"),
+        table="<results>/tables/surface-{experiment}.csv",
+    log:
+        "<logs>/surface_figure/{experiment}.log",
+    wildcard_constraints:
+        experiment=one_of(by_size()),
+    params:
+        options=lambda wildcards: f"--draw surface {curve_options(wildcards)}",
+        given=given("runs", "styles", "published", "published_points"),
+
+
 # The same models on their target and on further test sets, as in Figure 4.
 rule specialised_figure:
     input:

@@ -1,6 +1,6 @@
 """Draw learning curves by pre-training size (as in Fig. 2) or by label source (as in Fig. 3).
 
-With --draw time: training times and what they buy, of the same runs.
+With --draw, of the same runs: training times and what they buy, or the errors over both sizes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from pretraining.figures.learning_curves import learning_curves, panel_table
+from pretraining.figures.loss_surface import loss_surface
 from pretraining.figures.panels import Options, comparable
 from pretraining.figures.style import Parser, save
 from pretraining.figures.training_time import training_time_figure
@@ -30,7 +31,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--figure", choices=sorted(FIGURES), help="as in the paper")
     what.add_argument("--compare", choices=sorted(COMPARE), help="a curve for each of these")
-    parser.add_argument("--draw", choices=("curves", "time"), default="curves")
+    parser.add_argument("--draw", choices=("curves", "time", "surface"), default="curves")
     parser.add_argument("--out", type=cli.Output, nargs="+", required=True, help=".pdf, .png, .svg")
     parser.add_argument("--table", type=cli.Output, help="the numbers of all panels, CSV")
     parser.add_argument("--aggregate", choices=("best", "mean"), default="best")
@@ -81,7 +82,8 @@ def main() -> None:
         published = published_points(*files, name, selections, **how)
         if published is None:
             print(f"note: nothing is published for {name}", file=sys.stderr)
-    save(learning_curves(selections, options, styles, published), *args.out)
+    draw = loss_surface if args.draw == "surface" else learning_curves
+    save(draw(selections, options, styles, published), *args.out)
     if args.table:
         write_csv(args.table, panel_table(selections, options, published=published))
 

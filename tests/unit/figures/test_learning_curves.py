@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pretraining.figures.learning_curves import learning_curves, panel_table
+from pretraining.figures.loss_surface import loss_surface
 from pretraining.figures.panels import Options
 from pretraining.figures.style import plain, round_values, save, shades, source_looks
 from pretraining.results.published import published_points
@@ -61,6 +62,27 @@ def test_points_are_the_best_or_the_mean_of_the_seeds():
     mean = curve_points(runs[runs["source"] == "none"], "energy", "mean")
     assert mean["value"].tolist() == pytest.approx([100 * n**-0.5 * 1.015 for n in SIZES])
     assert mean["std"].tolist() == pytest.approx([100 * n**-0.5 * 0.01 / 2**0.5 for n in SIZES])
+
+
+def test_every_cell_of_the_loss_surface_has_its_error_and_the_published_one():
+    runs = study(("ace",), transforms=("none", "Si"))
+    selections = select_each(runs, compare="npre")
+    points = curve_points(runs[runs["npre"] == 0], "energy", "best")
+    published = points.assign(transform="none", aggregate="best", value=77.7)
+    figure = loss_surface(selections, Options(compare="npre"), published=published)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["DFT-labelled structures"] * 4
+    for energy, force in (figure.axes[:2], figure.axes[2:]):
+        texts = [text.get_text() for text in energy.texts]
+        assert len(texts) == len(force.texts) == 3 * len(SIZES)
+        assert texts[-len(SIZES) :] == ["35.7\n(77.7)", "25.2\n(77.7)", "14.6\n(77.7)"]
+        assert [label.get_text() for label in energy.get_yticklabels()] == ["none", "100", "300"]
+    # Lost cells stay white; a figure of nothing says so.
+    runs.loc[runs["npre"] == 100, ["test_energy_rmse", "test_force_rmse"]] = np.nan
+    figure = loss_surface(select_each(runs, compare="npre"), Options(compare="npre"))
+    assert len(figure.axes[0].texts) == 2 * len(SIZES)
+    runs.loc[:, ["test_energy_rmse", "test_force_rmse"]] = np.nan
+    figure = loss_surface(select_each(runs, compare="npre"), Options(compare="npre"))
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["no results yet"] * 4
 
 
 def test_sizes_are_compared_with_the_seeds_they_share():

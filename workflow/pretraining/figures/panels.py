@@ -205,7 +205,7 @@ def draw_panel(
         if published is not None:
             transform = selected.chosen.transform if selected is not None else None
             curve = published[published["metric"] == metric]
-            curve = curve[curve["transform"] == (transform or "none")]
+            curve = curve[curve["transform"].isin((transform or "none", "none"))]
             curve = curve[curve[options.compare] == key].sort_values("n")
             extent.add(curve)
             _open_symbols(axes, curve, look, joined=points is None, zorder=zorder)

@@ -91,7 +91,9 @@ def _shown_cells(selected: Selected, aggregate: str) -> pd.DataFrame:
         seeds = set((done if len(done) else runs)["seed"])
         # A single seed is its own mean and the best.
         statistic = SEED if seeds == {PUBLISHED_SEED} else aggregate
-        rows.append((selected.chosen.transform or "none", *cell, statistic))
+        # Direct training knows no transform.
+        transform = (selected.chosen.transform or "none") if cell[0] != "none" else "none"
+        rows.append((transform, *cell, statistic))
     return pd.DataFrame(rows, columns=["transform", *CELL, "aggregate"])
 
 

@@ -21,6 +21,11 @@ def experiments_of(kind):
     return one_of(name for name in config["experiments"] if figure_kind(name) == kind)
 
 
+def by_size():
+    """Return the experiments that compare pre-training sizes."""
+    return [name for name, e in config["experiments"].items() if e["compare"] == "pretrain_size"]
+
+
 def figure_runs(wildcards):
     """Return the runs that a figure shows; none if it shows the published values."""
     published = figure_published("points")(wildcards)

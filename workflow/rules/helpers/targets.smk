@@ -96,4 +96,5 @@ def artefacts(wildcards):
         files.append("<results>/tables/forgetting.csv")
     if table1_published(wildcards):
         files.append("<results>/tables/table1-differences.csv")
+    files += figure_files([f"surface-{name}" for name in by_size()])
     return files + figure_files([f"{kind}{name}" for name in experiments for kind in ("", "time-")])
