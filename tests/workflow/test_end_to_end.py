@@ -104,13 +104,16 @@ def test_a_second_run_has_nothing_to_do(study):
 
 
 @pytest.mark.slow
-def test_shipped_runs_redraw_the_study(study):
-    """The tables of the runs themselves, of each experiment and of the cost are the same."""
+def test_shipped_runs_redraw_the_study(study, tmp_path):
+    """The tables of the runs themselves, of each experiment and of the cost are the same.
+
+    They lie in a folder outside the repository.
+    """
+    again = tmp_path / "scratch/again"
     script = [sys.executable, "workflow/scripts/ship.py", "--config", "config/copper.yaml"]
     shipped = subprocess.run([*script, "--out", "shipped.csv"], cwd=study.folder, check=False)
     assert shipped.returncode == 0
-    run(study, "--config", "metrics_from=shipped", "shipped=shipped.csv", "results=again")
-    again = study.folder / "again"
+    run(study, "--config", "metrics_from=shipped", "shipped=shipped.csv", f"results={again}")
     assert not (again / "runs").exists() and (again / "figures/fig3.png").is_file()
     files = [f"tables/{name}" for name in ("runs.csv", "fig3-runs.csv", "table1.md", "cost.csv")]
     for name in [*files, "tables/fig3-panels.csv"]:
@@ -120,7 +123,7 @@ def test_shipped_runs_redraw_the_study(study):
     kept = [line for line in table if not line.startswith("direct,Cu,none,0,3,")]
     assert len(kept) == len(table) - 1
     (study.folder / "shipped.csv").write_text("\n".join(kept))
-    run(study, "--config", "metrics_from=shipped", "shipped=shipped.csv", "results=again")
+    run(study, "--config", "metrics_from=shipped", "shipped=shipped.csv", f"results={again}")
     assert "– (0/1)" in (again / "tables/table1.md").read_text()
     process = run(study, "-n", "--config", "metrics_from=shipped", check=False)
     assert process.returncode == 1

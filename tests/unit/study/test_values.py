@@ -18,7 +18,13 @@ import copper
 from pretraining.data.retrieve import remote_files, study_items
 from pretraining.runtime.errors import UserError
 from pretraining.study import estimate
-from pretraining.study.config import REPOSITORY, load_config, validate_config, validate_study
+from pretraining.study.config import (
+    REPOSITORY,
+    ROOT,
+    load_config,
+    validate_config,
+    validate_study,
+)
 from pretraining.study.generation import trajectories
 from pretraining.study.grid import check_pools, grid_table, results_table, stability_models
 from pretraining.study.network import HYPERPARAMETERS, RUN_ARGUMENTS
@@ -209,6 +215,10 @@ def test_any_value_in_any_key_ends_in_a_plan_or_in_one_line(study, data):
         ("results", "README.md", "results: 'README.md': README.md is a file"),
         ("results", "~", "results: '~' is not allowed"),
         ("results", "/", "results: '/' is not allowed"),
+        ("results", str(ROOT), f"results: '{ROOT}' is part of the repository"),
+        ("results", str(ROOT.parent), f"results: '{ROOT.parent}' is part of the repository"),
+        ("results", f"{ROOT}/docs/x", f"results: '{ROOT}/docs/x' is part of the repository"),
+        ("results", "/etc/passwd/x", "results: '/etc/passwd/x': passwd is a file"),
     ],
 )
 def test_what_would_fail_late_is_refused(study, key, value, words):

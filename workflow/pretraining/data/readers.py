@@ -17,9 +17,11 @@ from ase import Atoms
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, get_compression, open_with_compression
 
+from pretraining.data.formats import is_part, reader_of
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import NO_ROOM, file_sha256
 from pretraining.runtime.records import check_output
+from pretraining.study.queries import structure_files
 
 # Errors of unpacking.
 _COMPRESSED = (EOFError, OSError, lzma.LZMAError, zlib.error)
@@ -55,7 +57,7 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
         return Raw(*open_load_atoms(dataset["load_atoms"], root))
     if "path" not in dataset:
         raise UserError("no structures: give one of load_atoms | path | generate")
-    paths = dataset["path"] if isinstance(dataset["path"], list) else [dataset["path"]]
+    paths = structure_files(dataset["path"], root)
     expected = dataset.get("sha256")
     hashes = expected if isinstance(expected, list) else [expected] if expected else []
     if hashes and len(hashes) != len(paths):
@@ -87,7 +89,8 @@ def read_files(
     Parameters
     ----------
     format
-        ASE's name of their format; without it, ASE recognises the format.
+        ASE's name of their format, or one of :mod:`pretraining.data.formats`; without it, the
+        format is recognised.
     firsts
         Is filled with the number of the first structure of each file.
     """
@@ -98,7 +101,11 @@ def read_files(
             firsts.append(total)
         try:
             with unpacked(path) as plain:
-                for atoms in iread(plain, ":", format=format, do_not_split_by_at_sign=True):
+                read = reader_of(plain, format)
+                if read is None and is_part(path):
+                    continue
+                options = {"format": format, "do_not_split_by_at_sign": True}
+                for atoms in read(plain) if read else iread(plain, ":", **options):
                     yield atoms
                     n += 1
         except UserError:

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 
 from pretraining.data.geometry import NEAREST_WITHIN, clash, is_isolated, nearest_pair, pairs
-from pretraining.data.readers import Raw, open_raw
+from pretraining.data.readers import Raw
 from pretraining.data.soundness import SAME_PLACE, broken_geometry
 from pretraining.data.store_writer import StoreWriter, frame_arrays
 from pretraining.runtime.errors import UserError
@@ -207,20 +207,6 @@ def read_raw(
             raise UserError(f"keep: no structure has an entry '{missing[0]}'")
         writer.finish(n_val=0, n_test=0)
     return kept
-
-
-def found_reference(dataset: Mapping[str, Any], root: Path) -> dict[str, float]:
-    """Return the energies of the isolated atoms in a dataset's files, eV by element.
-
-    Filters are left out: this only tells before the set is prepared what there is.
-    """
-    found: dict[str, list[float]] = {}
-    for atoms in open_raw(dict(dataset), root).frames:
-        if broken_geometry(atoms) is None and is_isolated(atoms):
-            label = read_labels(atoms, dataset["labels"])
-            if not isinstance(label, str):
-                found.setdefault(str(atoms.symbols[0]), []).append(label[0])
-    return {element: min(energies) for element, energies in found.items()}
 
 
 def _pass(

@@ -188,10 +188,11 @@ class _Study:
             *({k: v for k, v in s.items() if k not in apart} for s in (made["settings"], wanted))
         )
         if paths := wanted.get("path"):
-            read = {Path(entry["path"]).name: entry["sha256"] for entry in made["origin"]["files"]}
-            here = {Path(p).name: Path(p) for p in ([paths] if isinstance(paths, str) else paths)}
-            equal("other files", list(read), list(here))
-            self.same_files(read, here)
+            read = made["origin"]["files"]
+            here = [Path(path) for path in ([paths] if isinstance(paths, str) else paths)]
+            equal("other files", [Path(f["path"]).name for f in read], [p.name for p in here])
+            for path, file in zip(here, read, strict=True):
+                self.same_files({path.name: file["sha256"]}, {path.name: path})
         if source := self.config["datasets"][name]["energy_reference"].get("source"):
             self.energies(source, made["energy_reference"]["energies"])
 

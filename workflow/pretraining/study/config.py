@@ -23,7 +23,7 @@ from pretraining.study.elements import element_problems
 from pretraining.study.generation import structures_of, too_many
 from pretraining.study.network import builder_problems
 from pretraining.study.plain import faults
-from pretraining.study.queries import datasets_read
+from pretraining.study.queries import datasets_read, structure_files
 from pretraining.study.titles import PAPER_SOURCES, SourceStyle, style_problems
 
 # Folders of the repository that are not for results.
@@ -80,7 +80,16 @@ def validate_study(
     for problem in chain(_results_problems(config["results"]), problems(config)):
         raise UserError(f"{file}: {problem}")
     if root is not None:
+        for dataset in config["datasets"].values():
+            if "path" in dataset and "url" not in dataset:
+                found = structure_files(dataset["path"], Path(root))
+                dataset["path"] = found if len(found) > 1 else found[0]
         for key, path in _named_files(config):
+            if (Path(root) / path).is_dir():
+                raise UserError(
+                    f"{file}: {key}: '{path}' is a folder, and no deepmd system: name its files, "
+                    f"or a pattern as {path}/*.xyz"
+                )
             if not (Path(root) / path).is_file():
                 raise UserError(f"{file}: {key}: no such file: '{path}'; put it there or name it")
         for problem in chain(

@@ -5,9 +5,11 @@ Imported in every job of Snakemake: only the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import glob
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 # Energy references that are fitted; the others are energies of isolated atoms.
@@ -20,6 +22,8 @@ STRUCTURE_KEYS = ("load_atoms", "path", "generate")
 LABEL_KEYS = ("calculator", "own_labels")
 # Sections of a dataset that may name a source.
 DATASET_SOURCES = ("energy_reference", "generate", "labels")
+# The file by which a folder is a deepmd system.
+DEEPMD = "type.raw"
 # What identifies a pre-training, and the published weights that replace it.
 PRETRAINING_KEYS = ("structures", "transform", "source", "npre", "seed")
 # Test set of the published Table 1, as `published_as` of a dataset names it.
@@ -68,6 +72,27 @@ def sources_read(config: Mapping[str, Any]) -> set[str]:
     return {source for e in experiments for _, _, source, *_ in pretrained_here(config, e)} | {
         source for source in of_datasets if source is not None
     }
+
+
+def structure_files(path: str | Sequence[str], root: Path) -> list[str]:
+    """Return the files that a dataset's `path` names, relative to `root`.
+
+    A pattern stands for its files in the order of their names, a folder for the deepmd systems
+    below it. What is not there remains as it is.
+    """
+    files: list[str] = []
+    for name in [path] if isinstance(path, str) else path:
+        found = [] if (root / name).exists() else glob.glob(name, root_dir=root, recursive=True)
+        for each in sorted(found) or [name]:
+            systems = sorted((root / each).rglob(DEEPMD)) if (root / each).is_dir() else []
+            parts = [
+                file
+                for system in systems
+                for file in sorted([*system.parent.glob("*"), *system.parent.glob("set.*/*.npy")])
+                if file.suffix in (".raw", ".npy") or file.name == "nopbc"
+            ]
+            files += [str(Path(each) / file.relative_to(root / each)) for file in parts] or [each]
+    return list(dict.fromkeys(files))
 
 
 def label_source(dataset: Mapping[str, Any]) -> str | None:
