@@ -44,9 +44,9 @@ demo: setup
 	@$(RUN) $(DEMO) --report results/demo/report.html --quiet all
 	@$(RUN) cat results/demo/tables/table1.md results/demo/tables/efficiency.md
 	@echo
-	@echo "Look at  results/demo/figures/fig2.png  to  fig5.png"
-	@echo "         results/demo/tables/   table1.md, efficiency.md, cost.md, runs.csv"
-	@echo "         results/demo/report.html   (all of it, in a browser)"
+	@echo "Look at  results/demo/summary.html   (tables and figures on one page, in a browser)"
+	@echo "         results/demo/report.html    (the same, with the jobs that made each of them)"
+	@echo "         results/demo/tables/        (table1.md, efficiency.md, cost.md, runs.csv)"
 
 test: setup
 	@$(RUN) $(PYTEST) -m "not slow"

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
-from snakemake.utils import update_config
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import SafeLoader, read_yaml
@@ -55,8 +54,18 @@ def read_config(*paths: str | Path) -> dict[str, Any]:
     """Read configuration files as written; as with Snakemake, values of later ones count."""
     config = read_yaml(paths[0])
     for path in paths[1:]:
-        update_config(config, read_yaml(path))
+        config = merged(config, read_yaml(path))
     return config
+
+
+def merged(config: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Return one configuration of two, as Snakemake merges them; it is not in every environment."""
+    inner = {
+        key: merged(config[key], value)
+        for key, value in later.items()
+        if isinstance(value, dict) and isinstance(config.get(key), dict)
+    }
+    return config | later | inner
 
 
 def validate_study(

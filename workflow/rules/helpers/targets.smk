@@ -70,6 +70,11 @@ TARGETS = {
 
 def artefacts(wildcards):
     """Return everything that the configured study ends in."""
+    return [*tables_and_figures(wildcards), "<results>/summary.html"]
+
+
+def tables_and_figures(wildcards):
+    """Return all that the page of results is made from."""
     experiments = config["experiments"]
     files = expand("<results>/tables/table1.{format}", format=["csv", "md", "tex"])
     read = datasets_read(config)
@@ -98,3 +103,42 @@ def artefacts(wildcards):
         files.append("<results>/tables/table1-differences.csv")
     files += figure_files([f"surface-{name}" for name in by_size()])
     return files + figure_files([f"{kind}{name}" for name in experiments for kind in ("", "time-")])
+
+
+# Order of the page of results by the beginnings of names; experiments follow the first.
+PAGE = ("table1", *config["experiments"], "", "forgetting", "efficiency", "cost")
+
+
+def page_place(path):
+    """Return the place of a table or figure in the page of results."""
+    name = Path(path).stem
+    return PAGE.index(name if name in PAGE else "")
+
+
+def page_parts(wildcards):
+    """Return the tables and pictures of the page of results in its order, each once."""
+    shown = {}
+    for path in tables_and_figures(wildcards):
+        path, _, form = path.rpartition(".")
+        form = "md" if form in ("csv", "md") else form
+        if form in ("md", "png", "svg"):
+            shown.setdefault(path, f"{path}.{form}")
+    return sorted(shown.values(), key=page_place)
+
+
+def page_captions(wildcards, input):
+    """Return the name of the caption of each part of the page, - for none."""
+    kinds = {"curves": "learning_curves"}
+    captions = []
+    for path in map(Path, input.parts):
+        if path.stem in config["experiments"]:
+            kind = figure_kind(path.stem)
+            caption = kinds.get(kind, kind)
+        elif path.parent.name == "embeddings":
+            caption = "coverage"
+        else:
+            caption = path.stem.partition("-")[0]
+            caption += "_table" if caption == "md" and path.suffix == ".md" else ""
+        there = Path(workflow.main_snakefile).parent / f"workflow/report/{caption}.rst"
+        captions.append(caption if there.is_file() else "-")
+    return captions
