@@ -42,7 +42,7 @@ check: setup
 demo: setup
 	@$(RUN) $(DEMO) $(QUIET)
 	@$(RUN) $(DEMO) --report results/demo/report.html --quiet all
-	@$(RUN) cat results/demo/tables/table1.md results/demo/tables/efficiency.md
+	@$(RUN) cat results/demo/tables/table1.md && echo && cat results/demo/logs/summary.log
 	@echo
 	@echo "Look at  results/demo/summary.html   (tables and figures on one page, in a browser)"
 	@echo "         results/demo/report.html    (the same, with the jobs that made each of them)"

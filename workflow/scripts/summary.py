@@ -32,6 +32,7 @@ def main() -> None:
     words = headline(read_table1(args.table1), read_styles(args.styles))
     title = f"Synthetic pre-training for {', '.join(targets)}"
     write_text(args.out, page(title, words, parts))
+    print("\n".join(words))
 
 
 if __name__ == "__main__":
