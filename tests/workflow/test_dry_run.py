@@ -8,9 +8,6 @@ import pytest
 import yaml
 
 import copper
-from pretraining.runtime.errors import UserError
-from pretraining.runtime.files import read_yaml
-from pretraining.study.config import validate_study
 
 TRAINING = ("pretrain", "direct", "finetune")
 
@@ -198,47 +195,17 @@ def test_published_weights_replace_pretrainings(checkout):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("target", "config", "message"),
     [
-        (lambda c: c["experiments"]["fig2"].update(sources=["acee"]), "'acee'"),
-        (lambda c: c["experiments"]["fig2"].update(sizes=[5000]), "pool of 'C-GAP-17'"),
-        (lambda c: c["experiments"]["fig2"].update(direct_seeds=[1, 1]), "given twice"),
-        (lambda c: c.update(trainig={}), "did you mean 'training'"),
-        (lambda c: c["training"].update(patience=-1), "minimum of 1"),
-        (
-            lambda c: c["datasets"].update({"nanotubes": {"path": "absent.xyz"}}),
-            "'nanotubes' has no labels",
-        ),
-        (
-            lambda c: c["datasets"]["nanotubes"].update(path="absent.xyz", load_atoms=...),
-            "no such file: 'absent.xyz'",
-        ),
-        (
-            lambda c: c["dynamics"]["fig4d"].update(start={"file": "absent.xyz"}),
-            "dynamics.fig4d.start.file: no such file: 'absent.xyz'",
-        ),
+        ("md", "generate", "the configuration has no 'dynamics'"),
+        ("umap", "generate", "the configuration has no 'embeddings'"),
+        ("structures", "demo", "no dataset of the configuration has 'generate'"),
     ],
 )
-def test_a_bad_configuration_is_an_error_of_one_line(root, monkeypatch, change, words):
-    monkeypatch.chdir(root)
-    config = read_yaml(root / "config/config.yaml")
-    change(config)
-    for dataset in config["datasets"].values():
-        for key in [k for k, v in dataset.items() if v is ...]:
-            del dataset[key]
-    with pytest.raises(UserError) as error:
-        validate_study(config, "bad.yaml", root=".")
-    assert "\n" not in str(error.value)
-    assert str(error.value).startswith("bad.yaml: ") and words in str(error.value)
-
-
-def test_a_bad_configuration_ends_snakemake_in_one_line(checkout):
-    path = edited(checkout, "bad.yaml", lambda c: c.update(trainig={}))
-    process = checkout.snakemake("-n", "--configfile", path, check=False)
+def test_a_study_without_what_is_asked_for_says_so(checkout, target, config, message):
+    process = checkout.snakemake("-n", target, "--configfile", f"config/{config}.yaml", check=False)
     assert process.returncode != 0
-    errors = [line for line in process.stdout.splitlines() if "profile" not in line]
-    assert len(errors) == 1
-    assert errors[0].startswith(f"error: {path}: ") and "did you mean 'training'" in errors[0]
+    assert process.stdout.strip().splitlines()[-1] == f"error: target '{target}': {message}"
 
 
 def test_an_unknown_figure_names_the_experiments(checkout):

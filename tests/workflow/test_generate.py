@@ -182,10 +182,3 @@ def test_the_shipped_dataset_has_546_jobs(checkout):
     assert new["generate"] == 546 and new["isolated_atoms"] == 1
     assert not {"prepare", "label", "pretrain"} & set(new)
     assert checkout.job_counts(*options)["finetune"] == 80
-
-
-def test_a_study_that_generates_nothing_says_so(checkout):
-    process = checkout.snakemake("-n", "structures", check=False)
-    assert process.returncode != 0
-    message = "error: target 'structures': no dataset of the configuration has 'generate'"
-    assert process.stdout.strip().splitlines()[-1] == message

@@ -66,17 +66,6 @@ def test_another_source_is_compared_with_them(study):
     assert metrics["test"]["force_rmse_ev_per_angstrom"] > 0.1
 
 
-def test_an_unknown_labeller_is_refused(study):
-    config = copy.deepcopy(study.config)
-    config["datasets"]["Cu"]["labels"] = {"source": "vasp"}
-    (study.folder / "config/unknown.yaml").write_text(yaml.safe_dump(config))
-    process = study.snakemake("--configfile", "config/unknown.yaml", "-n", check=False)
-    assert process.returncode != 0
-    assert "datasets.Cu.labels.source: 'vasp' is not one of the configured sources" in (
-        process.stdout
-    )
-
-
 def test_paths_may_be_relative_to_the_configuration(study):
     folder = study.folder / "studies/copper"
     folder.mkdir(parents=True)

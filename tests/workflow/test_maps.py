@@ -90,11 +90,3 @@ def test_another_projection_describes_only_itself(study):
     write(study, lambda c: c["embeddings"]["copper"]["project"].append(more))
     counts = study.job_counts("umap", "--configfile", "config/maps.yaml")
     assert counts["descriptors"] == counts["embedding"] == counts["coverage"] == 1
-
-
-def test_a_study_without_maps_says_so(study):
-    write(study, lambda config: config.pop("embeddings"))
-    process = study.snakemake("-n", "umap", "--configfile", "config/maps.yaml", check=False)
-    last = process.stdout.strip().splitlines()[-1]
-    assert process.returncode != 0
-    assert last == "error: target 'umap': the configuration has no 'embeddings'"

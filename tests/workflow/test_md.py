@@ -237,10 +237,3 @@ def test_shipped(checkout, file, trajectories):
     new = checkout.job_counts("md", "--configfile", f"config/{file}.yaml")
     assert new["dynamics"] == trajectories
     assert new["dynamics_start"] == new["md_table"] == new["md_figure"] == 1
-
-
-def test_a_study_without_dynamics_says_so(checkout):
-    process = checkout.snakemake("-n", "md", "--configfile", "config/generate.yaml", check=False)
-    assert process.returncode != 0
-    message = "error: target 'md': the configuration has no 'dynamics'"
-    assert process.stdout.strip().splitlines()[-1] == message

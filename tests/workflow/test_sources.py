@@ -89,11 +89,3 @@ def test_sources_are_compared_with_the_labels(study):
     difference = np.array([a.info["gap_demo_energy"] / len(a) for a in found]) - own
     shifted = 1000 * (difference - np.median(difference))
     assert row["energy_rmse_mev_per_atom"] == pytest.approx(np.sqrt(np.mean(shifted**2)), rel=1e-4)
-
-
-def test_an_unknown_source_is_one_line(study):
-    config = yaml.safe_load((study.folder / "config/sources.yaml").read_text())
-    config["compare_sources"] = {"sources": ["acee"]}
-    (study.folder / "config/bad.yaml").write_text(yaml.safe_dump(config))
-    process = study.snakemake("-n", "--configfile", "config/bad.yaml", check=False)
-    assert "compare_sources.sources[0]: 'acee' is not one of the configured" in process.stdout

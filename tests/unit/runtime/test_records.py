@@ -7,7 +7,6 @@ import random
 import shutil
 from contextlib import closing
 
-import ase.io
 import h5py
 import numpy as np
 import pytest
@@ -161,17 +160,6 @@ def test_a_changed_store_is_noticed(originals, tmp_path, change):
     change(tmp_path)
     with pytest.raises(UserError, match="set.h5 .*: make it anew with `snakemake … -R"):
         Store(tmp_path / "set.h5")
-
-
-def test_a_label_changed_in_a_chunk_does_not_join(originals, tmp_path):
-    folder = shutil.copytree(originals, tmp_path / "copy")
-    assert joined(folder)["train"] == 3
-    file = chunks(folder)[1]
-    structures = ase.io.read(file, ":")
-    structures[1].info["emt_energy"] += 0.001
-    ase.io.write(file, structures, format="extxyz")
-    with pytest.raises(UserError, match=r"00000.extxyz was changed .* -R .*00000.extxyz`"):
-        joined(folder)
 
 
 def test_a_model_of_another_run_is_refused_and_an_edit_on_purpose_has_a_cure(originals, tmp_path):

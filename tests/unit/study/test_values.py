@@ -205,6 +205,7 @@ def test_any_value_in_any_key_ends_in_a_plan_or_in_one_line(study, data):
             [{**MORE["pretrained_weights"][0], "seed": 1, "elements": ["C"]}],
             "pretrained_weights: 'resources/weights.pth' does not know Cu of dataset 'Cu'",
         ),
+        ("dynamics.heat.start.file", "no.xyz", "dynamics.heat.start.file: no such file: 'no.xyz'"),
         ("experiments.fig3.pretrain_sizes", [10**12], "are more than 100,000 labelling jobs"),
         ("labelling.chunk_size", 1e-5, "labelling.chunk_size: 1e-05 is not of type 'integer'"),
         ("results", "..", "results: '..' is part of the repository"),
