@@ -140,6 +140,7 @@ def test_the_replication_is_redrawn_without_its_files(checkout):
     options = ["--configfile", "config/replication.yaml"]
     counts = checkout.job_counts(*options, "--config", "metrics_from=shipped")
     others = {"table1", "differences", "efficiency", "cost", "grid_table", "settings", "all"}
+    others |= {"surface_figure"}
     assert set(counts) == others | {
         "results_grid",
         "collect_runs",

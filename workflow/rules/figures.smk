@@ -9,6 +9,7 @@ rule learning_curves:
         runs=figure_runs,
         published=figure_published("table1"),
         published_points=figure_published("points"),
+        published_errors=figure_published("headline"),
     output:
         figure=experiment_figure("learning_curves"),
         table="<results>/tables/{experiment}-panels.csv",
@@ -21,7 +22,7 @@ rule learning_curves:
         "../../envs/analysis.yaml"
     params:
         options=curve_options,
-        given=given("runs", "styles", "published", "published_points"),
+        given=given("runs", "styles", "published", "published_points", "published_errors"),
     shell:
         "python {input.script} {params.options} {params.given} --out {output.figure} "
         "--table {output.table} 2>&1 | tee {log}"
@@ -57,7 +58,7 @@ use rule learning_curves as surface_figure with:
         experiment=one_of(by_size()),
     params:
         options=lambda wildcards: f"--draw surface {curve_options(wildcards)}",
-        given=given("runs", "styles", "published", "published_points"),
+        given=given("runs", "styles", "published", "published_points", "published_errors"),
 
 
 # The same models on their target and on further test sets, as in Figure 4.
@@ -66,6 +67,8 @@ rule specialised_figure:
         script="workflow/scripts/composed_figure.py",
         styles="<results>/settings/styles.yaml",
         runs=figure_runs,
+        published_points=figure_published("points"),
+        published_errors=figure_published("headline"),
         embedding=embedding_panel("<results>/embeddings/{}/map.csv"),
         embedding_style=embedding_panel("<results>/settings/umap~{}.yaml"),
     output:
@@ -81,7 +84,14 @@ rule specialised_figure:
     params:
         kind="specialised",
         options=composed_options,
-        given=given("runs", "styles", "embedding", "embedding_style"),
+        given=given(
+            "runs",
+            "styles",
+            "published_points",
+            "published_errors",
+            "embedding",
+            "embedding_style",
+        ),
     shell:
         "python {input.script} --figure {params.kind} {params.options} {params.given} "
         "--out {output.figure} --table {output.table} 2>&1 | tee {log}"

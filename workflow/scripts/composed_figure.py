@@ -7,15 +7,16 @@ from pathlib import Path
 
 from pretraining.figures.composed import alchemical, specialised
 from pretraining.figures.learning_curves import panel_table
-from pretraining.figures.panels import Options
+from pretraining.figures.panels import Options, comparable
 from pretraining.figures.style import Parser, save
+from pretraining.results.published import published_points, with_published_errors
 from pretraining.results.runs_table import RMSE, read_runs
 from pretraining.results.selection import Selection, on_test_set, select, select_each, sets_tested
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
 from pretraining.runtime.tables import read_csv, write_csv
-from pretraining.study.titles import read_styles, read_titles
+from pretraining.study.titles import published_names, read_styles, read_titles
 
 COMPARE = {"pretrain_size": "npre", "source": "source"}
 
@@ -34,6 +35,8 @@ def main() -> None:
     parser.add_argument("--bars-of", choices=("all", "last"), default="all", help="transforms")
     parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
     parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
+    parser.add_argument("--published-points", type=Path, help="published best seeds and seed 42")
+    parser.add_argument("--published-errors", type=Path, help="published single numbers")
     parser.add_argument("--embedding", type=Path, help="map of environments, CSV")
     parser.add_argument("--embedding-style", type=Path, help="how it is drawn, YAML")
     args = parser.parse_args()
@@ -49,19 +52,31 @@ def main() -> None:
     runs, compare = read_runs(args.runs), {"compare": options.compare, "what": str(args.runs)}
     titles = {"titles": read_titles(args.styles), "embedding": embedding_panel(args)}
     styles = read_styles(args.styles)
+    names = published_names(args.styles) or {}
     if args.figure == "specialised":
         selections = [
             select(on_test_set(runs, args.target, tested), Selection(target=tested), **compare)
             for tested in sets_tested(runs, args.target)
         ]
-        figure = specialised(selections, options, styles, **titles)
     else:
         selections = select_each(runs, Selection(target=args.target), **compare)
-        bars = {"bars_at": args.bars_at, "bars_of": args.bars_of}
+    selections = [
+        with_published_errors(s, args.published_errors, names.get(s.chosen.target, ""))
+        for s in comparable(selections, options)
+    ]
+    shown = selections[:1] if args.figure == "specialised" else selections
+    how = {"compare": options.compare, "aggregate": args.aggregate}
+    name = names.get(args.target, "")
+    published = published_points(None, args.published_points, name, shown, **how)
+    if args.figure == "specialised":
+        figure = specialised(selections, options, styles, **titles, published=published)
+    else:
+        bars = {"bars_at": args.bars_at, "bars_of": args.bars_of, "published": published}
         figure = alchemical(selections, options, styles, **bars, **titles)
     save(figure, *args.out)
     if args.table:
-        write_csv(args.table, panel_table(selections, options, args.figure, args.bars_at))
+        table = panel_table(selections, options, args.figure, args.bars_at, published)
+        write_csv(args.table, table)
 
 
 def embedding_panel(args: argparse.Namespace):

@@ -13,7 +13,11 @@ from pretraining.figures.loss_surface import loss_surface
 from pretraining.figures.panels import Options, comparable
 from pretraining.figures.style import Parser, save
 from pretraining.figures.training_time import training_time_figure
-from pretraining.results.published import published_points, published_times
+from pretraining.results.published import (
+    published_points,
+    published_times,
+    with_published_errors,
+)
 from pretraining.results.runs_table import RMSE, read_runs
 from pretraining.results.selection import Selection, select_each
 from pretraining.runtime import cli
@@ -45,6 +49,7 @@ def main() -> None:
     parser.add_argument("--published", type=Path, help="published Table 1")
     parser.add_argument("--published-points", type=Path, help="published best seeds and seed 42")
     parser.add_argument("--published-times", type=Path, help="published training times")
+    parser.add_argument("--published-errors", type=Path, help="published single numbers")
     parser.add_argument("--published-as", help="name of the test set there; default, its own")
     parser.add_argument("--untuned", action="store_true", help="lines of pre-trained models")
     parser.add_argument("--source-errors", action="store_true", help="lines of the label sources")
@@ -68,6 +73,7 @@ def main() -> None:
     selections = comparable(selections, options)
     target = selections[0].chosen.target if selections else PUBLISHED_TARGET
     name, styles = args.published_as or target, read_styles(args.styles)
+    selections = [with_published_errors(s, args.published_errors, name) for s in selections]
     if args.draw == "time":
         published = published_times(args.published_times, name)
         figure, table = training_time_figure(selections, options, styles, published)

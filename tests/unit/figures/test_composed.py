@@ -15,7 +15,12 @@ from pretraining.figures.learning_curves import panel_table
 from pretraining.figures.panels import Options
 from pretraining.figures.style import ramp
 from pretraining.results.forgetting import as_markdown, forgetting
-from pretraining.results.published import claims_of_forgetting, read_claims
+from pretraining.results.published import (
+    claims_of_forgetting,
+    published_points,
+    read_claims,
+    with_published_errors,
+)
 from pretraining.results.runs_table import COLUMNS, normalise
 from pretraining.results.selection import (
     Selection,
@@ -263,6 +268,48 @@ def test_forgetting_beside_the_published(tubes, root):
     text = " ".join(as_markdown(table, claims=beside.reset_index()).split())
     assert "| forgetting direct | 2.70 (2.70 to 2.70) | 2.7 |" in text
     assert len(claims_of_forgetting(claims, forgetting(tubes))) == 0
+
+
+def test_published_values_are_drawn_on_the_target_and_beside_the_untuned_model(tubes, root):
+    """On the general test set only the untuned model is published: 0.881 eV/Å."""
+    runs = tubes.replace({"general": "C-GAP-17", "tubes": "nanotubes"})
+    runs["npre"] = runs["npre"].replace(100, 10000)
+    options = Options(metrics=("force",), untuned=True)
+    selections = [
+        with_published_errors(
+            select(on_test_set(runs, "nanotubes", tested), Selection(target=tested)),
+            root / "resources/published/headline.csv",
+            tested,
+        )
+        for tested in ("nanotubes", "C-GAP-17")
+    ]
+    points = root / "resources/published/points.csv"
+    published = published_points(None, points, "nanotubes", selections[:1])
+    figure = specialised(selections, options, published=published)
+
+    def hollow(axes):
+        lines = [line for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
+        return [y for line in lines for y in line.get_ydata()]
+
+    assert hollow(figure.axes[0])[:2] == [0.6338, 0.4388]
+    assert hollow(figure.axes[1]) == [0.881]
+    table = panel_table(selections, options, "specialised", published=published)
+    table = table[table["kind"] == "published"]
+    assert set(table["metric"]) == {"force"}
+    assert table.loc[table["test_set"] == "C-GAP-17", "value"].tolist() == [0.881]
+
+
+def test_published_values_of_transforms_stand_beside_direct_training_too(silicon, root):
+    runs = silicon.replace({"target": {"Si": "Si-GAP-18"}})
+    selections = select_each(runs, Selection(target="Si-GAP-18"), compare="npre")
+    points = root / "resources/published/points.csv"
+    published = published_points(None, points, "Si-GAP-18", selections, compare="npre")
+    assert published.loc[published["npre"] == 0, "transform"].unique().tolist() == ["none"]
+    options = Options(compare="npre", metrics=("force",))
+    figure = alchemical(selections, options, published=published)
+    assert "published, same statistic" in [
+        text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()
+    ]
 
 
 def test_shades_of_a_colour_darken():

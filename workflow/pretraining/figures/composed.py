@@ -24,6 +24,7 @@ from pretraining.figures.panels import (
     handles_of,
     letters_of,
     looks_of,
+    published_handles,
     reference_handles,
 )
 from pretraining.figures.style import (
@@ -56,6 +57,7 @@ def specialised(
     styles: Mapping[str, SourceStyle] | None = None,
     titles: Titles | None = None,
     embedding: Draw | None = None,
+    published: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw the errors of the same models on their target and on further test sets.
 
@@ -67,6 +69,8 @@ def specialised(
         Of one metric.
     embedding
         Draws the map, between the target's panel and the others.
+    published
+        Points of :func:`.published.published_points` on the target.
     """
     selections = comparable(selections, options)
     looks, names = looks_of([selected.runs for selected in selections], options, styles)
@@ -83,7 +87,8 @@ def specialised(
         panels = figure.subplot_mosaic([order])
         for letter, selected in zip(letters, selections, strict=True):
             extent = Extent()
-            draw_panel(panels[letter], selected, options, options.metrics[0], looks, extent)
+            known = published if selected is selections[0] else None
+            draw_panel(panels[letter], selected, options, options.metrics[0], looks, extent, known)
             extent.apply(panels[letter])
             tested = printed(titles, "datasets", selected.chosen.target)
             _head(panels[letter], letter, f"tested on {tested}")
@@ -91,6 +96,7 @@ def specialised(
             embedding(panels["b"])
             _head(panels["b"], "b")
         handles = [*handles_of(looks, names), *reference_handles(options, selections)]
+        handles += published_handles(published)
         add_legend(figure, handles, options, beside=beside)
         trained = printed(titles, "datasets", selections[0].chosen.target)
         add_note(figure, selections, options, f"trained on {trained}")
@@ -105,6 +111,7 @@ def alchemical(
     embedding: Draw | None = None,
     bars_at: int = 400,
     bars_of: str = "all",
+    published: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw a panel of learning curves for each transform, and bars at one number of structures.
 
@@ -122,6 +129,8 @@ def alchemical(
         The bars are at the nearest number of structures with runs.
     bars_of
         ``all`` transforms, or only the ``last``, as published.
+    published
+        Points of :func:`.published.published_points`.
     """
     selections = comparable(selections, options)
     metric = options.metrics[0]
@@ -136,7 +145,7 @@ def alchemical(
         panels = figure.subplot_mosaic([[letter for letter in letters for _ in "ab"], below])
         extent = Extent(cap=CAP * _worst_direct(selections, options))
         for letter, selected, look in zip(letters, selections, looks, strict=True):
-            draw_panel(panels[letter], selected, options, metric, look, extent)
+            draw_panel(panels[letter], selected, options, metric, look, extent, published)
             transform = selected.chosen.transform or "none"
             _head(panels[letter], letter, printed(titles, "transforms", transform))
         for letter in letters:
@@ -158,7 +167,8 @@ def alchemical(
         ]
         # Direct training looks the same in all.
         handles[:1] = [handle[:1] for handle in handles[:1]]
-        handles += [(line,) for line in reference_handles(options, selections)]
+        lines = [*reference_handles(options, selections), *published_handles(published)]
+        handles += [(line,) for line in lines]
         add_legend(figure, handles, options)
         tested = f"tested on {printed(titles, 'datasets', selections[0].chosen.target)}"
         spread = "mean ± s.d. and " if options.aggregate == "best" else ""

@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pretraining.figures.panels import (
     Extent,
@@ -20,13 +19,12 @@ from pretraining.figures.panels import (
     handles_of,
     letters_of,
     looks_of,
+    published_handles,
     reference_handles,
     reference_values,
 )
 from pretraining.figures.style import (
     COLUMN_WIDTH,
-    GREY,
-    HOLLOW,
     TEXT_WIDTH,
     house_style,
     note_below,
@@ -78,9 +76,8 @@ def learning_curves(
                 extent.apply(axes)
         handles = handles_of(looks, titles, hollow=not selections)
         handles += reference_handles(options, selections)
-        if selections and published is not None:
-            symbol = {"linestyle": "none", "marker": "o", "markersize": 5.5, "color": GREY} | HOLLOW
-            handles.append(Line2D([], [], label="published,\nsame statistic", **symbol))
+        if selections:
+            handles += published_handles(published)
         add_legend(figure, handles, options, "Label source")
         if selections:
             add_note(figure, selections, options)
@@ -136,6 +133,7 @@ def panel_table(
             kind = np.where(points["source"] == "none", "direct", "finetune")
             lines = reference_values(selected, options, metric)
             lines = lines.assign(n=0, metric=metric, std=np.nan, count=1, flagged=False)
+            lines["kind"] = lines["kind"].where(~lines["published"], "published")
             for part in (points.assign(kind=kind), lines):
                 parts.append(part.assign(**where, aggregate=options.aggregate))
         if figure == "alchemical":
@@ -146,7 +144,7 @@ def panel_table(
     if published is not None:
         target = selections[0].chosen.target if selections else PUBLISHED_TARGET
         where = {"panel": "", "kind": "published", "test_set": target}
-        parts.append(published.assign(**where))
+        parts.append(published[published["metric"].isin(options.metrics)].assign(**where))
     table = pd.concat([part for part in (*parts, *bars) if len(part)], ignore_index=True)
     # Direct training is one bar, whatever the transforms.
     table.loc[(table["kind"] == "bar") & (table["source"] == "none"), "transform"] = "none"

@@ -27,7 +27,7 @@ from pretraining.figures.style import (
     source_looks,
     value_ticks,
 )
-from pretraining.results.runs_table import KEY, RMSE
+from pretraining.results.runs_table import KEY, MEAN_SHIFTED, RMSE
 from pretraining.results.seed_statistics import (
     FLAG_NOTE,
     cell_of,
@@ -161,16 +161,26 @@ def looks_of(frames: Sequence[pd.DataFrame], options: Options, styles) -> tuple[
 
 
 def reference_values(selected: Selected, options: Options, metric: str) -> pd.DataFrame:
-    """``kind``, ``source``, ``npre`` and ``value`` of the horizontal lines."""
+    """``kind``, ``source``, ``npre``, ``value`` and ``published`` of the horizontal lines.
+
+    Energies are those after a mean shift, as published: neither a source nor a model that learned
+    from its labels knows the target's zero.
+    """
     frames = [selected.untuned] if options.untuned else []
     frames += [selected.sources] if options.sources else []
-    rows = [
-        (*key, getattr(cell_of(group, RMSE[metric]), options.aggregate))
-        for frame in frames
-        for key, group in frame.groupby(["kind", "source", "npre"])
-    ]
+    rows = []
+    for frame in frames:
+        shifted = metric == "energy" and frame[MEAN_SHIFTED].notna().any()
+        column = MEAN_SHIFTED if shifted else RMSE[metric]
+        for key, group in frame.groupby(["kind", "source", "npre"]):
+            rows.append((*key, getattr(cell_of(group, column), options.aggregate)))
     values = pd.DataFrame(rows, columns=["kind", "source", "npre", "value"])
-    return values[np.isfinite(values["value"].astype(float))]
+    values = values[np.isfinite(values["value"].astype(float))].assign(published=False)
+    if selected.published is None:
+        return values
+    known = selected.published[selected.published["metric"] == metric]
+    known = known.merge(values[["kind", "source", "npre"]]).assign(published=True)
+    return pd.concat([values, known[list(values.columns)]], ignore_index=True)
 
 
 def draw_panel(
@@ -223,6 +233,10 @@ def _reference_lines(
         # By pre-training size a source has no colour.
         coloured = look and (row["kind"] == "pretrain" or options.compare == "source")
         colour = look["color"] if coloured else GREY
+        if row["published"]:
+            place = {"transform": axes.get_yaxis_transform(), "zorder": 5}
+            axes.plot(0.98, row["value"], "o", color=colour, markersize=5, **place, **HOLLOW)
+            continue
         style = UNTUNED if row["kind"] == "pretrain" else OWN_ERROR
         extent.lines.append((axes, row["value"], colour))
         axes.axhline(row["value"], color=colour, linestyle=style, linewidth=0.9, zorder=1.5)
@@ -273,6 +287,14 @@ def reference_handles(options: Options, selections: Sequence[Selected]) -> list[
     if options.sources and any(_finished(selected.sources) for selected in selections):
         handles.append(Line2D([], [], linestyle=OWN_ERROR, label="label source\nitself", **line))
     return handles
+
+
+def published_handles(published: object) -> list[Line2D]:
+    """Legend entry of open symbols, if there are published values."""
+    if published is None:
+        return []
+    symbol = {"marker": "o", "markersize": 5.5, "color": GREY, "linestyle": "none"} | HOLLOW
+    return [Line2D([], [], label="published,\nsame statistic", **symbol)]
 
 
 def _finished(runs: pd.DataFrame) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pretraining.figures.learning_curves import panels_of
 from pretraining.figures.panels import (
@@ -18,9 +17,9 @@ from pretraining.figures.panels import (
     comparable,
     handles_of,
     looks_of,
+    published_handles,
 )
 from pretraining.figures.style import (
-    GREY,
     HOLLOW,
     WHITE_EDGE,
     house_style,
@@ -72,9 +71,7 @@ def training_time_figure(
                 left.set_title(transform, loc="left", pad=3)
         table = pd.concat(drawn, ignore_index=True)
         handles = handles_of(looks, titles)
-        if published is not None:
-            symbol = {"marker": "o", "markersize": 5.5, "color": GREY} | HOLLOW
-            handles.append(Line2D([], [], linestyle="none", label="published", **symbol))
+        handles += published_handles(published)
         add_legend(figure, handles, options, "Label source")
         note_below(figure, _note(selections, table, options, titles))
     return figure, table

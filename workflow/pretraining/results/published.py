@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,17 @@ def published_times(path: str | Path | None, target: str) -> pd.DataFrame | None
     table = read_csv(path, ("target", "transform", *CELL, *TIMES, *RMSE))
     table = table[table["target"] == target].assign(structures="")
     return table if len(table) else None
+
+
+def with_published_errors(selected: Selected, path: str | Path | None, target: str) -> Selected:
+    """Add the published errors of label sources and of untuned models on a test set."""
+    if path is None:
+        return selected
+    claims = read_claims(path)
+    kinds = claims["quantity"].map({"source_error": "source", "untuned_error": "pretrain"})
+    claims = claims.assign(kind=kinds)[(claims["target"] == target) & kinds.notna()]
+    claims = claims[["kind", "source", "npre", "metric", "value"]].astype({"npre": int})
+    return replace(selected, published=claims)
 
 
 def read_claims(path: str | Path, names: Mapping[str, str] | None = None) -> pd.DataFrame:

@@ -45,6 +45,9 @@ class Selected:
         The selection, with all that the comparison needs filled in.
     notes
         What was left out, in sentences.
+    published
+        ``kind``, ``source``, ``npre``, ``metric`` and ``value`` of published errors of label
+        sources and of untuned models.
     """
 
     runs: pd.DataFrame
@@ -52,6 +55,7 @@ class Selected:
     sources: pd.DataFrame
     chosen: Selection
     notes: tuple[str, ...]
+    published: pd.DataFrame | None = None
 
 
 def select(

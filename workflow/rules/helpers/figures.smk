@@ -28,18 +28,18 @@ def by_size():
 
 def figure_runs(wildcards):
     """Return the runs that a figure shows; none if it shows the published values."""
-    published = figure_published("points")(wildcards)
+    curves = figure_kind(wildcards.experiment) == "curves"
+    published = figure_published("points")(wildcards) if curves else []
     return runs_or_published(wildcards.experiment, published)
 
 
 def figure_published(name):
-    """Return an input function with the published values that learning curves show."""
+    """Return an input function with the published values that figures show."""
 
     def files(wildcards):
-        target = config["experiments"][wildcards.experiment]["target"]
-        curves = figure_kind(wildcards.experiment) == "curves"
-        drawn = published_as(target) and (curves or name == "timing")
-        return published_file(name) if drawn else []
+        experiment = config["experiments"][wildcards.experiment]
+        tested = [experiment["target"], *experiment["also_test"]]
+        return published_file(name) if any(map(published_as, tested)) else []
 
     return files
 
