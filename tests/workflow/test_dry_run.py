@@ -45,6 +45,15 @@ def test_the_published_unscaled_curve_is_an_experiment_on_top(checkout):
     assert tuple(counts[rule] for rule in TRAINING) == (15, 35, 525)
 
 
+def test_figures_2_and_3_need_no_potential_with_published_labels(checkout):
+    files = ("--configfile", "config/config.yaml", "config/published-labels.yaml")
+    counts = checkout.job_counts(*files, "--", "fig2", "fig3")
+    assert tuple(counts[rule] for rule in TRAINING) == (10, 40, 208)
+    # Two sets and four sources.
+    assert (counts["retrieve_files"], counts["published_labels"]) == (6, 10)
+    assert not {"label", "isolated_atoms", "source_error", "own_labels"} & counts.keys()
+
+
 def test_the_default_target_is_everything(checkout, everything):
     assert tuple(everything[rule] for rule in TRAINING) == (20, 100, 583)
     assert checkout.job_counts() == everything

@@ -144,6 +144,31 @@ rule own_labels:
         "2>&1 | tee {log}"
 
 
+# Labels that others have published; each file is compared with other labels first.
+rule published_labels:
+    input:
+        script="workflow/scripts/own_labels.py",
+        data="<results>/data/{structures}/prepared.h5",
+        retrieved=source_stamp,
+        known=verification_chunk,
+    output:
+        "<results>/labels/{structures}/{source}/npre~{npre}.h5",
+    log:
+        "<logs>/published_labels/{structures}/{source}/{npre}.log",
+    wildcard_constraints:
+        source=one_of(name for name, s in config["sources"].items() if "published_labels" in s),
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=megabytes(6000),
+        runtime=minutes(60),
+    params:
+        options=verification_options,
+    shell:
+        "python {input.script} --data {input.data} --n {wildcards.npre} "
+        "--published {input.retrieved} {params.options} --out {output} 2>&1 | tee {log}"
+
+
 rule check_source:
     input:
         script="workflow/scripts/check_source.py",

@@ -26,6 +26,7 @@ def paper(root):
     [
         ["config.yaml"],
         ["config.yaml", "fig5-published.yaml"],
+        ["config.yaml", "published-labels.yaml"],
         ["demo.yaml"],
         ["generate.yaml"],
         ["replication.yaml"],

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -77,7 +78,10 @@ class RemoteFile:
                 return f"has {size:,} bytes, not {self.bytes:,}{hint}"
             if self.digest is None:
                 return "is a web page" if page else None
-            found = hashlib.file_digest(handle, self.algorithm).hexdigest()
+            # Git names a file by the SHA-1 of its size and content.
+            git = partial(hashlib.sha1, b"blob %d\0" % size, usedforsecurity=False)
+            kind = git if self.algorithm == "git_blob" else self.algorithm
+            found = hashlib.file_digest(handle, kind).hexdigest()
         if found.startswith(self.digest.lower()):
             return None
         shown = found[: len(self.digest)]

@@ -89,7 +89,7 @@ def remote_files(config: Mapping[str, Any], item: str) -> list[RemoteFile]:
         ]
     files = []
     for file in entry.get("files", []):
-        kind = "md5" if "md5" in file and "sha256" not in file else "sha256"
+        kind = next((kind for kind in ("sha256", "md5", "git_blob") if kind in file), "sha256")
         address = file.get("url"), file.get("from")
         files.append(RemoteFile(file["path"], *address, kind, file.get(kind), file.get("bytes")))
     return files

@@ -175,6 +175,11 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
             for problem in too_many(f"datasets.{name}.generate", dataset["generate"]):
                 raise UserError(f"{file}: {problem}")
             dataset.setdefault("structures", structures_of(dataset["generate"]))
+    for source in config.get("sources", {}).values():
+        if "published_labels" in source:
+            # They replace the calculator and the files of its parameters.
+            source.pop("calculator", None)
+            source["files"] = source["published_labels"]["files"]
     config["transforms"] = {"none": {"scale": 1.0, "scale_forces": False}} | config["transforms"]
     return config
 

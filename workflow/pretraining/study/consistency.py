@@ -30,6 +30,7 @@ from pretraining.study.queries import (
     largest_pool,
     pretrained_here,
     sample_name,
+    verifier,
 )
 from pretraining.study.sources import unknown_placeholders
 
@@ -251,6 +252,18 @@ def _pretraining_problems(
                 f"sources.{source}.own_labels: '{structures}' has no labels; "
                 f"name their keys in datasets.{structures}.labels"
             )
+        if "published_labels" in keys:
+            where_from = f"sources.{source}.published_labels"
+            name = verifier(config, source)
+            if name is not None:
+                yield from _unknown(config, f"{where_from}.verify_with", name, "sources")
+                if "calculator" not in config["sources"][name]:
+                    yield f"{where_from}.verify_with: '{name}' has no calculator to compare with"
+            elif not has_own_labels(config["datasets"][structures]):
+                yield (
+                    f"{where_from}: nothing to compare them with: give verify_with, a source with "
+                    f"a calculator, or datasets.{structures}.labels, the set's own"
+                )
         zeros = [fitted_zero(config["datasets"][d]) for d in (experiment["target"], structures)]
         if zeros[0] != zeros[1]:
             kinds = [f"fitted ({zero})" if zero else "that of isolated atoms" for zero in zeros]

@@ -19,7 +19,7 @@ SAMPLE_ROLES = ("base", "project")
 TORCH_SIM = "torch-sim"  # the engine that moves several replicas together
 # Keys of a dataset that give its structures, and of a source that give its labels.
 STRUCTURE_KEYS = ("load_atoms", "path", "generate")
-LABEL_KEYS = ("calculator", "own_labels")
+LABEL_KEYS = ("calculator", "own_labels", "published_labels")
 # Sections of a dataset that may name a source.
 DATASET_SOURCES = ("energy_reference", "generate", "labels")
 # The file by which a folder is a deepmd system.
@@ -69,9 +69,13 @@ def sources_read(config: Mapping[str, Any]) -> set[str]:
     experiments = config["experiments"].values()
     datasets = [config["datasets"][name] for name in datasets_read(config)]
     of_datasets = (d.get(key, {}).get("source") for d in datasets for key in DATASET_SOURCES)
-    return {source for e in experiments for _, _, source, *_ in pretrained_here(config, e)} | {
-        source for source in of_datasets if source is not None
-    }
+    read = {source for e in experiments for _, _, source, *_ in pretrained_here(config, e)}
+    return (read | {verifier(config, source) for source in read} | set(of_datasets)) - {None}
+
+
+def verifier(config: Mapping[str, Any], source: str) -> str | None:
+    """Return the source that published labels are compared with; None for the set's own labels."""
+    return config["sources"][source].get("published_labels", {}).get("verify_with")
 
 
 def structure_files(path: str | Sequence[str], root: Path) -> list[str]:

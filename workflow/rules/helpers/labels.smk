@@ -1,5 +1,5 @@
 # What the rules of labels and label sources look up.
-from pretraining.study.queries import fitted_zero
+from pretraining.study.queries import fitted_zero, verifier
 from pretraining.study.sources import SOURCE_OPTIONS, changed_files, interpreter_of
 
 # --------------------------------------------------------------------------------------- labels
@@ -99,6 +99,19 @@ def smallest_size(target):
     """Return the number of structures of the smallest training on a dataset, or on any."""
     own = grids.select(GRID, target=target)
     return min((GRID[GRID["n"] > 0] if own.empty else own)["n"])
+
+
+def verification_chunk(wildcards):
+    """Return the labels that published ones are compared with; none for the set's own."""
+    name = verifier(config, wildcards.source)
+    return chunk_files(wildcards.structures, name, 0) if name else []
+
+
+def verification_options(wildcards, input):
+    """Return the source of these labels, and how the zero of energies is fitted."""
+    name = verifier(config, wildcards.source)
+    source = [f"--source {name} --chunk {input.known}"] if name else []
+    return " ".join([*source, zero_option(wildcards)])
 
 
 def zero_option(wildcards):
