@@ -50,7 +50,7 @@ def main() -> None:
         heading = f"Table 1 for {chosen.target}."
         if chosen.npre is not None:
             heading = f"Table 1 for {chosen.target}, {chosen.npre:,} pre-training structures."
-    write_csv(args.out, table[list(TABLE_COLUMNS)])
+    write_csv(args.out, table[[*TABLE_COLUMNS, "unconverged"]])
     if args.markdown:
         write_text(args.markdown, as_markdown(table, styles, heading, beside))
     if args.latex:

@@ -38,7 +38,7 @@ from pretraining.figures.style import (
     value_ticks,
 )
 from pretraining.results.runs_table import RMSE
-from pretraining.results.seed_statistics import cell_of, curve_points
+from pretraining.results.seed_statistics import cell_of, curve_points, marks_of
 from pretraining.results.selection import Selected, nearest_size
 from pretraining.study.titles import SourceStyle, Titles, printed, title_of
 
@@ -267,8 +267,8 @@ def _bar(
     spread = np.linspace(-0.28, 0.28, len(values)) if len(values) > 1 else np.zeros(1)
     dots = {"linestyle": "none", "marker": "o", "markersize": 2.6, "markeredgewidth": 0.3}
     axes.plot(x + width * spread, values, **dots, color=colour, markeredgecolor="white", zorder=4)
+    axes.annotate(marks_of(cell), (x, cell.mean), xytext=(4, 1), textcoords="offset points")
     if cell.flagged:
-        axes.annotate("*", (x, cell.mean), xytext=(4, 1), textcoords="offset points", fontsize=9)
         # Runs far above the others can be outside the panel.
         return [float(values.min()), float(np.median(values))]
     return [*values, cell.mean + (cell.std if np.isfinite(cell.std) else 0.0)]

@@ -37,7 +37,7 @@ from pretraining.study.titles import SourceStyle
 
 PANEL_HEIGHT = 2.4
 COLUMNS = ("panel", "test_set", "transform", "kind", "source", "npre", "n", "metric", "aggregate")
-COLUMNS = (*COLUMNS, "value", "std", "count", "flagged")
+COLUMNS = (*COLUMNS, "value", "std", "count", "flagged", "unconverged")
 
 
 def learning_curves(
@@ -134,6 +134,7 @@ def panel_table(
             lines = reference_values(selected, options, metric)
             lines = lines.assign(n=0, metric=metric, std=np.nan, count=1, flagged=False)
             lines["kind"] = lines["kind"].where(~lines["published"], "published")
+            lines["unconverged"] = 0
             for part in (points.assign(kind=kind), lines):
                 parts.append(part.assign(**where, aggregate=options.aggregate))
         if figure == "alchemical":

@@ -34,6 +34,8 @@ from pretraining.results.seed_statistics import (
     common_seeds,
     curve_points,
     describe_runs,
+    marks_of,
+    unconverged_note,
 )
 from pretraining.results.selection import Selected
 from pretraining.study.titles import UNITS, order_sources, title_of
@@ -252,9 +254,9 @@ def _curve(axes: Axes, curve: pd.DataFrame, look: Mapping, zorder: float) -> Non
 
 
 def _stars(axes: Axes, curve: pd.DataFrame, look: Mapping) -> None:
-    for _, point in curve[curve["flagged"].astype(bool)].iterrows():
+    for point in curve.itertuples():
         place = {"xytext": (3, 1), "textcoords": "offset points", "zorder": 5}
-        axes.annotate("*", (point["n"], point["value"]), color=look["color"], fontsize=9, **place)
+        axes.annotate(marks_of(point), (point.n, point.value), color=look["color"], **place)
 
 
 def _open_symbols(
@@ -340,6 +342,9 @@ def add_note(
     points = (curve_points(r, m, options.aggregate) for r in runs for m in options.metrics)
     if any(part["flagged"].any() for part in points):
         text += f"\n{FLAG_NOTE}"
+    trained = drawn[drawn["status"] != "missing"]
+    if sign := unconverged_note(trained["unconverged"].sum(), len(trained)):
+        text += f"\n{sign}"
     note_below(figure, text)
 
 

@@ -38,7 +38,8 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
         ``rmse_direct``, ``n_finetune``, ``rmse_finetune`` and ``ratio`` = n_direct / n_finetune
         (all three empty if no fine-tuning reaches ``rmse_direct``), ``at_least`` (true if the
         smallest size with runs suffices: the true ratio can be larger), ``seeds_direct``,
-        ``seeds_finetune``, ``train_time_ratio_min`` and ``_max`` (see :func:`_time_ratios`),
+        ``seeds_finetune``, of which ``unconverged_direct`` and ``unconverged_finetune`` were still
+        improving at max_epochs, ``train_time_ratio_min`` and ``_max`` (see :func:`_time_ratios`),
         ``rmse_untuned`` and ``untuned_reaches`` (whether the pre-trained model reaches
         ``rmse_direct`` without any structure).
     """
@@ -48,16 +49,17 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
         tested = tested_on(runs, "pretrain", name["target"], {c: name[c] for c in MODEL})
         untuned = getattr(cell_of(tested, RMSE[name["metric"]]), name["aggregate"])
         reached = _curve(tuned, name)
-        for n_direct, (rmse, seeds) in _curve(direct, name).items():
+        for n_direct, (rmse, seeds, late) in _curve(direct, name).items():
             row = {
                 **name,
                 "n_direct": n_direct,
                 "rmse_direct": rmse,
                 "seeds_direct": seeds,
+                "unconverged_direct": late,
                 "rmse_untuned": untuned,
                 "untuned_reaches": "" if np.isnan(untuned) else str(untuned <= rmse).lower(),
             }
-            enough = [n for n, (value, _) in reached.items() if value <= rmse]
+            enough = [n for n, (value, *_) in reached.items() if value <= rmse]
             if enough:
                 n = min(enough)
                 times = _time_ratios(tuned[tuned["n"] == n], direct[direct["n"] == n_direct])
@@ -65,15 +67,17 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
                     "n_finetune": n,
                     "rmse_finetune": reached[n][0],
                     "seeds_finetune": reached[n][1],
+                    "unconverged_finetune": reached[n][2],
                     "ratio": n_direct / n,
                     "at_least": str(n == min(reached)).lower(),
                 } | dict(zip(TIME_RATIOS, times, strict=True))
             rows.append(row)
     columns = [*SERIES, "n_direct", "rmse_direct", "n_finetune", "rmse_finetune"]
     columns += ["ratio", "at_least", "seeds_direct", "seeds_finetune", *TIME_RATIOS]
-    columns += ["rmse_untuned", "untuned_reaches"]
+    columns += ["rmse_untuned", "untuned_reaches", "unconverged_direct", "unconverged_finetune"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.astype({"n_finetune": "Int64", "seeds_finetune": "Int64"})
+    whole = ("n_finetune", "seeds_finetune", "unconverged_finetune")
+    return table.astype(dict.fromkeys(whole, "Int64"))
 
 
 def gains(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
@@ -91,12 +95,14 @@ def gains(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
     rows = []
     for name, tuned, direct in _comparisons(runs):
         without = _curve(direct, name)
-        for n, (value, _) in _curve(tuned, name).items():
+        for n, (value, _, late) in _curve(tuned, name).items():
             if n in without:
                 times = _time_ratios(tuned[tuned["n"] == n], direct[direct["n"] == n])
                 row = {**name, "n": n, "rmse_direct": without[n][0], "rmse_finetune": value}
+                row |= {"unconverged_direct": without[n][2], "unconverged_finetune": late}
                 rows.append(row | dict(zip(TIME_RATIOS, times, strict=True)))
     columns = [*SERIES, "n", "rmse_direct", "rmse_finetune", *TIME_RATIOS]
+    columns += ["unconverged_direct", "unconverged_finetune"]
     table = pd.DataFrame(rows, columns=columns)
     table["gain"] = table["rmse_direct"] - table["rmse_finetune"]
     table["gain_percent"] = 100 * table["gain"] / table["rmse_direct"]
@@ -129,14 +135,14 @@ def _comparisons(runs: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame, pd.Da
                 yield dict(zip(SERIES, (target, *model, *how), strict=True)), tuned, direct
 
 
-def _curve(rows: pd.DataFrame, name: Mapping) -> dict[int, tuple[float, int]]:
-    """Error and number of seeds for each n with a finite result."""
+def _curve(rows: pd.DataFrame, name: Mapping) -> dict[int, tuple[float, int, int]]:
+    """Error, seeds, and unconverged ones of these, for each n with a finite result."""
     points = {}
     for n, group in rows.groupby("n"):
         cell = cell_of(group, RMSE[name["metric"]])
         value = getattr(cell, name["aggregate"])
         if np.isfinite(value):
-            points[int(n)] = (value, cell.count)
+            points[int(n)] = (value, cell.count, cell.unconverged)
     return points
 
 
@@ -168,6 +174,13 @@ def sentence(row: Mapping, styles: Mapping[str, SourceStyle] | None = None) -> s
     text += f": {row['rmse_finetune']:.3g} against {row['rmse_direct']:.3g} {UNITS[row['metric']]}"
     if np.isfinite(row["train_time_ratio_min"]):
         text += f", training time ratio {_range(row)}"
+    late = [
+        f"{row[f'unconverged_{side}']} of {row[f'seeds_{side}']} {kind}"
+        for side, kind in (("direct", "direct"), ("finetune", "fine-tuned"))
+        if row[f"unconverged_{side}"]
+    ]
+    if late:
+        text += f" († not converged: {' and '.join(late)} runs were still improving at max_epochs)"
     return text
 
 
@@ -183,7 +196,9 @@ def _ratios(best: pd.DataFrame, styles: Mapping[str, SourceStyle] | None) -> str
         best, ["target", "metric", "aggregate", "transform", "source", "npre"], styles
     )
     found = best["ratio"].notna()
+    late = best["unconverged_direct"] + best["unconverged_finetune"].fillna(0) > 0
     counts = [f" ({row.seeds_finetune}/{row.seeds_direct})" for row in best.itertuples()]
+    counts = [count + "†" * bool(mark) for count, mark in zip(counts, late, strict=True)]
     bounds = best["at_least"].eq("true").map({True: "≥ ", False: ""})
     printed = with_titles(best, styles).assign(
         aggregate=best["aggregate"] + pd.Series(counts, index=best.index).where(found, ""),
@@ -198,10 +213,11 @@ def _ratios(best: pd.DataFrame, styles: Mapping[str, SourceStyle] | None) -> str
     formats |= {"ratio": ">", "training time ratio": ">"}
     text = "\n" + markdown(printed[columns].rename(columns=heads), formats)
     text += (
-        "\nThe largest ratio of each pre-training; (k/m): k seeds fine-tuned, m direct. ≥: the "
-        "smallest size with runs is already enough. Times are those of the training steps, without "
-        "the pre-training, which is paid once; none where a GPU was shared. Untuned reaches: "
-        "whether the pre-trained model is as accurate with no DFT-labelled structure at all.\n"
+        "\nThe largest ratio of each pre-training; (k/m): k seeds fine-tuned, m direct, † some of "
+        "them still improving at max_epochs: train longer to compare. ≥: the smallest size with "
+        "runs is already enough. Times are those of the training steps, without the pre-training, "
+        "which is paid once; none where a GPU was shared. Untuned reaches: whether the pre-trained "
+        "model is as accurate with no DFT-labelled structure at all.\n"
     )
     return text
 

@@ -106,12 +106,16 @@ def _published_cells(
     if table1 and target == PUBLISHED_TARGET:
         means = read_table1(table1).rename(columns={"mean": "value"})
         npre = np.where(means["source"] == "none", 0, TABLE1_NPRE)
-        parts.append(means.assign(metric="energy", npre=npre, transform="none", aggregate="mean"))
+        parts.append(
+            means.assign(
+                unconverged=0, metric="energy", npre=npre, transform="none", aggregate="mean"
+            )
+        )
     if points:
         columns = [f"{metric}_{how}" for metric in RMSE for how in ("best", "seed42")]
         table = read_csv(points, ("target", "transform", *CELL, "seeds", *columns))
         table = table[table["target"] == target].rename(columns={"seeds": "count"})
-        table = table.assign(std=np.nan, flagged=False)
+        table = table.assign(std=np.nan, flagged=False, unconverged=0)
         for metric in RMSE:
             # The best of one seed is no statistic of several.
             best = table[table["count"] > 1].assign(aggregate="best")

@@ -36,6 +36,8 @@ IDENTITY = (*KEY, "trained_on")
 OPTIONAL = {"structures": "", "transform": "none", "preseed": "", "trained_on": ""}
 DEFAULTS = OPTIONAL | {"status": "ok", "diverged": "false", SHIFTED: "nan", MEAN_SHIFTED: "nan"}
 DEFAULTS |= dict.fromkeys(("wall_time_s", "train_time_s", "threads", "power_w_mean"), "nan")
+# A run that ends at max_epochs with its best epoch after this share of them is unconverged.
+CONVERGED_BY = 0.9
 GRID_COLUMNS = (*IDENTITY, "metrics")
 
 # Names in a metrics file.
@@ -126,7 +128,20 @@ def normalise(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         table.loc[table[column].str.lower().isin(NO_VALUE), column] = default
     table["diverged"] = truths(table["diverged"], path)
     table["status"] = table["status"].str.lower()
-    return table
+    return table.assign(unconverged=unconverged(table))
+
+
+def unconverged(table: pd.DataFrame) -> pd.Series:
+    """Whether each trained model was still improving at max_epochs; false where that is unknown."""
+    absent = pd.Series("", table.index)
+    epochs, best = (
+        pd.to_numeric(table.get(name, absent), errors="coerce") for name in ("epochs", "best_epoch")
+    )
+    late = (table.get("stopped_because", absent) == "max_epochs") & (best > CONVERGED_BY * epochs)
+    # A model is the same on a further test set.
+    trained_on = table["trained_on"].where(table["kind"] == "transfer", table["target"])
+    model = [trained_on, *(table[name].astype(str) for name in (*MODEL, "preseed", "n", "seed"))]
+    return table["kind"].isin((*TRAINED, "transfer")) & late.groupby(model).transform("any")
 
 
 def unique_runs(runs: pd.DataFrame, path: str | Path = "runs table") -> pd.DataFrame:
@@ -228,6 +243,7 @@ def collect(
         )
     first = [*COLUMNS, "status", "diverged", *OPTIONAL, SHIFTED]
     table = pd.DataFrame(rows, columns=list(dict.fromkeys([*first, *ERRORS, *RECORDS])))
+    table.insert(len(COLUMNS) + 2, "unconverged", unconverged(table))
     for column in (*WHOLE, *ERRORS):
         table[column] = pd.to_numeric(table[column])
     return sort_by_kind(table, IDENTITY, KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from pretraining.study.titles import SourceStyle, order_sources, title_of
 AGGREGATES = ("best", "mean")
 FLAG_ABOVE = 1.25
 FLAG_NOTE = f"* a seed diverged or is above {FLAG_ABOVE} × the median of its cell"
-POINT_COLUMNS = ("source", "npre", "n", "metric", "value", "std", "count", "flagged")
+POINT_COLUMNS = ("source", "npre", "n", "metric", "value", "std", "count", "flagged", "unconverged")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Cell:
     runs: int  # finished, with a finite value or not
     missing: int
     flagged: bool  # a run diverged or exceeds FLAG_ABOVE times the median
+    unconverged: int  # runs that were still improving at max_epochs
 
 
 def cell_of(rows: pd.DataFrame, column: str = RMSE["energy"]) -> Cell:
@@ -46,7 +48,19 @@ def cell_of(rows: pd.DataFrame, column: str = RMSE["energy"]) -> Cell:
         runs=len(done),
         missing=len(rows) - len(done),
         flagged=bool(high or diverged.any()),
+        unconverged=int(np.sum(done.get("unconverged", False))),
     )
+
+
+def marks_of(cell: Any) -> str:
+    """The signs behind a cell's value: ``*`` of :data:`FLAG_NOTE`, ``†`` of `unconverged_note`."""
+    return "*" * bool(cell.flagged) + "†" * bool(cell.unconverged)
+
+
+def unconverged_note(unconverged: int, runs: int) -> str:
+    """The meaning of ``†``, empty if no run has it."""
+    share = f"{unconverged} of {runs} runs"
+    return f"† a seed was still improving at max_epochs: {share}" if unconverged else ""
 
 
 def sort_by_source(
@@ -94,7 +108,8 @@ def curve_points(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFram
         cell = cell_of(group, RMSE[metric])
         std = cell.std if aggregate == "mean" else np.nan
         value = getattr(cell, aggregate)
-        rows.append((source, npre, n, metric, value, std, cell.count, cell.flagged))
+        row = (source, npre, n, metric, value, std, cell.count, cell.flagged, cell.unconverged)
+        rows.append(row)
     return pd.DataFrame(rows, columns=list(POINT_COLUMNS))
 
 

@@ -9,12 +9,20 @@ import numpy as np
 import pandas as pd
 
 from pretraining.results.runs_table import RMSE
-from pretraining.results.seed_statistics import FLAG_NOTE, cell_of, sort_by_source, with_titles
+from pretraining.results.seed_statistics import (
+    FLAG_NOTE,
+    cell_of,
+    marks_of,
+    sort_by_source,
+    unconverged_note,
+    with_titles,
+)
 from pretraining.results.selection import Selected
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown, numbers, read_table, truths
 from pretraining.study.titles import SourceStyle, order_sources, title_of
 
+COUNTS = ("unconverged", "runs", "missing")
 TABLE_COLUMNS = ("n", "source", "mean", "std", "count", "flagged")
 
 
@@ -24,13 +32,13 @@ def table1(selected: Selected, column: str = RMSE["energy"]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns n, source, mean, std (meV/atom), count (of finite values), flagged, and runs and
-        missing, ordered by n and, direct training first, by source.
+        Columns n, source, mean, std (meV/atom), count (of finite values), flagged, unconverged,
+        runs and missing, ordered by n and, direct training first, by source.
     """
     rows = []
     for (n, source), runs in selected.runs.groupby(["n", "source"]):
         cell = cell_of(runs, column)
-        values = {name: getattr(cell, name) for name in (*TABLE_COLUMNS[2:], "runs", "missing")}
+        values = {name: getattr(cell, name) for name in (*TABLE_COLUMNS[2:], *COUNTS)}
         rows.append({"n": n, "source": source, **values})
     return sort_by_source(pd.DataFrame(rows), ["n", "source"])
 
@@ -48,12 +56,12 @@ def read_table1(path: str | Path) -> pd.DataFrame:
     if table.duplicated(["n", "source"]).any():
         row = table[table.duplicated(["n", "source"])].iloc[0]
         raise UserError(f"{path}: the cell n={row['n']} source={row['source']} appears twice")
-    return table[list(TABLE_COLUMNS)]
+    return table[list(TABLE_COLUMNS)].assign(unconverged=0)
 
 
 def _text(cell: pd.Series, plus_minus: str) -> str:
     """A cell as printed: ``71.1 ± 19.2*``; with one run of five lost, ``70.3 ± 2.8 (4/5)*``."""
-    mark = "*" if cell["flagged"] else ""
+    mark = marks_of(cell)
     wanted = cell.get("runs", cell["count"]) + cell.get("missing", 0)
     share = f" ({cell['count']}/{wanted})" if wanted > cell["count"] else ""
     if np.isnan(cell["mean"]):
@@ -94,6 +102,10 @@ def as_markdown(
     )
     if table["flagged"].any():
         note += f" {FLAG_NOTE}."
+    if sign := unconverged_note(
+        table["unconverged"].sum(), table.get("runs", table["count"]).sum()
+    ):
+        note += f" {sign}."
     if "runs" in table and (table["runs"] + table["missing"] > table["count"]).any():
         note += " (k/m): k of m runs have a finite result."
     body = markdown(cells, dict.fromkeys(cells, ">"))
@@ -102,7 +114,9 @@ def as_markdown(
 
 def as_latex(table: pd.DataFrame, styles: Mapping[str, SourceStyle] | None = None) -> str:
     """The table as a LaTeX ``tabular`` (rules of booktabs)."""
-    cells = _as_printed(table, styles, r"$\pm$").replace("–", "--", regex=True)
+    cells = _as_printed(table, styles, r"$\pm$").replace(
+        {"–": "--", "†": r"$^\\dagger$"}, regex=True
+    )
     style = cells.rename(columns={"n": "$n$"}).style.hide(axis="index")
     style = style.format_index(escape="latex", axis="columns")
     text = style.to_latex(hrules=True, column_format="r" * cells.shape[1])
