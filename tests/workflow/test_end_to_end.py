@@ -72,7 +72,8 @@ def test_the_source_that_made_the_labels_has_no_error(study):
 
 def test_table1(study):
     cells = table(study, "table1")
-    assert list(cells.columns) == ["n", "source", "mean", "std", "count", "flagged"]
+    columns = ["n", "source", "mean", "std", "count", "flagged", "unconverged"]
+    assert list(cells.columns) == columns
     assert len(cells) == 6 and (cells["count"] == 1).all()
     runs = table(study, "runs")
     direct = runs[(runs["kind"] == "direct") & (runs["n"] == 3)]["test_energy_rmse"].item()

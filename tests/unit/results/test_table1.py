@@ -202,13 +202,13 @@ def test_rendered_tables(root):
     assert "| 60.0 (1/2)* |" in lost
 
 
-def test_the_script_writes_the_six_columns(tmp_path, root, script):
+def test_the_script_writes_the_columns(tmp_path, root, script):
     runs, _ = published_like(root)
     runs[list(COLUMNS)].to_csv(tmp_path / "runs.csv", index=False)
     options = ["--runs", tmp_path / "runs.csv", "--out", tmp_path / "t.csv"]
     assert script("table1", *options) == (0, "")
     lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert lines[0] == "n,source,mean,std,count,flagged"
+    assert lines[0] == "n,source,mean,std,count,flagged,unconverged"
     assert lines[1].startswith("25,none,192.3,21.2,5,false")
     assert len(lines) == 41
     (tmp_path / "runs.csv").write_text("kind,target\n")

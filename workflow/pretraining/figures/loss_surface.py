@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pretraining.figures.learning_curves import panels_of
 from pretraining.figures.panels import LABELS, SIZES_LABEL, Options, add_note, comparable
 from pretraining.figures.style import house_style, no_results, plain
-from pretraining.results.seed_statistics import curve_points
+from pretraining.results.seed_statistics import curve_points, marks_of
 from pretraining.results.selection import Selected
 from pretraining.study.titles import SourceStyle
 
@@ -62,9 +62,9 @@ def _draw(
     cells = np.ma.masked_invalid(table)
     axes.pcolormesh(_edges(across), _edges(up), cells, norm=norm, cmap="viridis_r")
     known = {} if beside is None else beside.set_index(["npre", "n"])["value"].to_dict()
-    for point in points.dropna(subset="value").to_dict("records"):
-        npre, n, value = point["npre"], point["n"], point["value"]
-        text = _short(value) + ("*" if point["flagged"] else "")
+    for point in points.dropna(subset="value").itertuples():
+        npre, n, value = point.npre, point.n, point.value
+        text = _short(value) + marks_of(point)
         if (npre, n) in known:
             text += f"\n({_short(known[npre, n])})"
         place = across[table.columns.get_loc(n)], up[table.index.get_loc(npre)]

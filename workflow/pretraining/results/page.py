@@ -25,7 +25,8 @@ def headline(table: pd.DataFrame, styles: Mapping[str, SourceStyle]) -> list[str
     Parameters
     ----------
     table
-        Columns ``n``, ``source``, ``mean`` (meV/atom) and ``flagged``, as :func:`.read_table1`.
+        As :func:`.read_table1`: ``n``, ``source``, ``mean`` (meV/atom), ``flagged`` and
+        ``unconverged``.
     styles
         Titles of the sources.
 
@@ -43,7 +44,8 @@ def headline(table: pd.DataFrame, styles: Mapping[str, SourceStyle]) -> list[str
     n = int(means[means["none"].notna() & means[sources].notna().any(axis=1)].index.min())
     best = means.loc[n, sources].idxmin()
     error = means.loc[n, best]
-    flagged = table.set_index(["n", "source"])["flagged"].get((n, "none"), False)
+    cells = table.set_index(["n", "source"])
+    flagged = cells["flagged"].get((n, "none"), False)
     words = [
         f"With {n} DFT-labelled structures the energy error on the test set is {error:.0f} "
         f"meV/atom after pre-training on labels of {title_of(best, styles)}, and {direct[n]:.0f} "
@@ -53,9 +55,13 @@ def headline(table: pd.DataFrame, styles: Mapping[str, SourceStyle]) -> list[str
         return [*words, "Pre-training does not help there."]
     equal = direct.index[direct <= error]
     if len(equal):
-        words.append(f"Direct training needs {int(equal.min())} structures for as small an error.")
+        last = int(equal.min())
+        words.append(f"Direct training needs {last} structures for as small an error.")
     else:
-        words.append(f"Direct training with {int(direct.index.max())} has not yet reached it.")
+        last = int(direct.index.max())
+        words.append(f"Direct training with {last} has not yet reached it.")
+    if cells["unconverged"].loc[[(n, "none"), (n, best), (last, "none")]].any():
+        words.append("Some of these runs were still improving at max_epochs: train longer.")
     return words
 
 

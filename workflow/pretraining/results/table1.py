@@ -56,7 +56,8 @@ def read_table1(path: str | Path) -> pd.DataFrame:
     if table.duplicated(["n", "source"]).any():
         row = table[table.duplicated(["n", "source"])].iloc[0]
         raise UserError(f"{path}: the cell n={row['n']} source={row['source']} appears twice")
-    return table[list(TABLE_COLUMNS)].assign(unconverged=0)
+    counts = numbers(table.get("unconverged", pd.Series("0", table.index)), path, whole=True)
+    return table[list(TABLE_COLUMNS)].assign(unconverged=counts)
 
 
 def _text(cell: pd.Series, plus_minus: str) -> str:
