@@ -267,7 +267,8 @@ def _bar(
     spread = np.linspace(-0.28, 0.28, len(values)) if len(values) > 1 else np.zeros(1)
     dots = {"linestyle": "none", "marker": "o", "markersize": 2.6, "markeredgewidth": 0.3}
     axes.plot(x + width * spread, values, **dots, color=colour, markeredgecolor="white", zorder=4)
-    axes.annotate(marks_of(cell), (x, cell.mean), xytext=(4, 1), textcoords="offset points")
+    if signs := marks_of(cell):
+        axes.annotate(signs, (x, cell.mean), xytext=(4, 1), textcoords="offset points")
     if cell.flagged:
         # Runs far above the others can be outside the panel.
         return [float(values.min()), float(np.median(values))]

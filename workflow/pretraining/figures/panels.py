@@ -254,7 +254,7 @@ def _curve(axes: Axes, curve: pd.DataFrame, look: Mapping, zorder: float) -> Non
 
 
 def _stars(axes: Axes, curve: pd.DataFrame, look: Mapping) -> None:
-    for point in curve.itertuples():
+    for point in filter(marks_of, curve.itertuples()):
         place = {"xytext": (3, 1), "textcoords": "offset points", "zorder": 5}
         axes.annotate(marks_of(point), (point.n, point.value), color=look["color"], **place)
 
