@@ -203,8 +203,8 @@ CALCULATED = {"labels": {"source": "ace"}, "path": "a"}
                 "weights": lambda entries: [e for e in entries if e["npre"] != 330],
                 "datasets": {"C-SYNTH-23M": {"load_atoms": "C-SYNTH-23M"}},
             },
-            "sources.ace: give one of: calculator | own_labels; its labels are read by a "
-            "pre-training of experiments.fig2 that pretrained_weights lacks: structures "
+            "sources.ace: give one of: calculator | own_labels | published_labels; its labels are "
+            "read by a pre-training of experiments.fig2 that pretrained_weights lacks: structures "
             "C-SYNTH-23M, transform none, source ace, npre 330, seed 42",
         ),
         (
