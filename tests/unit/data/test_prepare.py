@@ -519,6 +519,36 @@ def test_own_split_and_trajectories(case: Case) -> None:
         assert not runs[0] & runs[1]
 
 
+def test_parts_in_files_of_their_own(case: Case) -> None:
+    frames = structures(70)
+    for name, part in (("test.extxyz.gz", frames[40:60]), ("val.extxyz", frames[60:])):
+        write(case.folder / name, part, format="extxyz")
+    split = {"test_path": "test.extxyz.gz"}
+    summary = case.prepare(frames[:40], labels=LABELS, split=split)
+    assert [summary["counts"][part] for part in ("val", "test", "train")] == [4, 20, 36]
+    assert any("4 of the others were drawn for it" in note for note in summary["notes"])
+    with case.store() as store:
+        assert sorted(store.column("index", "test")) == list(range(40, 60))
+    split["val_path"] = ["val.extxyz"]
+    # A file that `path` names, too, is read once.
+    summary = case.prepare(labels=LABELS, split=split, path=["set.extxyz", "test.extxyz.gz"])
+    assert [summary["counts"][part] for part in ("val", "test", "train")] == [10, 20, 40]
+    assert not any("drawn" in note for note in summary["notes"])
+    with pytest.raises(UserError, match=r"no structure file .*lost\.xyz"):
+        case.prepare(labels=LABELS, split={"test_path": "lost.xyz"})
+
+
+def test_parts_of_one_kind_are_noted(case: Case) -> None:
+    frames = structures(60)
+    split = {"groups": "run_id", "n_val": 4, "n_test": 4}
+    summary = case.prepare(frames, labels=LABELS, split=split, keep=["run_id", "time"])
+    sizes = "whole trajectories in each part: test 4 structures of 1 (asked for: 4), validation 4"
+    assert any(sizes in note for note in summary["notes"])
+    sides = [note for note in summary["notes"] if "one of" in note]
+    assert len(sides) == 2 and "all 4 validation structures have the run_id" in sides[0]
+    assert not any("one of" in n for n in case.prepare(frames, keep=["run_id"])["notes"])
+
+
 def test_mixed_periodicity_is_noted(case: Case) -> None:
     frames = structures(30)
     frames[3].pbc = False

@@ -72,10 +72,48 @@ def test_trajectories_stay_whole(sizes: list[int], fraction: float, seed: int) -
     assert everything(parts) == list(range(n))
     runs = [{groups[i] for i in part} for part in (parts.val, parts.test, parts.train)]
     assert not runs[0] & runs[1] and not runs[0] & runs[2] and not runs[1] & runs[2]
-    n_val, n_test = split_sizes(n, split)
-    assert len(parts.test) >= n_test
+    asked = split_sizes(n, split)[1]
+    near = min(abs(asked - size) for size in sizes)
+    assert len(parts.test) <= 1.2 * asked or len(parts.test) - asked <= max(near, asked)
     again = split_structures(n, split, groups=groups)
     np.testing.assert_array_equal(again.train, parts.train)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "asked", "expected"),
+    [
+        ([24] * 20, 40, (48, 48)),
+        ([48] * 20, 40, (48, 48)),
+        ([10] * 50, 40, (40, 40)),
+        # A trajectory that is too long stays in the pool, wherever it stands.
+        ([1000] + [5] * 100, 40, (40, 40)),
+        ([5] * 100 + [1000], 40, (40, 40)),
+        ([16] * 30, 40, (48, 48)),
+        ([17] * 30, 40, (34, 34)),
+        # Nothing else is there.
+        ([100, 100, 100], 10, (100, 100)),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 42, 7])
+def test_whole_trajectories_come_near_the_sizes_that_are_asked_for(sizes, asked, expected, seed):
+    groups = [k for k, size in enumerate(sizes) for _ in range(size)]
+    split = {"n_val": asked, "n_test": asked, "seed": seed}
+    parts = split_structures(len(groups), split, groups=groups)
+    assert (len(parts.val), len(parts.test)) == expected
+    count = len({groups[i] for i in parts.val})
+    assert f"validation {expected[0]} structures of {count} (asked for: {asked})" in parts.note
+
+
+def test_what_becomes_of_the_validation_part_is_said() -> None:
+    own = ["train"] * 40 + ["test"] * 10
+    assert split_structures(50, {"key": "s"}, own=own).note.endswith(
+        "4 of the others were drawn for it"
+    )
+    assert split_structures(50, {"test_path": "t.xyz"}, own=own).note is not None
+    own[:5] = ["val"] * 5
+    parts = split_structures(50, {"test_path": "t.xyz", "val_path": "v.xyz"}, own=own)
+    assert (parts.val.tolist(), len(parts.test), parts.note) == ([0, 1, 2, 3, 4], 10, None)
+    assert split_structures(50, {}).note is None
 
 
 def test_trajectories_are_mixed_in_the_pool() -> None:

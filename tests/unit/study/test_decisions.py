@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 
 import ase.io
 import pytest
@@ -88,6 +89,11 @@ def test_every_decision_gives_way_to_its_key(number):
         ),
         ({"parts": {"train": 100, "test": 100}}, {}, {"sizes": [8, 16, 32, 64]}),
         (
+            {"parts": {"train": 70, "test": 100, "val": 30}},
+            {"datasets.dft.split": {"test_path": "t.xyz", "val_path": "v.xyz"}},
+            {"sizes": [8, 16, 32, 64]},
+        ),
+        (
             {},
             {"experiments.fig3.compare": "pretrain_size"},
             {"pretrain_sizes": [51, 102, 204, 408]},
@@ -166,6 +172,9 @@ def test_a_file_is_read_for_its_facts(tmp_path):
     assert facts.densities == pytest.approx((8.97, 8.97), abs=0.01)
     assert glance("cu", {"path": str(path)}).parts == {"train": 1, "test": 8}
     assert glance("cu", {"path": str(path), "split": {"key": "other"}}).parts == {}
+    shutil.copy(path, tmp_path / "test.xyz")
+    own = {"path": str(path), "split": {"test_path": str(tmp_path / "test.xyz")}}
+    assert glance("cu", own).parts == {"train": 9, "test": 9}
     with pytest.raises(UserError, match="datasets.cu: no structure file none.xyz: put it there"):
         glance("cu", {"path": ["none.xyz"]})
     with pytest.raises(UserError, match="leave no structure"):

@@ -28,15 +28,15 @@ def glance(name: str, dataset: Mapping[str, Any]) -> Facts:
     from pretraining.data.soundness import broken_geometry
 
     filters = [Filter(entry) for entry in dataset.get("filters", [])]
-    own = dataset.get("split", {}).get("key", "split")
+    split = dataset.get("split", {})
     formulas, parts, packings = Counter(), Counter(), []
     names: dict[str, set[str]] = {"energy": set(), "forces": set()}
     isolated: set[str] = set()
     try:
-        frames = enumerate(open_raw(dict(dataset), Path(".")).frames)
+        raw = open_raw(dict(dataset), Path("."))
     except UserError as error:
         raise UserError(f"datasets.{name}: {error}; 'defaults: data' needs it now") from None
-    for index, atoms in frames:
+    for index, atoms in enumerate(raw.frames):
         if index in dataset.get("exclude", []) or broken_geometry(atoms) is not None:
             continue  # broken structures are named when the set is prepared
         if not all(entry.keeps(atoms) for entry in filters):
@@ -47,7 +47,8 @@ def glance(name: str, dataset: Mapping[str, Any]) -> Facts:
         counts = Counter(atoms.get_chemical_symbols())
         unit = reduce(gcd, counts.values())
         formulas[tuple(sorted((element, n // unit) for element, n in counts.items()))] += 1
-        parts[str(atoms.info.get(own))] += 1
+        own = atoms.info.get(split.get("key", "split"))
+        parts[raw.part(index) if "test_path" in split else str(own)] += 1
         read = {} if atoms.calc is None else atoms.calc.results
         names["energy"] |= {k for k, v in (read | atoms.info).items() if _is(k, v, "energy", 0)}
         names["forces"] |= {k for k, v in (read | atoms.arrays).items() if _is(k, v, "force", 2)}

@@ -148,7 +148,8 @@ def _write(
             "kept": len(store),
             **{group: len(getattr(parts, group)) for group in GROUPS},
         },
-        "notes": _notes(kept, groups["all"], reference, written),
+        "notes": _notes(kept, groups["all"], reference, written, parts.note)
+        + _one_sided(store, parts),
         "labelled": store.has_labels,
         "energy_reference": reference.as_dict(),
         "groups": {group: statistics.as_dict() for group, statistics in groups.items()},
@@ -166,9 +167,13 @@ def _check_sizes(parts: Split, sizes: Sequence[int]) -> None:
 
 
 def _notes(
-    kept: Kept, everything: Statistics, reference: Reference, written: Sequence[tuple[int, str]]
+    kept: Kept,
+    everything: Statistics,
+    reference: Reference,
+    written: Sequence[tuple[int, str]],
+    split: str | None,
 ) -> list[str]:
-    notes = []
+    notes = [f"split: {split}"] if split else []
     if kept.n_own_unused:
         notes.append(
             f"{kept.n_own_unused:,} structures have an entry 'split' that is not used: split.key "
@@ -186,4 +191,18 @@ def _notes(
         notes.append(f"{n:,} structures of the {second} part are also in the {first} part")
     if reference.note is not None:
         notes.append(f"energy reference: {reference.note}")
+    return notes
+
+
+def _one_sided(store: Store, parts: Split) -> list[str]:
+    """Return notes of kept entries that vary in the set, but not in its validation or test part."""
+    notes = []
+    for key in store.info_names:
+        values = store.column(key).astype(str)
+        for name, part in (("validation", parts.val), ("test", parts.test)):
+            if len(part) > 1 and len(set(values[part])) == 1 < len(set(values)):
+                notes.append(
+                    f"split: all {len(part):,} {name} structures have the {key} {values[part][0]}, "
+                    f"one of {len(set(values)):,}: another split.seed, or larger parts, mix them"
+                )
     return notes

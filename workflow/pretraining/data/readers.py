@@ -7,9 +7,9 @@ import lzma
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pretraining.data.formats import is_part, reader_of
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import NO_ROOM, file_sha256
 from pretraining.runtime.records import check_output
-from pretraining.study.queries import structure_files
+from pretraining.study.queries import paths_of, structure_files
 
 # Errors of unpacking.
 _COMPRESSED = (EOFError, OSError, lzma.LZMAError, zlib.error)
@@ -36,6 +36,12 @@ class Raw:
     # Of several files: their names, and the number of the first structure of each, once read.
     files: Sequence[str] = ()
     firsts: Sequence[int] = ()
+    # Part of the files that are not for training.
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def part(self, index: int) -> str:
+        """Return the part (``train``, ``val``, ``test``) of a structure, by its file."""
+        return self.parts.get(self.files[bisect.bisect_right(self.firsts, index) - 1], "train")
 
     def name(self, index: int) -> str:
         """Name a structure that has been read, with its file if there are several."""
@@ -57,7 +63,7 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
         return Raw(*open_load_atoms(dataset["load_atoms"], root))
     if "path" not in dataset:
         raise UserError("no structures: give one of load_atoms | path | generate")
-    paths = structure_files(dataset["path"], root)
+    paths = structure_files(paths_of(dataset), root)
     expected = dataset.get("sha256")
     hashes = expected if isinstance(expected, list) else [expected] if expected else []
     if hashes and len(hashes) != len(paths):
@@ -76,7 +82,10 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
         files.append({"path": str(name), "sha256": found, "bytes": path.stat().st_size})
     firsts: list[int] = []
     frames = read_files([root / name for name in paths], dataset.get("format"), firsts)
-    return Raw(frames, {"files": files}, list(map(str, paths)), firsts)
+    split = dataset.get("split", {})
+    own = {part: structure_files(split.get(f"{part}_path", []), root) for part in ("val", "test")}
+    parts = {file: part for part, names in own.items() for file in names}
+    return Raw(frames, {"files": files}, list(map(str, paths)), firsts, parts)
 
 
 def read_files(

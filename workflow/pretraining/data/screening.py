@@ -19,6 +19,7 @@ from pretraining.data.readers import Raw
 from pretraining.data.soundness import SAME_PLACE, broken_geometry
 from pretraining.data.store_writer import StoreWriter, frame_arrays
 from pretraining.runtime.errors import UserError
+from pretraining.study.queries import has_own_split
 
 MIN_DISTANCE = 0.5
 # The pass ends after so many broken structures: they have one cause.
@@ -186,7 +187,9 @@ def read_raw(
             for key, values in (("key", kept.own), ("groups", kept.groups)):
                 if split.get(key) is not None:
                     values.append(_required(atoms, split[key], raw.name(index), f"split.{key}"))
-            kept.n_own_unused += split.get("key") is None and "split" in atoms.info
+            if "test_path" in split:
+                kept.own.append(raw.part(index))
+            kept.n_own_unused += not has_own_split(split) and "split" in atoms.info
         _refuse([(raw.name(index), reason) for index, reason in refused], writer.n)
         expected = dataset.get("structures", kept.n_raw)
         if kept.n_raw != expected:

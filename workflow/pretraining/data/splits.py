@@ -8,7 +8,8 @@ structures means the first *n* of the training pool.
 - Of the *m* structures left, in the same order, the last ``min(100, m // 10)`` are the validation
   set. (*m*, not *n*, as in the published runs.)
 - Split by trajectory, whole trajectories in a permuted order form the test set, then the validation
-  set, until each is at least that large; the training pool mixes the remaining ones.
+  set, until each is at least that large; one that makes a part a fifth too large waits for the
+  others. The training pool mixes the remaining ones.
 
 A random split of frames puts frames of one trajectory into several parts, as in the published runs:
 its test error is that of frames like those trained on. ``groups`` keeps trajectories together.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from pretraining.runtime.errors import UserError
 from pretraining.study.queries import part_size, split_sizes
 
 SEED = 42
+# A part may exceed its size by this share.
+SURPLUS = Fraction(1, 5)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Split:
     val: np.ndarray
     test: np.ndarray
     train: np.ndarray
+    note: str | None = None  # sizes of parts that follow from the set
 
 
 def split_structures(
@@ -78,10 +83,12 @@ def _deal(
     if groups is not None:
         return _deal_groups(rng, rest, split, groups, test)
     rest = rest[rng.permutation(len(rest))]
+    own_test = test is not None
     if test is None:
         rest, test = _cut(rest, split_sizes(len(rest), split)[1])
     train, val = _cut(rest, part_size(len(rest), split, "val"))
-    return Split(val=val, test=test, train=train)
+    note = f"the split names no validation part: {len(val):,} of the others were drawn for it"
+    return Split(val=val, test=test, train=train, note=note if own_test else None)
 
 
 def _cut(values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,17 +110,33 @@ def _deal_groups(
     lists = list(members.values())
     order = [lists[i] for i in rng.permutation(len(lists))]
 
-    def take(at_least: int) -> np.ndarray:
+    def take(asked: int) -> np.ndarray:
         taken: list[int] = []
-        while order and len(taken) < at_least:
-            taken.extend(order.pop())
+        passed: list[list[int]] = []
+        while order and len(taken) < asked:
+            near = len(taken) + len(order[-1]) <= asked * (1 + SURPLUS)
+            (taken.extend if near else passed.append)(order.pop())
+        if len(taken) < asked and passed:
+            nearest = min(passed, key=len)
+            if not taken or len(taken) + len(nearest) - asked < asked - len(taken):
+                taken.extend(nearest)
+                passed.remove(nearest)
+        order.extend(reversed(passed))
         return np.array(taken, dtype=np.int64)
 
+    asked = {}
     if test is None:
-        test = take(split_sizes(len(rest), split)[1])
-    val = take(part_size(sum(map(len, order)), split, "val"))
+        test = take(asked.setdefault("test", split_sizes(len(rest), split)[1]))
+    val = take(asked.setdefault("validation", part_size(sum(map(len, order)), split, "val")))
     train = np.array([i for group in order for i in group], dtype=np.int64)
-    return Split(val=val, test=test, train=train[rng.permutation(len(train))])
+    sizes = {"test": test, "validation": val}
+    said = [
+        f"{name} {len(sizes[name]):,} structures of {len({groups[i] for i in sizes[name]}):,} "
+        f"(asked for: {n:,})"
+        for name, n in asked.items()
+    ]
+    note = f"whole trajectories in each part: {', '.join(said)}"
+    return Split(val=val, test=test, train=train[rng.permutation(len(train))], note=note)
 
 
 def _own_split(
@@ -122,9 +145,10 @@ def _own_split(
     split: Mapping[str, Any],
     groups: Sequence[Any] | None,
 ) -> Split:
-    names = {"test": str(split.get("test", "test"))}
-    if split.get("val") is not None:
-        names["val"] = str(split["val"])
+    in_files = "test_path" in split
+    names = {"test": "test" if in_files else str(split.get("test", "test"))}
+    if (val := "val" if "val_path" in split else split.get("val")) is not None:
+        names["val"] = str(val)
     own = own.astype(str)
     values = sorted(set(own))
     others = [value for value in values if value not in names.values()]

@@ -22,7 +22,7 @@ from pretraining.study.elements import element_problems
 from pretraining.study.generation import structures_of, too_many
 from pretraining.study.network import builder_problems
 from pretraining.study.plain import faults
-from pretraining.study.queries import datasets_read, structure_files
+from pretraining.study.queries import datasets_read, paths_of, structure_files
 from pretraining.study.titles import PAPER_SOURCES, SourceStyle, style_problems
 
 # Folders of the repository that are not for results.
@@ -171,6 +171,8 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
     _add_origins_of_weights(config)
     _set_defaults(config, schema, schema)
     for name, dataset in config.get("datasets", {}).items():
+        if "test_path" in dataset["split"] and "path" in dataset:
+            dataset["path"] = paths_of(dataset)
         if "generate" in dataset:
             for problem in too_many(f"datasets.{name}.generate", dataset["generate"]):
                 raise UserError(f"{file}: {problem}")

@@ -15,7 +15,7 @@ import yaml
 
 from pretraining.runtime.errors import UserError
 from pretraining.study.generation import frames_of, trajectories
-from pretraining.study.queries import fitted_zero, part_size, split_sizes
+from pretraining.study.queries import fitted_zero, has_own_split, part_size, split_sizes
 
 # Sizes double from 8; from the paper's 25 in a pool of so many structures.
 SMALL_START, LARGE_START, LARGE_POOL = 8, 25, 400
@@ -191,12 +191,11 @@ def _pool(dataset: Mapping[str, Any], facts: Facts | None) -> int:
     """Return the number of training structures; `facts` are those of a file."""
     n = facts.structures if facts else math.prod(_made(dataset))
     split = dataset.get("split", {})
-    if "key" not in split:
+    if not has_own_split(split):
         return n - sum(split_sizes(n, split))
     rest = n - facts.parts.get(split.get("test", "test"), 0)
-    return rest - (
-        facts.parts.get(split["val"], 0) if "val" in split else part_size(rest, split, "val")
-    )
+    val = "val" if "val_path" in split else split.get("val")
+    return rest - (facts.parts.get(val, 0) if val else part_size(rest, split, "val"))
 
 
 def _experiment(experiment: Mapping[str, Any], pool: int, pretrain_pool: int) -> Choices:

@@ -78,6 +78,18 @@ def verifier(config: Mapping[str, Any], source: str) -> str | None:
     return config["sources"][source].get("published_labels", {}).get("verify_with")
 
 
+def paths_of(dataset: Mapping[str, Any]) -> list[str]:
+    """Return what a dataset names as its files, those of its own test and validation parts last."""
+    split = dataset.get("split", {})
+    named = (dataset.get("path"), split.get("val_path"), split.get("test_path"))
+    return list(dict.fromkeys(path for paths in named if paths for path in _as_list(paths)))
+
+
+def has_own_split(split: Mapping[str, Any]) -> bool:
+    """Return whether a set says itself which of its structures are for testing."""
+    return "key" in split or "test_path" in split
+
+
 def structure_files(path: str | Sequence[str], root: Path) -> list[str]:
     """Return the files that a dataset's `path` names, relative to `root`.
 
@@ -124,7 +136,7 @@ def largest_pool(dataset: Mapping[str, Any]) -> int | None:
         return None
     n = dataset["structures"] - len(dataset["exclude"])
     split = dataset["split"]
-    return n - 1 if "key" in split else n - sum(split_sizes(n, split))
+    return n - 1 if has_own_split(split) else n - sum(split_sizes(n, split))
 
 
 def split_sizes(n: int, split: Mapping[str, Any]) -> tuple[int, int]:
