@@ -76,6 +76,8 @@ def test_every_model_of_the_specialised_experiment_is_tested_twice(checkout, eve
 def test_figures_of_several_panels(everything):
     assert (everything["learning_curves"], everything["specialised_figure"]) == (2, 1)
     assert (everything["time_figure"], everything["surface_figure"]) == (4, 2)
+    # Four sources, before fine-tuning and after it on 25 and on 3,200 structures.
+    assert (everything["angles_figure"], everything["predictions"]) == (1, 12)
     assert [everything[rule] for rule in ("alchemical_figure", "forgetting", "students")] == [1] * 3
 
 

@@ -61,6 +61,29 @@ use rule learning_curves as surface_figure with:
         given=given("runs", "styles", "published", "published_points", "published_errors"),
 
 
+# The angles of forces to those of DFT, by label source, before and after fine-tuning.
+rule angles_figure:
+    input:
+        script="workflow/scripts/angles.py",
+        styles="<results>/settings/styles.yaml",
+        predictions=angle_predictions,
+        published=figure_published("headline"),
+    output:
+        figure=experiment_figure("angles", "angles-"),
+        table="<results>/tables/angles-{experiment}.csv",
+    log:
+        "<logs>/angles_figure/{experiment}.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        note=angle_note,
+        given=given("styles", "published"),
+    shell:
+        "python {input.script} --predictions {input.predictions} {params.given} "
+        "--note {params.note} --out {output.figure} --table {output.table} 2>&1 | tee {log}"
+
+
 # The same models on their target and on further test sets, as in Figure 4.
 rule specialised_figure:
     input:

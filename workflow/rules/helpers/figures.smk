@@ -26,6 +26,37 @@ def by_size():
     return [name for name, e in config["experiments"].items() if e["compare"] == "pretrain_size"]
 
 
+def angle_models(name):
+    """Return the models before and after fine-tuning: most pre-training, last seeds."""
+    experiment = config["experiments"][name]
+    given = config["figures"].get("angles_at", [min(experiment["sizes"]), max(experiment["sizes"])])
+    sizes = [min(experiment["sizes"], key=lambda n: abs(math.log(n / wanted))) for wanted in given]
+    rows = grids.select(
+        GRID,
+        name,
+        npre=max(experiment["pretrain_sizes"]),
+        preseed=experiment["pretrain_seeds"][-1],
+        transform=experiment["transforms"][-1],
+    )
+    tuned = rows["n"].isin(sizes) & (rows["seed"] == experiment["finetune_seeds"][-1])
+    return rows[(rows["kind"] == "pretrain") | tuned]["path"].str.removeprefix("runs/").tolist()
+
+
+def angle_predictions(wildcards):
+    """Return these models' predictions on the target's test set."""
+    target = config["experiments"][wildcards.experiment]["target"]
+    models = angle_models(wildcards.experiment)
+    return [f"<results>/predictions/target~{target}/{model}.npz" for model in models]
+
+
+def angle_note(wildcards):
+    """Return the test set, the pre-training and the seed of these models."""
+    experiment = config["experiments"][wildcards.experiment]
+    npre, seed = max(experiment["pretrain_sizes"]), experiment["finetune_seeds"][-1]
+    text = f"{experiment['target']} test set · {npre:,} pre-training structures · seed {seed}"
+    return shlex.quote(text)
+
+
 def figure_runs(wildcards):
     """Return the runs that a figure shows; none if it shows the published values."""
     curves = figure_kind(wildcards.experiment) == "curves"

@@ -68,6 +68,12 @@ TARGETS = {
 }
 
 
+def predicted(models):
+    """Return whether models are to make predictions: of an unfinished study, if all are trained."""
+    trained = (Path(config["results"], "runs", model, "model.ckpt") for model in models)
+    return not SHIPPED and (not config["allow_missing"] or all(map(Path.is_file, trained)))
+
+
 def artefacts(wildcards):
     """Return everything that the configured study ends in."""
     return [*tables_and_figures(wildcards), "<results>/summary.html"]
@@ -102,6 +108,8 @@ def tables_and_figures(wildcards):
     if table1_published(wildcards):
         files.append("<results>/tables/table1-differences.csv")
     files += figure_files([f"surface-{name}" for name in by_size()])
+    several = [name for name, experiment in experiments.items() if len(experiment["sources"]) > 1]
+    files += figure_files([f"angles-{name}" for name in several if predicted(angle_models(name))])
     return files + figure_files([f"{kind}{name}" for name in experiments for kind in ("", "time-")])
 
 
