@@ -322,15 +322,43 @@ def test_a_compiled_run_resumes_compiled_to_the_last_bit(data, folder, runs):
     assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
-@pytest.mark.parametrize(("epochs", "worth"), [(2, False), (100_000, True)])
-def test_a_short_run_alone_is_not_worth_compiling(data, folder, epochs, worth, monkeypatch):
-    monkeypatch.setattr(Evaluator, "compile", lambda *arguments: None)  # takes minutes
-    options = {"compile": "auto", "max_epochs": epochs, "patience": 1, "min_delta": 1e9}
-    settings = write_settings(folder / f"auto-{epochs}.yaml", **options)
-    assert train(Request("direct", data, 16, 1, settings, folder / f"auto-{epochs}")) == 0
-    said = (folder / f"auto-{epochs}" / "train.log").read_text()
-    assert ("uncompiled steps: worth compiling" in said) == worth
-    assert ("uncompiled steps: not worth compiling" in said) != worth
+@pytest.mark.parametrize(
+    ("choice", "epochs", "reason"),
+    [
+        ("auto", 2, "uncompiled steps: not worth compiling, which takes minutes (compile: auto, "),
+        ("auto", 100_000, "uncompiled steps: worth compiling"),
+        ("always", 2, "compile: always (set"),
+        ("never", 2, "compile: never (set)"),
+    ],
+)
+def test_a_run_compiles_if_it_is_worth_it_or_was_done_before(
+    data, folder, choice, epochs, reason, monkeypatch
+):
+    asked = []
+
+    def stand_in(evaluator, config, example, log):
+        """Leave the files of compiled functions, which takes minutes otherwise."""
+        asked.append(config)
+        for name in FUNCTIONS:
+            file = cache.function_file(evaluator._about(name, config), torch.device("cpu"))
+            file.parent.mkdir(exist_ok=True)
+            file.touch()
+
+    monkeypatch.setattr(Evaluator, "compile", stand_in)
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(folder / f"cache-{choice}-{epochs}"))
+
+    def said(name, **others):
+        options = {"compile": choice, "max_epochs": epochs, "patience": 1, "min_delta": 1e9}
+        settings = write_settings(folder / f"{name}.yaml", **options | others)
+        assert train(Request("direct", data, 16, 1, settings, folder / name)) == 0
+        return (folder / name / "train.log").read_text()
+
+    assert reason in said(f"first-{choice}-{epochs}")
+    done = bool(asked)
+    assert done == (choice == "always" or epochs > 2)
+    later = said(f"later-{choice}-{epochs}", compile="auto", max_epochs=2)
+    assert ("has compiled these functions before" in later) == done
+    assert len(asked) == 2 * done
 
 
 @compiler

@@ -122,7 +122,7 @@ def _count(runs: pd.DataFrame) -> str:
 
 
 def compile_choice(training: dict[str, Any], grid: pd.DataFrame, seconds: pd.Series) -> str:
-    """Return whether trainings compile: ``always`` or ``never``; ``auto`` is decided here.
+    """Return ``always`` in place of ``auto`` if a grid is long; else each job decides for itself.
 
     All trainings share the compiled functions, so their sum is compared with `COMPILE_ABOVE_S`.
     `seconds` is the expected wall time of each run: that of a published one, which had 300 epochs.
@@ -131,4 +131,4 @@ def compile_choice(training: dict[str, Any], grid: pd.DataFrame, seconds: pd.Ser
         return training["compile"]
     epochs = {kind: training[kind].get("max_epochs", training["max_epochs"]) for kind in KINDS}
     expected = (seconds * grid["kind"].map(epochs).clip(upper=300) / 300)[~grid["imported"]]
-    return "always" if expected.sum() > COMPILE_ABOVE_S else "never"
+    return "always" if expected.sum() > COMPILE_ABOVE_S else "auto"

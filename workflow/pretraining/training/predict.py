@@ -203,7 +203,7 @@ class CompiledNetwork(torch.nn.Module):
 
 
 def compiled_network(
-    model: GraphModel, path: Path, structure: Atoms, log: Callable[[str], None]
+    model: GraphModel, path: Path, structure: Atoms, log: Callable[[str], None], wanted: bool = True
 ) -> torch.nn.Module:
     """Return a compiled network for a calculator; the network itself if it cannot be compiled.
 
@@ -215,6 +215,8 @@ def compiled_network(
         Example of the structures to evaluate.
     log
         Called before long waits, and with the reason if nothing is compiled.
+    wanted
+        Whether to compile; if not, only what this machine has compiled before is used.
     """
     config = network_config_of(path)
     if config is None:
@@ -225,6 +227,9 @@ def compiled_network(
     one = graph_of(structure, types, cutoff_of(model))
     # A prediction needs no loss.
     evaluator = Evaluator(model, {"energy": 1.0, "forces": 1.0})
+    if not wanted and not evaluator.cached(config, device, [PREDICTIONS]):
+        log("not compiled: too few steps to be worth the minutes that compiling takes")
+        return model
     example = _with_lone_atom(Key.batched_from_list([one, one]))
     evaluator.compile(config, Key.to_(example, device), log, [PREDICTIONS])
     return CompiledNetwork(evaluator, model) if evaluator.compiled else model

@@ -157,7 +157,7 @@ class Run:
             self.train_set.to(self.device)
         self.evaluator = Evaluator(network_of(module), self.training.loss)
         saved = self.state.load(functools.partial(check_state, module))
-        if self._wants_compiling(network_of(module), saved):
+        if self._wants_compiling(network_of(module), config, saved):
             examples = range(min(len(self.train_set), EXAMPLES))
             example = Key.to_(collate([self.train_set[i] for i in examples]), self.device)
             self.evaluator.compile(config, example, self.state.log)
@@ -226,19 +226,29 @@ class Run:
             set_weights(module, list(network.parameters()))
         return module.to(self.device)
 
-    def _wants_compiling(self, network: GraphModel, saved: dict[str, Any] | None) -> bool:
+    def _wants_compiling(
+        self, network: GraphModel, config: dict[str, Any], saved: dict[str, Any] | None
+    ) -> bool:
         """Whether to compile the steps; a resumed run does as before."""
         if saved is not None:
             return saved["compiled"]
         training = self.training
         if training.compile != "auto":
+            asked = "set, or auto in a long grid" if training.compile == "always" else "set"
+            self.state.log(f"compile: {training.compile} ({asked})")
             return training.compile == "always"
+        if self.evaluator.cached(config, self.device):
+            self.state.log("this machine has compiled these functions before: they are used")
+            return True
         steps = math.ceil(len(self.train_set) / training.batch_size)
         edges = self.train_set.n_pairs + PREDICTION_SHARE * self.val_set.n_pairs
         seconds = training.max_epochs * uncompiled_seconds(network, steps, edges)
         wanted = seconds > COMPILE_ABOVE_S
         judged = "worth" if wanted else "not worth"
-        self.state.log(f"at most {seconds:.0f} s of uncompiled steps: {judged} compiling")
+        self.state.log(
+            f"at most {seconds:.0f} s of uncompiled steps: {judged} compiling, which takes minutes "
+            f"(compile: auto, above {COMPILE_ABOVE_S:.0f} s)"
+        )
         return wanted
 
     def _log_start(self) -> None:

@@ -15,12 +15,7 @@ def runtime_options(*keys, **others):
 COMPILING = estimate.compile_choice(config["training"], GRID, EXPECTED_SECONDS)
 TRAINING_MACHINE = runtime_options(*RUNTIME_OPTIONS, compile=COMPILING)
 DEVICE = runtime_options("device", "allow_cpu")
-# A long test compiles even where the trainings do not.
-DYNAMICS_MACHINE = runtime_options(
-    "device",
-    "allow_cpu",
-    compile=COMPILING if COMPILING == "always" else config["training"]["compile"],
-)
+DYNAMICS_MACHINE = runtime_options("device", "allow_cpu", compile=COMPILING)
 # Models of this study may name the code that its configuration names, and no other.
 TRUST = (
     " ".join(["--trust", *map(shlex.quote, NAMED)])

@@ -269,7 +269,9 @@ def _engines(
 
 
 def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Module:
-    """Return the network, compiled if that is set or saves time."""
+    """Return the network, compiled if that is set, saves time or has been done before."""
+    if request.compile == "never":
+        return model
     wanted = request.compile == "always"
     if request.compile == "auto":
         # By all replicas, also when only some are left: a resumed job must choose alike.
@@ -278,9 +280,7 @@ def _network(model: GraphModel, request: Request, start: Atoms) -> torch.nn.Modu
         steps = 1000 * duration_ps(request.protocol) / request.protocol["timestep_fs"]
         seconds = PREDICTION_SHARE * uncompiled_seconds(model, steps, steps * edges)
         wanted = seconds > COMPILE_ABOVE_S
-    if not wanted:
-        return model
-    network = compiled_network(model, request.model, start, log)
+    network = compiled_network(model, request.model, start, log, wanted)
     if network is not model:
         log(f"{request.model.parent.name}: forces by a compiled function")
     return network

@@ -51,6 +51,11 @@ def cache_folder() -> Path:
     return Path(given) if given else user_cache_path("synthetic-pretraining") / "compiled"
 
 
+def function_file(about: Mapping[str, Any], device: torch.device) -> Path:
+    """Return where the cache has, or will have, a function; arguments as of `load_compiled`."""
+    return cache_folder() / f"{about['function']}-{_key(about, device)}.pt2"
+
+
 def load_compiled(
     make: Callable[[], Uncompiled],
     about: Mapping[str, Any],
@@ -76,7 +81,7 @@ def load_compiled(
         Whether to wait while another process compiles it; if not, None is returned.
     """
     name = about["function"]
-    file = cache_folder() / f"{name}-{_key(about, device)}.pt2"
+    file = function_file(about, device)
     if file.is_file():
         _refuse_others(file.parent)
         try:

@@ -28,6 +28,7 @@ from pretraining.training.compiled.compile_cache import (
     cache_folder,
     code_digest,
     first_line,
+    function_file,
     load_compiled,
 )
 from pretraining.training.network import paper
@@ -123,6 +124,13 @@ class Evaluator:
         if not n_structures:
             return math.nan, math.nan
         return math.sqrt(energy / n_structures), math.sqrt(force / n_components)
+
+    def cached(
+        self, config: Mapping[str, Any], device: torch.device, names: Sequence[str] = FUNCTIONS
+    ) -> bool:
+        """Whether this machine has compiled the functions before; arguments as of `compile`."""
+        files = (function_file(self._about(name, config), device) for name in names)
+        return all(file.is_file() for file in files)
 
     def compile(
         self,
