@@ -24,6 +24,28 @@ rule archive:
         "--out {output} <<< {params.config:q} 2>&1 | tee {log}"
 
 
+# The best models of a target for ASE and LAMMPS, in a folder that needs NequIP only.
+rule export_models:
+    input:
+        script="workflow/scripts/export.py",
+        models=exported_models,
+        data="<results>/data/{target}/prepared.h5",
+    output:
+        directory("<results>/export/{target}"),
+    log:
+        "<logs>/export/{target}.log",
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(120),
+    params:
+        config=configuration_json,
+    shell:
+        "python {input.script} --config - --best {wildcards.target} --out {output} "
+        "<<< {params.config:q} 2>&1 | tee {log}"
+
+
 # Beside a workflow at work only with --nolock: see status_config.
 rule status:
     input:

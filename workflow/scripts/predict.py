@@ -1,4 +1,7 @@
-"""Predict energies and forces of structures with a trained model; writes extended XYZ."""
+"""Predict energies and forces of structures with a trained model; writes extended XYZ.
+
+Energies are absolute, as the labels were before an energy reference was subtracted.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,17 @@ def main() -> None:
     )
     parser.add_argument("--elements", nargs="+", default=["C"], help="atom types of a .pth")
     parser.add_argument("--elements-as", nargs="*", default=[], metavar="Si:C")
+    parser.add_argument(
+        "--relative",
+        action="store_true",
+        help="energies relative to the energy reference of the labels, as in training",
+    )
     parser.add_argument("--batch-size", type=cli.whole(), default=20)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     arguments = parser.parse_args()
 
     from pretraining.training.device import resolve_device
-    from pretraining.training.network.checkpoint import load_model
+    from pretraining.training.network.checkpoint import load_model, zero_in
     from pretraining.training.predict import parse_elements_as, predict_file
 
     device = resolve_device(arguments.device)
@@ -43,6 +51,7 @@ def main() -> None:
         batch_size=arguments.batch_size,
         device=device,
         elements_as=parse_elements_as(arguments.elements_as),
+        zero=None if arguments.relative else zero_in(arguments.model),
     )
     print(f"{arguments.out}: {count} structures")
 

@@ -23,7 +23,7 @@ CONTENTS = {
 }
 # They have nothing to retrieve.
 IDLE = [("retrieve", "empty"), ("retrieve", "mapping")]
-CONFIGURED = ("accept", "archive", "status")
+CONFIGURED = ("accept", "archive", "export", "status")
 
 
 @pytest.mark.parametrize("program", sorted(path.stem for path in SCRIPTS.glob("*.py")))

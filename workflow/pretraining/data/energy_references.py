@@ -50,6 +50,26 @@ class Reference:
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
+def zero_of(provenance: Mapping[str, Any]) -> dict[str, float]:
+    """Return the energy of an atom of each element, eV, that a labelled set's energies lack.
+
+    A set whose energies are as they were given has none.
+
+    Parameters
+    ----------
+    provenance
+        Of a prepared set, or of one that was labelled: by a source, or by itself.
+    """
+    if "labels" in provenance:
+        # The chunks of a source share their isolated atoms.
+        ways = provenance["labels"][:1]
+        terms = [provenance["energy_zero"]["energies"], *(w["isolated_atoms_ev"] for w in ways)]
+    else:
+        prepared = provenance.get("prepared", provenance)
+        terms = [prepared.get("energy_reference", {}).get("energies", {})]
+    return {e: sum(t.get(e, 0.0) for t in terms) for e in sorted(set().union(*terms))}
+
+
 def make_reference(
     entry: Mapping[str, Any],
     elements: Iterable[str],

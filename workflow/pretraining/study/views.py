@@ -77,7 +77,7 @@ def config_view(config: Mapping[str, Any], view: str) -> dict[str, Any]:
         case "source":
             return {"sources": {name: _only(config["sources"][name], DECISIVE_KEYS)}}
         case "check":
-            source = _without(config["sources"][name], ("title",))
+            source = _without(config["sources"][name], ("title", "about"))
             return {"sources": {name: source}, "check_sources": config["check_sources"]}
         case "files":
             # A new address of the same file is no reason to label again.
@@ -108,7 +108,7 @@ def _figure_style(figures: Mapping[str, Any]) -> dict[str, Any]:
 def dataset_view(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the keys that decide a prepared set; of a generated one, the trajectories' files."""
     dataset = config["datasets"][name]
-    view = _without(dataset, ("generate", "title", "published_as"))
+    view = _without(dataset, ("generate", "title", "about", "published_as"))
     if "generate" in dataset:
         view |= {"path": trajectory_files(config, name), "format": "extxyz"}
     return view

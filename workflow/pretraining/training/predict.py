@@ -41,6 +41,7 @@ def predict(
     batch_size: int = 20,
     device: str | torch.device = "cpu",
     elements_as: Mapping[str, str] | None = None,
+    zero: Mapping[str, float] | None = None,
 ) -> Iterator[Atoms]:
     """Yield copies of structures with the network's energy and forces.
 
@@ -54,6 +55,8 @@ def predict(
         Taken one batch at a time.
     elements_as
         Elements evaluated as another that the network knows: ``{"Si": "C"}``.
+    zero
+        Energy of an atom of each element that the network knows, eV, which is added.
 
     Yields
     ------
@@ -61,17 +64,25 @@ def predict(
         With total energy (eV) and forces (eV/Å) in place of other labels.
     """
     type_names, cutoff = type_names_of_model(model), cutoff_of(model)
+    zero = zero or dict.fromkeys(type_names, 0.0)
+    zero_by_type = np.array([zero.get(name, np.nan) for name in type_names])
     rename = Transform(elements=elements_as or {})
     numbered = enumerate(structures)
     while batch := list(itertools.islice(numbered, batch_size)):
-        frames = []
+        frames, zeros = [], []
         for i, atoms in batch:
             refuse_broken([atoms], i)
             numbers = rename.apply_to_numbers(atoms.numbers)
             types = types_of(numbers, type_names, f"structure {i}")
             frames.append(graph_of(atoms, types, cutoff))
+            zeros.append(float(zero_by_type[types].sum()))
+            if not np.isfinite(zeros[-1]):
+                raise UserError(
+                    f"structure {i}: the model's energy zero has only {', '.join(zero)}: predict "
+                    "relative energies (--relative)"
+                )
         out = model(Key.to_(Key.batched_from_list(frames), device))
-        energies = out[Key.TOTAL_ENERGY_KEY].detach().cpu().double().numpy().ravel()
+        energies = out[Key.TOTAL_ENERGY_KEY].detach().cpu().double().numpy().ravel() + zeros
         forces = out[Key.FORCE_KEY].detach().cpu().double().numpy()
         ends = np.cumsum([len(atoms) for _, atoms in batch])[:-1]
         for (i, atoms), energy, own in zip(batch, energies, np.split(forces, ends), strict=True):

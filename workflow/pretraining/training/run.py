@@ -20,6 +20,7 @@ from nequip.nn import GraphModel
 from nequip.train import EMALightningModule
 from torch.utils.data import Subset
 
+from pretraining.data.energy_references import zero_of
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.cli import log
@@ -330,5 +331,9 @@ class Run:
             "transform": self.transform.name,
             "config_hash": digest(self.identity),
             "data_checksum": self.store.checksum,
+            "energy_zero": {
+                self.transform.elements.get(element, element): energy
+                for element, energy in zero_of(self.store.provenance).items()
+            },
             "versions": versions(),
         }

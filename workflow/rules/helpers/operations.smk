@@ -30,6 +30,22 @@ def archived(wildcards):
     return artefacts(wildcards)
 
 
+def exported_models(wildcards):
+    """Return the models that were trained on a target, of which the best are exported."""
+    rows = grids.select(GRID, target=wildcards.target)
+    models = [f"{config['results']}/{path}/model.ckpt" for path in rows["path"]]
+    if config["allow_missing"]:
+        models = [path for path in models if Path(path).is_file()]
+    return models
+
+
+def exports(wildcards):
+    """Return the exports of all targets."""
+    if config["metrics_from"] != "computed":
+        refuse(f"target 'export': metrics_from: {config['metrics_from']} has no models")
+    return expand("<results>/export/{target}", target=sorted(set(GRID["target"]) - {""}))
+
+
 def existing_report(wildcards):
     """Return the report, if one has been made."""
     page = f"{config['results']}/report.html"

@@ -58,6 +58,7 @@ TARGETS = {
         structure_files,
         "target 'structures': no dataset of the configuration has 'generate'",
     ),
+    "export": exports,
     "grid": "<results>/grid.tsv",
     "check_sources": all_of(
         CALCULATED,

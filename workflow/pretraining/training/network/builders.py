@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from hydra.utils import get_method
 from nequip.model.nequip_models import FullNequIPGNNModel
+from nequip.model.utils import model_builder
 from nequip.nn import GraphModel
 from nequip.utils.global_state import set_global_state
 
 from pretraining.runtime.errors import UserError
 from pretraining.study.network import RUN_ARGUMENTS
+from pretraining.training.network.layers import EnergyZero
 
 BUILDERS = {
     "paper": "pretraining.training.network.paper.PaperNetwork",
     "stock": "nequip.model.NequIPGNNModel",
 }
 DEFAULT_CUTOFF = 4.0
+# What NequIP gives only to the outermost of nested builders.
+OUTER_ARGUMENTS = ("seed", "model_dtype", "compile_mode")
 
 
 def network_config(
@@ -72,6 +76,27 @@ def build_network(config: dict[str, Any]) -> GraphModel:
     target = options.pop("_target_")
     with building(config):
         return get_method(target)(**options)
+
+
+@model_builder
+def AbsoluteNetwork(network: dict[str, Any], zero: Sequence[float], **_: Any) -> GraphModel:
+    """Build a network of :func:`network_config` with an energy zero, eV by atom type.
+
+    NequIP reads the further arguments: those of `network` that describe its input.
+    """
+    options = {k: v for k, v in network.items() if k not in OUTER_ARGUMENTS}
+    return EnergyZero(get_method(options.pop("_target_"))(**options), zero)
+
+
+def absolute_config(config: dict[str, Any], zero: Mapping[str, float]) -> dict[str, Any]:
+    """Return the configuration of the same network with an energy zero, eV by element."""
+    shared = ("seed", "model_dtype", "type_names", "r_max", "per_edge_type_cutoff")
+    return {
+        "_target_": f"{__name__}.{AbsoluteNetwork.__name__}",
+        **{key: config[key] for key in shared if key in config},
+        "network": config,
+        "zero": [zero[name] for name in config["type_names"]],
+    }
 
 
 @contextlib.contextmanager

@@ -317,6 +317,20 @@ def network_config_of(path: str | Path) -> dict[str, Any] | None:
         return None
 
 
+def zero_in(path: str | Path) -> dict[str, float]:
+    """Return the energy of an atom by element, eV, to which a run's ``model.ckpt`` is relative.
+
+    A UserError says that the file does not hold it, as published weights do not.
+    """
+    try:
+        return read_plain(path)["hyper_parameters"]["info_dict"]["about"]["energy_zero"]
+    except Exception:
+        raise UserError(
+            f"{path} does not hold the zero of its energies, so they cannot be made absolute: add "
+            "--relative"
+        ) from None
+
+
 def cutoff_of(model: GraphModel) -> float:
     """Return a network's cut-off, Å."""
     return float(model.metadata["r_max"])

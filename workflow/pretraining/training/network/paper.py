@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from e3nn.math import normalize2mom
 from e3nn.o3 import Irreps
 from nequip.data import AtomicDataDict as Key
 from nequip.model.utils import model_builder
@@ -35,67 +34,15 @@ from nequip.nn import (
 )
 from nequip.nn._graph_mixin import GraphModuleMixin
 from nequip.nn.embedding import (
-    BesselEdgeLengthEncoding,
     EdgeLengthNormalizer,
     PolynomialCutoff,
     SphericalHarmonicEdgeAttrs,
 )
-from nequip.nn.nonlinearities import shifted_softplus
 
 from pretraining.runtime.errors import UserError
+from pretraining.training.network.layers import BesselInRadians, OneHotTypes, RadialNonlinearity
 
 PUBLISHED_SUFFIX = ".pth"
-
-
-class OneHotTypes(GraphModuleMixin, torch.nn.Module):
-    """Node attributes: one scalar for each atom type, 1 for the atom's own."""
-
-    def __init__(self, num_types: int) -> None:
-        super().__init__()
-        self.num_types = num_types
-        self._dtype = torch.get_default_dtype()
-        self._init_irreps(irreps_out={Key.NODE_ATTRS_KEY: Irreps([(num_types, (0, 1))])})
-
-    def forward(self, data: Key.Type) -> Key.Type:
-        types = data[Key.ATOM_TYPE_KEY].view(-1)
-        one_hot = torch.nn.functional.one_hot(types, self.num_types)
-        data[Key.NODE_ATTRS_KEY] = one_hot.to(self._dtype)
-        return data
-
-
-class BesselInRadians(BesselEdgeLengthEncoding):
-    """NequIP's Bessel basis with its roots n π as the trainable numbers, not n.
-
-    The basis is the same. Adam changes every number by about the learning rate in a step, so the
-    roots would learn π times as fast with n.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.bessel_weights.data.mul_(math.pi)
-
-    def forward(self, data: Key.Type) -> Key.Type:
-        x = data[self.norm_length_field]
-        orders = self.bessel_weights / math.pi
-        cutoff = self.cutoff(x).to(self._output_dtype)
-        bessel = (torch.sinc(x * orders) * orders).to(self._output_dtype)
-        data[Key.EDGE_CUTOFF_KEY] = cutoff
-        data[self.edge_invariant_field] = bessel * cutoff
-        return data
-
-
-class RadialNonlinearity(torch.nn.Module):
-    """Shifted softplus, normalised as e3nn 0.4 normalised it in the radial network.
-
-    The following linear layer multiplies by the gain √2, the normalisation constant of a generic
-    nonlinearity. It is replaced by that of this one: for normal x, constant times shifted softplus
-    has a mean square of one.
-    """
-
-    factor = float(normalize2mom(shifted_softplus).cst) / math.sqrt(2.0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.factor * shifted_softplus(x)
 
 
 def _use_old_radial_network(layer: ConvNetLayer) -> None:
