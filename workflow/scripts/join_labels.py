@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretraining.data.sanity.units import unit_warnings
 from pretraining.data.store import Store
-from pretraining.data.units import unit_warnings
 from pretraining.labels.chunks import join
 from pretraining.runtime.cli import Output, Parser, run, whole
 from pretraining.study.queries import FITTED

@@ -24,8 +24,8 @@ def glance(name: str, dataset: Mapping[str, Any]) -> Facts:
     # Every job imports this module, and ASE takes a second.
     from pretraining.data.geometry import density, is_isolated
     from pretraining.data.readers import open_raw
+    from pretraining.data.sanity.soundness import broken_geometry
     from pretraining.data.screening import Filter
-    from pretraining.data.soundness import broken_geometry
 
     filters = [Filter(entry) for entry in dataset.get("filters", [])]
     split = dataset.get("split", {})

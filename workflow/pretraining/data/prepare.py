@@ -16,11 +16,12 @@ import numpy as np
 
 from pretraining.data.energy_references import Reference, make_reference
 from pretraining.data.readers import Raw, open_raw
+from pretraining.data.sanity.duplicates import near_duplicates
+from pretraining.data.sanity.units import unit_warnings
 from pretraining.data.screening import Filter, Kept, read_raw
 from pretraining.data.splits import Split, split_structures
 from pretraining.data.store import GROUPS, Store, StoreWriter
 from pretraining.data.summary import Statistics, as_markdown
-from pretraining.data.units import unit_warnings
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import remove, write_text
 from pretraining.runtime.records import write_record
@@ -74,6 +75,7 @@ def prepare(
             result = _write(store, kept, raw, dataset, name, filters, out, sizes, source_reference)
         with Store(out, verify=False) as store:
             result["notes"] += unit_warnings(store)
+            result["notes"] += near_duplicates(store) if store.has_labels else []
     except UserError as error:
         raise UserError(f"dataset '{name}': {error}") from error
     finally:

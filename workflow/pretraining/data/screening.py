@@ -16,7 +16,7 @@ from ase import Atoms
 
 from pretraining.data.geometry import NEAREST_WITHIN, clash, is_isolated, nearest_pair, pairs
 from pretraining.data.readers import Raw
-from pretraining.data.soundness import SAME_PLACE, broken_geometry
+from pretraining.data.sanity.soundness import SAME_PLACE, broken_geometry
 from pretraining.data.store_writer import StoreWriter, frame_arrays
 from pretraining.runtime.errors import UserError
 from pretraining.study.queries import has_own_split

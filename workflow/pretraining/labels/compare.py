@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pretraining.data.sanity.units import comparison_warnings
 from pretraining.data.store import Store
-from pretraining.data.units import comparison_warnings
 from pretraining.labels.chunks import read_labelled
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import markdown

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pretraining.data.soundness import fault
+from pretraining.data.sanity.soundness import fault
 from pretraining.labels.pool import evaluate_all
 from pretraining.runtime.errors import UserError
 from pretraining.study.sources import Source, expand, parameter_files, strings, suspects, words

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.io import write
 
 from pretraining.data.readers import read_files
-from pretraining.data.soundness import refuse_broken
+from pretraining.data.sanity.soundness import refuse_broken
 from pretraining.labels.evaluate import (
     fingerprint,
     identity,

@@ -18,7 +18,7 @@ from nequip.integrations.ase import NequIPCalculator
 from nequip.nn import GraphModel
 
 from pretraining.data.readers import read_files
-from pretraining.data.soundness import refuse_broken
+from pretraining.data.sanity.soundness import refuse_broken
 from pretraining.data.store import Store
 from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError

@@ -18,7 +18,7 @@ from ase.neighborlist import neighbor_list
 from nequip.nn import GraphModel
 
 from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
-from pretraining.data.soundness import refuse_broken
+from pretraining.data.sanity.soundness import refuse_broken
 from pretraining.dynamics.engines import AseEngine, Frame, Settings, thermalise
 from pretraining.dynamics.recorder import LOG_COLUMNS, Recorder
 from pretraining.dynamics.stability.criteria import Limits, StabilityMonitor

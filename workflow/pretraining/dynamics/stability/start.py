@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
-from pretraining.data.soundness import refuse_broken
+from pretraining.data.sanity.soundness import refuse_broken
 from pretraining.data.store import Store
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import file_sha256

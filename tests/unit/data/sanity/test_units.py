@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from pretraining.data.sanity.units import comparison_warnings, unit_warnings
 from pretraining.data.store import Store
-from pretraining.data.units import comparison_warnings, unit_warnings
 
 SETS = {"dft": "dft", "graphite": "dft", "silicon": "dft", "gap_train": "dft"}
 
@@ -51,23 +53,39 @@ def test_real_labels_raise_no_warning(tmp_path, demo, name):
     assert warned(tmp_path, demo[name]) == []
 
 
+UNITS = [
+    ({"energy": 1000}, "energies in meV and forces in eV/Å", "energies are too large for these"),
+    (
+        {"energy": 23.06},
+        "energies in kcal/mol and forces in eV/Å",
+        "are too large for these forces",
+    ),
+    ({"energy": 96.5}, "energies in kJ/mol and forces in eV/Å", "are too large for these forces"),
+    ({"energy": 1 / 27.211}, "energies in Hartree and forces", "are too small for these forces"),
+    ({"force": 1 / 51.422}, "forces in Hartree/Bohr", "energies are too large for these forces"),
+    ({"force": 1000}, "energies in eV and forces in meV/Å", "are too small for these forces"),
+    ({"force": 23.06}, "energies in eV and forces in kcal/mol/Å", "are too small for these"),
+    ({"force": 0.529}, "energies in eV and forces in eV/Bohr", None),
+    ({"force": -1}, "the forces have the wrong sign", "the forces have the wrong sign"),
+    ({"energy": 30, "force": 30}, "forces are .* too large", "forces are .* too large"),
+    ({"shift": -147.0}, "more than any cohesive energy", "more than any cohesive energy"),
+]
+
+
 @pytest.mark.parametrize("name", ["dft", "graphite", "silicon"])
-@pytest.mark.parametrize(
-    ("scales", "words"),
-    [
-        ({"energy": 1000}, "energies are too large for these forces"),
-        ({"energy": 23.06}, "energies are too large for these forces"),
-        ({"energy": 96.5}, "energies are too large for these forces"),
-        ({"energy": 1 / 27.211}, "energies are too small for these forces"),
-        ({"force": 1 / 51.422}, "energies are too large for these forces"),
-        ({"force": 1000}, "energies are too small for these forces"),
-        ({"shift": -147.0}, "more than any cohesive energy"),
-    ],
-)
-def test_other_units_are_warned_of(tmp_path, demo, name, scales, words):
+@pytest.mark.parametrize(("scales", "words", "apart"), UNITS)
+def test_other_units_are_warned_of(tmp_path, demo, name, scales, words, apart):
+    """By neighbouring frames, and less precisely without any."""
     warnings = warned(tmp_path, demo[name], **scales)
-    assert any(words in warning for warning in warnings), warnings
+    assert any(re.search(words, warning) for warning in warnings), warnings
     assert all(any(c.isdigit() for c in warning) for warning in warnings)
+    # No two cells are the same.
+    alone = [atoms.copy() for atoms in demo[name]]
+    for number, atoms in enumerate(alone):
+        atoms.cell[0, 0] += 0.002 * (number + 1)
+    warnings = warned(tmp_path, alone, **scales)
+    assert bool(warnings) == (apart is not None)
+    assert apart is None or any(re.search(apart, warning) for warning in warnings), warnings
 
 
 def test_one_phase_at_one_temperature_has_similar_energies(tmp_path):

@@ -12,7 +12,7 @@ import yaml
 from ase import Atoms
 from ase.build import bulk
 
-from pretraining.data.soundness import fault
+from pretraining.data.sanity.soundness import fault
 from pretraining.labels.calculators import ignored_arguments
 
 
