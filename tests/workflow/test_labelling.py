@@ -14,13 +14,13 @@ import yaml
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+import copper
 from pretraining.data.store import Store
 
 N_EVAL, CHUNK, N_PRE = 6, 4, 10
 SET = "results/copper/labels/Cu-synthetic/emt/npre~10.h5"
 CHUNKS = "results/copper/labels/Cu-synthetic/emt/chunks"
-CONFIG = {
-    "results": "results/copper",
+CONFIG = copper.CONFIG | {
     "datasets": {
         "Cu-synthetic": {
             "path": "resources/cu.extxyz",
@@ -29,11 +29,8 @@ CONFIG = {
         "Cu": {"path": "resources/cu.extxyz", "labels": {"energy": "e", "forces": "f"}},
     },
     "sources": {
-        "emt": {
-            "title": "EMT",
-            "kind": "empirical",
-            "elements": ["Cu"],
-            "calculator": "ase.calculators.emt.EMT",
+        "emt": copper.CONFIG["sources"]["emt"]
+        | {
             # EMT takes any argument.
             "kwargs": {"model_dir": "resources/model"},
             "neutral_kwargs": {"txt": "emt.log"},
@@ -51,16 +48,8 @@ CONFIG = {
     "labelling": {"chunk_size": CHUNK},
     "training": {"device": "cpu"},
     "experiments": {
-        "fig3": {
-            "target": "Cu",
-            "structures": "Cu-synthetic",
-            "sources": ["emt"],
-            "pretrain_sizes": [N_PRE],
-            "pretrain_seeds": [1],
-            "sizes": [3],
-            "finetune_seeds": [1],
-            "direct_seeds": [1],
-        }
+        "fig3": copper.CONFIG["experiments"]["fig3"]
+        | {"sources": ["emt"], "pretrain_sizes": [N_PRE], "sizes": [3]}
     },
 }
 

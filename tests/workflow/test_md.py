@@ -16,12 +16,13 @@ import pytest
 import yaml
 from ase.build import bulk
 
+import copper
+
 pytestmark = pytest.mark.slow
 
 TEST = "results/copper/dynamics/heat"
 SETTINGS = "results/copper/settings/dynamics~heat.yaml"
-CONFIG = {
-    "results": "results/copper",
+CONFIG = copper.CONFIG | {
     "datasets": {
         name: {
             "path": f"resources/{name}.extxyz",
@@ -31,27 +32,11 @@ CONFIG = {
         }
         for name in ("synthetic", "target")
     },
-    "sources": {
-        "emt": {
-            "title": "EMT",
-            "kind": "empirical",
-            "elements": ["Cu"],
-            "calculator": "ase.calculators.emt.EMT",
-        }
-    },
-    "network": {"num_layers": 1, "num_features": 4, "cutoff": 3.5},
+    "sources": {"emt": copper.CONFIG["sources"]["emt"]},
     "training": {"max_epochs": 8, "device": "cpu", "batch_size": 4, "learning_rate": 0.03},
     "experiments": {
-        "fig3": {
-            "target": "target",
-            "structures": "synthetic",
-            "sources": ["emt"],
-            "pretrain_sizes": [12],
-            "pretrain_seeds": [1],
-            "sizes": [6],
-            "finetune_seeds": [1],
-            "direct_seeds": [1],
-        }
+        "fig3": copper.CONFIG["experiments"]["fig3"]
+        | {"target": "target", "structures": "synthetic", "sources": ["emt"], "sizes": [6]}
     },
     "dynamics": {
         "heat": {

@@ -11,18 +11,14 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+import copper
+
 pytestmark = pytest.mark.slow
 
-SHARED = {
-    "structures": "synthetic",
-    "sources": ["emt"],
-    "pretrain_sizes": [12],
-    "pretrain_seeds": [1],
-    "finetune_seeds": [1],
-    "direct_seeds": [1],
-}
+SHARED = copper.CONFIG["experiments"]["fig3"]
+SHARED = SHARED | {"structures": "synthetic", "sources": ["emt"], "sizes": [3]}
 LABELS = {"labels": {"energy": "energy", "forces": "forces"}, "energy_reference": {"source": "emt"}}
-CONFIG = {
+CONFIG = copper.CONFIG | {
     "results": "results/metals",
     "datasets": {
         "synthetic": {"path": "resources/synthetic.extxyz", "split": {"n_val": 4, "n_test": 2}},
@@ -30,27 +26,17 @@ CONFIG = {
         "loose": {"path": "resources/loose.extxyz", "split": {"n_val": 4, "n_test": 7}, **LABELS},
         "Ag": {"path": "resources/ag.extxyz", "split": {"n_val": 4, "n_test": 6}, **LABELS},
     },
-    "sources": {
-        "emt": {
-            "title": "EMT",
-            "kind": "empirical",
-            "elements": ["Cu", "Ag"],
-            "calculator": "ase.calculators.emt.EMT",
-        },
-    },
+    "sources": {"emt": copper.CONFIG["sources"]["emt"] | {"elements": ["Cu", "Ag"]}},
     "transforms": {
         "Ag": {"elements": {"Cu": "Ag"}},
         "Ag-x1.13": {"elements": {"Cu": "Ag"}, "scale": 1.13, "energy_shift": {"Ag": 0.5}},
     },
-    "network": {"num_layers": 1, "num_features": 4, "cutoff": 3.5},
-    "training": {"max_epochs": 3, "device": "cpu", "batch_size": 4},
     "experiments": {
-        "special": {**SHARED, "target": "dense", "sizes": [3], "also_test": ["loose"]},
+        "special": {**SHARED, "target": "dense", "also_test": ["loose"]},
         "other": {
             **SHARED,
             "target": "Ag",
             "transforms": ["Ag", "Ag-x1.13"],
-            "sizes": [3],
             "compare": "pretrain_size",
         },
     },
