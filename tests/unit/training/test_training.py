@@ -507,7 +507,6 @@ def test_a_set_without_a_test_part_has_no_test_errors(tmp_path):
     ("change", "message"),
     [
         ({"n": 41}, "has 30 train structures, not the 41 needed"),
-        ({"n": 0}, "--n: at least one structure"),
         ({"kind": "finetune"}, "--initial: needed for a fine-tuning"),
         ({"initial": "x.ckpt"}, "--initial: needed for a fine-tuning, and for nothing else"),
         ({"kind": "finetune", "initial": "nowhere.ckpt"}, "no model at nowhere.ckpt"),

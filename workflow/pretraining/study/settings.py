@@ -125,14 +125,8 @@ class Request:
 
     def check(self) -> None:
         """Raise a `UserError` if an argument is invalid."""
-        if self.kind not in KINDS:
-            raise UserError(f"--kind: {self.kind!r} is not one of {', '.join(KINDS)}")
         if (self.initial is None) == (self.kind == "finetune"):
             raise UserError("--initial: needed for a fine-tuning, and for nothing else")
-        if self.n < 1:
-            raise UserError(f"--n: at least one structure is needed to train on, not {self.n}")
-        if self.seed < 0:
-            raise UserError(f"--seed: must not be negative, as {self.seed} is")
         check_runtime(self.runtime)
 
 
