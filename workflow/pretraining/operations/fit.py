@@ -6,7 +6,7 @@ A product that cannot say so does not fit.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,10 +137,10 @@ class _Study:
         if any(known.get(element) != energy for element, energy in made.items()):
             raise UserError(f"it was made with other isolated-atom energies than those of {file}")
 
-    def same_files(self, made: Mapping[str, str], here: Mapping[str, Path]) -> None:
-        """Compare the SHA-256 of files that were read, by name, with those that are here."""
-        for name, path in here.items():
-            if path.is_file() and made.get(name) != self.sha256(path):
+    def same_files(self, read: Iterable[tuple[Path, str]]) -> None:
+        """Compare the SHA-256 of files that were read with those that are here."""
+        for path, made in read:
+            if path.is_file() and made != self.sha256(path):
                 raise UserError(f"{path} was another file there")
 
     def made_of(self, dataset: str, made: str) -> None:
@@ -163,8 +163,7 @@ class _Study:
             made = record(file)
             wanted = {identity_of(remote) for remote in remote_files(self.config, file.stem)}
             equal("other files", made["wanted"], sorted(wanted))
-            sums = {entry["path"]: entry["sha256"] for entry in made["files"]}
-            self.same_files(sums, {path: Path(path) for path in sums})
+            self.same_files((Path(entry["path"]), entry["sha256"]) for entry in made["files"])
 
     def reference(self, file: Path, name: str) -> None:
         made = record_beside(file)
@@ -191,8 +190,7 @@ class _Study:
             read = made["origin"]["files"]
             here = [Path(path) for path in ([paths] if isinstance(paths, str) else paths)]
             equal("other files", [Path(f["path"]).name for f in read], [p.name for p in here])
-            for path, file in zip(here, read, strict=True):
-                self.same_files({path.name: file["sha256"]}, {path.name: path})
+            self.same_files(zip(here, (entry["sha256"] for entry in read), strict=True))
         if source := self.config["datasets"][name]["energy_reference"].get("source"):
             self.energies(source, made["energy_reference"]["energies"])
 
@@ -225,7 +223,7 @@ class _Study:
         made, wanted = record_beside(file), self.config["dynamics"][test]["start"]
         if "file" in wanted:
             path = Path(wanted["file"])
-            self.same_files({path.name: made["sha256"]}, {path.name: path})
+            self.same_files([(path, made["sha256"])])
             wanted = {**wanted, "file": path.name}
         else:
             self.made_of(wanted["dataset"], made["data_checksum"])

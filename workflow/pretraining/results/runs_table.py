@@ -18,6 +18,12 @@ from pretraining.runtime.errors import UserError, remake
 from pretraining.runtime.records import read_record
 from pretraining.runtime.tables import NO_VALUE, numbers, read_table, truths
 from pretraining.study.grid import grid_table, results_table, select
+from pretraining.training.predictions import (
+    ENERGY,
+    FORCE,
+    MEAN_SHIFTED_ENERGY,
+    SHIFTED_ENERGY,
+)
 
 KINDS = ("source", "pretrain", "direct", "finetune", "transfer")
 TRAINED = ("direct", "finetune")
@@ -39,12 +45,7 @@ DEFAULTS |= dict.fromkeys(("wall_time_s", "train_time_s", "threads", "power_w_me
 # A run that ends at max_epochs with its best epoch after this share of them is unconverged.
 CONVERGED_BY = 0.9
 GRID_COLUMNS = (*IDENTITY, "metrics")
-
-# Names in a metrics file.
-ENERGY = "energy_rmse_mev_per_atom"
-FORCE = "force_rmse_ev_per_angstrom"
-SHIFTED_ENERGY = "energy_rmse_after_median_shift_mev_per_atom"
-MEAN_SHIFTED_ENERGY = "energy_rmse_after_mean_shift_mev_per_atom"
+# Columns, and their names in a metrics file.
 ERRORS = {
     f"{part}_{metric}_rmse": (part, key)
     for part in ("test", "val", "train")
