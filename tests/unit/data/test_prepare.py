@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read, write
@@ -578,34 +577,6 @@ def test_the_raw_index_is_ours(case: Case) -> None:
 
 
 # -------------------------------------------------------------------------------- command line
-
-
-def command(*args: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, args)], capture_output=True, text=True, check=False
-    )
-
-
-def test_command_line(case: Case) -> None:
-    write(case.folder / "set.extxyz", structures())
-    entry = {"path": str(case.folder / "set.extxyz"), "labels": LABELS}
-    config = case.folder / "config.yaml"
-    config.write_text(yaml.safe_dump({"datasets": {"mine": entry}}))
-    base = [
-        SCRIPTS / "prepare.py",
-        *("--config", config, "--dataset", "mine", "--out", case.out),
-        *("--summary", case.folder / "summary.json"),
-    ]
-    done = command(*base, "--sizes", "10", "49")
-    assert done.returncode == 0, done.stderr
-    assert "60 of 60 structures; 5 validation, 6 test, 49 training" in done.stdout
-    assert (case.folder / "summary.md").exists()
-    case.out.unlink()
-    done = command(*base, "--sizes", "50")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: dataset 'mine': the training pool has 49 structures")
-    assert not case.out.exists()
 
 
 def test_memory_stays_small(case: Case) -> None:

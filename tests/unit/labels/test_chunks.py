@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
@@ -399,45 +397,3 @@ def test_chunks_of_different_making(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="00001.provenance.json: kwargs is not that of chunk eval"):
         join(store, "lj", files, out, provenance=provenance)
     assert not out.exists()
-
-
-def test_command_lines_with_a_real_source(store: Store, tmp_path: Path) -> None:
-    """From a prepared set to a labelled one and to the source's error, as the rules do it."""
-    source = {
-        "calculator": "ase.calculators.lj.LennardJones",
-        "kwargs": {"sigma": 3.4, "epsilon": 0.01, "rc": 6.0},
-    }
-    config = tmp_path / "sources.yaml"
-    config.write_text(yaml.safe_dump({"sources": {"lj": source}}))
-    reference = tmp_path / "reference.json"
-    reference.write_text(json.dumps({"Ar": 1.0}))
-    files = []
-    for name in ("eval", "00000"):
-        raw, done = tmp_path / f"{name}.extxyz", tmp_path / "done" / f"{name}.extxyz"
-        cut = ("--data", store.path, "--chunk", name, "--size", "6", "--out", raw)
-        ran = run_script("cut_chunk", *cut)
-        assert ran.returncode == 0, ran.stderr
-        label = ("--config", config, "--source", "lj", "--reference", reference)
-        ran = run_script("label", *label, "--structures", raw, "--out", done)
-        assert ran.returncode == 0, ran.stderr
-        files.append(done)
-    out = tmp_path / "labelled.h5"
-    options = ("--data", store.path, "--source", "lj", "--chunks", *files, "--out", out)
-    ran = run_script("join_labels", *options, "--n", "6")
-    assert ran.returncode == 0, ran.stderr
-    assert "3 validation, 4 test, 6 training structures; 0 without a label" in ran.stdout
-    with Store(out) as joined:
-        for atoms in joined:
-            bare = atoms.copy()
-            bare.calc = LennardJones(**source["kwargs"])
-            expected = bare.get_potential_energy() - len(atoms)
-            assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-6)
-            np.testing.assert_allclose(atoms.get_forces(), bare.get_forces(), atol=1e-6)
-    ran = run_script("join_labels", *options, "--n", "7")
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("error: the source 'lj' labelled 6 training structures where 7")
-    metrics = tmp_path / "metrics.json"
-    base = ("--data", store.path, "--source", "lj", "--chunk", files[0])
-    ran = run_script("source_error", *base, "--out", metrics)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(metrics.read_text())["test"]["n_structures"] == N_TEST

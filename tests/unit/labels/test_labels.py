@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -481,32 +478,6 @@ def test_placeholders():
 
 
 # ---------------------------------------------------------------- resume
-
-
-def test_killed_job_resumes_where_it_was(tmp_path):
-    frames = [atoms.repeat(2) for atoms in argon(24)]
-    write(tmp_path / "in.extxyz", frames)
-    config = config_file(tmp_path, lj=LJ)
-    out, part = tmp_path / "out.extxyz", tmp_path / "out.extxyz.part"
-    arguments = (config, "lj", "--structures", tmp_path / "in.extxyz", "--out", out)
-    job = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if part.exists() and part.read_bytes().count(b"\n") > 5:
-            break
-        time.sleep(0.002)
-    os.kill(job.pid, signal.SIGKILL)
-    job.wait()
-    assert not out.exists()
-    lines = part.read_bytes().splitlines(keepends=True)
-    assert 5 < len(lines) < 26
-    part.write_bytes(b"".join(lines) + lines[1][:20])  # and one cut off in the middle
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert f"{len(lines) - 2} of 24 structures were done before" in done.stderr
-    assert not part.exists()
-    done = run(*arguments[:-1], tmp_path / "fresh.extxyz")
-    assert out.read_bytes() == (tmp_path / "fresh.extxyz").read_bytes()
 
 
 def test_journal_of_another_job_is_not_used(tmp_path, capsys):

@@ -189,6 +189,10 @@ def test_a_changed_line_of_a_journal_is_labelled_again(tmp_path):
     with closing(Journal(path, "job")) as journal:
         assert journal.done == dict(enumerate(records))
     lines = path.read_text().splitlines(keepends=True)
+    # The last line of a killed job is cut short.
+    path.write_text("".join(lines) + lines[1][:20])
+    with closing(Journal(path, "job")) as journal:
+        assert journal.done == dict(enumerate(records))
     lines[2] = lines[2].replace("0.25", "0.35")
     path.write_text("".join(lines))
     with closing(Journal(path, "job")) as journal:
