@@ -434,7 +434,10 @@ def test_isolated_atoms_in_the_file_are_the_reference(case: Case, kind: str) -> 
     reference = {"energy_reference": {kind: True}} if kind != "auto" else {}
     summary = case.prepare([*ALONE, *frames], labels=LABELS, **reference)
     assert summary["energy_reference"]["energies"] == {"C": -150.0, "Si": -160.0}
-    assert "from -150.000 to -149.000 eV: the lowest is used" in summary["energy_reference"]["note"]
+    assert (
+        "isolated atoms of C differ by 1.000 eV: the lowest is used"
+        in summary["energy_reference"]["note"]
+    )
     assert abs(summary["groups"]["all"]["energy_ev_per_atom"]["mean"]) < 0.01
     assert summary["counts"]["kept"] == 60 and "- 2 dropped" in as_markdown(summary)
 

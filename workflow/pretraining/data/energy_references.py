@@ -149,14 +149,12 @@ def _of_isolated(isolated: Mapping[str, Sequence[float]], elements: Iterable[str
             f"energy_reference: the files hold no isolated atom of {', '.join(missing)}: add one, "
             "or give another reference (given, source, least_squares or median_shift)"
         )
-    ranges = {element: (min(found), max(found)) for element, found in isolated.items()}
     notes = [
-        f"isolated atoms of {element} have energies from {low:.3f} to {high:.3f} eV: the lowest is "
-        "used"
-        for element, (low, high) in ranges.items()
-        if high - low > SAME
+        f"isolated atoms of {element} differ by {spread:.3f} eV: the lowest is used"
+        for element, found in isolated.items()
+        if (spread := max(found) - min(found)) > SAME
     ]
-    lowest = {element: low for element, (low, _) in ranges.items()}
+    lowest = {element: min(found) for element, found in isolated.items()}
     return Reference("isolated_atoms", lowest, note="; ".join(notes) or None)
 
 

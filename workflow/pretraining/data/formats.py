@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.db import connect
 
 from pretraining.runtime.errors import UserError
-from pretraining.study.queries import DEEPMD
+from pretraining.study.queries import DEEPMD, DEEPMD_PARTS
 
 # Parts of an entry of pymatgen's JSON that hold its labels, in the order in which they count.
 PARTS = ("data", "output", "outputs")
@@ -25,18 +25,13 @@ def reader_of(path: Path, format: str | None) -> Any:
     """Return the function here that reads a file; None if ASE's own reader does."""
     if format in (None, "deepmd") and path.name == DEEPMD:
         return read_deepmd
+    if path.suffix in DEEPMD_PARTS or path.name == "nopbc":
+        return lambda part: iter(())  # read with the system's type.raw
     if format == "pymatgen" or (
         format is None and path.suffix == ".json" and b'"sites"' in path.read_bytes()
     ):
         return read_pymatgen
     return read_database if format == "db" or (format is None and path.suffix == ".db") else None
-
-
-def is_part(path: Path) -> bool:
-    """Return whether a file belongs to a deepmd system, which is read by its ``type.raw``."""
-    inside = path.suffix in (".npy", ".raw") or path.name == "nopbc"
-    homes = (path.parent, path.parent.parent)
-    return inside and path.name != DEEPMD and any((home / DEEPMD).is_file() for home in homes)
 
 
 def read_database(path: Path) -> Iterator[Atoms]:

@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, get_compression, open_with_compression
 
-from pretraining.data.formats import is_part, reader_of
+from pretraining.data.formats import reader_of
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import NO_ROOM, file_sha256
 from pretraining.runtime.records import check_output
@@ -111,8 +111,6 @@ def read_files(
         try:
             with unpacked(path) as plain:
                 read = reader_of(plain, format)
-                if read is None and is_part(path):
-                    continue
                 options = {"format": format, "do_not_split_by_at_sign": True}
                 for atoms in read(plain) if read else iread(plain, ":", **options):
                     yield atoms

@@ -22,8 +22,8 @@ STRUCTURE_KEYS = ("load_atoms", "path", "generate")
 LABEL_KEYS = ("calculator", "own_labels", "published_labels")
 # Sections of a dataset that may name a source.
 DATASET_SOURCES = ("energy_reference", "generate", "labels")
-# The file by which a folder is a deepmd system.
-DEEPMD = "type.raw"
+# The file by which a folder is a deepmd system, and the suffixes of its files.
+DEEPMD, DEEPMD_PARTS = "type.raw", (".raw", ".npy")
 # What identifies a pre-training, and the published weights that replace it.
 PRETRAINING_KEYS = ("structures", "transform", "source", "npre", "seed")
 # Test set of the published Table 1, as `published_as` of a dataset names it.
@@ -100,13 +100,8 @@ def structure_files(path: str | Sequence[str], root: Path) -> list[str]:
     for name in [path] if isinstance(path, str) else path:
         found = [] if (root / name).exists() else glob.glob(name, root_dir=root, recursive=True)
         for each in sorted(found) or [name]:
-            systems = sorted((root / each).rglob(DEEPMD)) if (root / each).is_dir() else []
-            parts = [
-                file
-                for system in systems
-                for file in sorted([*system.parent.glob("*"), *system.parent.glob("set.*/*.npy")])
-                if file.suffix in (".raw", ".npy") or file.name == "nopbc"
-            ]
+            inside = sorted((root / each).rglob("*")) if (root / each).is_dir() else []
+            parts = [f for f in inside if f.suffix in DEEPMD_PARTS or f.name == "nopbc"]
             files += [str(Path(each) / file.relative_to(root / each)) for file in parts] or [each]
     return list(dict.fromkeys(files))
 

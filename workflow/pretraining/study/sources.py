@@ -147,21 +147,15 @@ def interpreter_of(name: str, entry: Mapping[str, Any]) -> str:
 def interpreter_fault(python: str) -> str | None:
     """Return what a source's interpreter lacks to run the workflow's programs, with the cure."""
     look = (
-        f"from importlib.util import find_spec as f; print(*(m for m in {[*NEEDED]} if not f(m)))"
+        f"from importlib.util import find_spec as f; print(*[m for m in {[*NEEDED]} if not f(m)])"
     )
     try:
-        done = subprocess.run(
-            [python, "-c", look], capture_output=True, text=True, errors="replace"
-        )
-    except OSError as error:
-        return f"'{python}' does not start ({error.strerror}): correct it"
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        done = subprocess.run([python, "-c", look], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        last = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
         return f"'{python}' does not start ({last}): correct it"
     packages = [NEEDED[module] for module in done.stdout.split()]
-    if not packages:
-        return None
-    return (
+    return (packages or None) and (
         f"'{python}' lacks {', '.join(packages)}, which every source needs beside its own code: "
         f"run `{python} -m pip install {' '.join(packages)}`"
     )
