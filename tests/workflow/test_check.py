@@ -50,11 +50,6 @@ def test_later_files_take_precedence(check):
     assert done.stdout.startswith("0.yaml + 1.yaml: ") and "12 training runs" in done.stdout
 
 
-def test_merge_keys(check):
-    text = yaml.safe_dump(copper.CONFIG).replace("  lj:\n", "  lj:\n    <<: {time_limit: 5}\n")
-    assert check(text).returncode == 0
-
-
 @pytest.mark.parametrize(
     "change, words",
     [
