@@ -17,11 +17,12 @@ from ase import Atoms
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, get_compression, open_with_compression
 
+from pretraining.data.distort import distorted, prototypes
 from pretraining.data.formats import reader_of
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import NO_ROOM, file_sha256
 from pretraining.runtime.records import check_output
-from pretraining.study.queries import paths_of, structure_files
+from pretraining.study.queries import STRUCTURE_KEYS, paths_of, structure_files
 
 # Errors of unpacking.
 _COMPRESSED = (EOFError, OSError, lzma.LZMAError, zlib.error)
@@ -57,12 +58,17 @@ def open_raw(dataset: dict[str, Any], root: Path) -> Raw:
     Raises a `UserError` if a file is missing, has another checksum, or was changed after it was
     written here.
     """
+    if "distort" in dataset:
+        raw = open_raw({key: dataset[key] for key in dataset if key != "distort"}, root)
+        return Raw(distorted(raw.frames, dataset["distort"]), raw.origin)
+    if "prototypes" in dataset:
+        return Raw(prototypes(dataset["prototypes"]), {"prototypes": dataset["prototypes"]})
     if "load_atoms" in dataset:
         from pretraining.data.load_atoms import open_load_atoms
 
         return Raw(*open_load_atoms(dataset["load_atoms"], root))
     if "path" not in dataset:
-        raise UserError("no structures: give one of load_atoms | path | generate")
+        raise UserError(f"no structures: give one of {' | '.join(STRUCTURE_KEYS)}")
     paths = structure_files(paths_of(dataset), root)
     expected = dataset.get("sha256")
     hashes = expected if isinstance(expected, list) else [expected] if expected else []

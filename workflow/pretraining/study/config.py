@@ -177,6 +177,8 @@ def validate_config(config: dict[str, Any], file: str) -> dict[str, Any]:
             for problem in too_many(f"datasets.{name}.generate", dataset["generate"]):
                 raise UserError(f"{file}: {problem}")
             dataset.setdefault("structures", structures_of(dataset["generate"]))
+        elif "distort" in dataset:
+            dataset.setdefault("structures", dataset["distort"]["number"])
     for source in config.get("sources", {}).values():
         if "published_labels" in source:
             # They replace the calculator and the files of its parameters.

@@ -86,6 +86,11 @@ def _comparison_problems(config: dict[str, Any]) -> Iterator[str]:
 def _dataset_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
     dataset = config["datasets"][name]
     yield from _given_twice(f"datasets.{name}", dataset, STRUCTURE_KEYS)
+    if "distort" in dataset and has_own_labels(dataset):
+        yield (
+            f"datasets.{name}.labels: distorted structures have other labels than their originals: "
+            "leave them out, or give a source that computes them"
+        )
     reference = dataset["energy_reference"]
     uses = {
         "energy_reference": (reference.get("source"), "evaluate the isolated atoms with"),

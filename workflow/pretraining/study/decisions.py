@@ -116,7 +116,8 @@ def decide(config: Mapping[str, Any], look: Look) -> tuple[dict[str, Any], list[
             where = f"datasets.{of[1]}.generate"
             fill(where, structures["generate"], _generation(where, structures["generate"], facts))
         fill(f"datasets.{of[1]}", structures, _structures(structures, target))
-        other = None if "generate" in structures else look(of[1], structures)
+        made = structures.keys() & {"generate", "distort"}
+        other = None if made else look(of[1], structures)
         pools = _pool(target, facts), _pool(structures, other)
         fill(f"experiments.{name}", experiment, _experiment(experiment, *pools))
         largest = max(largest, *experiment["pretrain_sizes"])
@@ -189,7 +190,10 @@ def _made(dataset: Mapping[str, Any]) -> tuple[int, int]:
 
 def _pool(dataset: Mapping[str, Any], facts: Facts | None) -> int:
     """Return the number of training structures; `facts` are those of a file."""
-    n = facts.structures if facts else math.prod(_made(dataset))
+    if "distort" in dataset:
+        n = dataset["distort"]["number"]
+    else:
+        n = facts.structures if facts else math.prod(_made(dataset))
     split = dataset.get("split", {})
     if not has_own_split(split):
         return n - sum(split_sizes(n, split))

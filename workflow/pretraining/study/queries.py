@@ -18,7 +18,7 @@ FITTED = ("least_squares", "median_shift")
 SAMPLE_ROLES = ("base", "project")
 TORCH_SIM = "torch-sim"  # the engine that moves several replicas together
 # Keys of a dataset that give its structures, and of a source that give its labels.
-STRUCTURE_KEYS = ("load_atoms", "path", "generate")
+STRUCTURE_KEYS = ("load_atoms", "path", "generate", "prototypes")
 LABEL_KEYS = ("calculator", "own_labels", "published_labels")
 # Sections of a dataset that may name a source.
 DATASET_SOURCES = ("energy_reference", "generate", "labels")
