@@ -70,7 +70,8 @@ def refused(study, *arguments):
     [
         (
             "results/copper/data/melt/prepared.h5",
-            "error: datasets.melt: no structures: give one of: load_atoms | path | generate",
+            "error: datasets.melt: no structures: give one of: load_atoms | path | generate | "
+            "prototypes",
         ),
         (
             "results/copper/evaluations/target~Cu/source~secret/metrics.json",
@@ -95,8 +96,8 @@ def test_another_pretraining_needs_structures_and_labels(study):
     config["experiments"]["fig3"]["pretrain_seeds"] = [1, 2]
     write(study, config)
     assert refused(study).startswith(
-        "error: config/copper.yaml: datasets.melt: give one of: load_atoms | path | generate; its "
-        "structures are read by a pre-training of experiments.fig3 that pretrained_weights lacks: "
+        "error: config/copper.yaml: datasets.melt: give one of: load_atoms | path | generate | "
+        "prototypes; its structures are read by a pre-training of experiments.fig3 that pretrained_weights lacks: "
         "structures melt, transform none, source secret, npre 12, seed 2"
     )
     fitted = {"energy_reference": {"least_squares": True}}

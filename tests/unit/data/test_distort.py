@@ -96,7 +96,10 @@ CU = [{"name": "Cu"}]
         ({"prototypes": CU, "distort": {"number": 9, "strian": 0.1}}, "did you mean 'strain'"),
         ({"prototypes": [{"name": "Cu", "lattice": 3}], "distort": {"number": 30}}, "'lattice'"),
         ({"prototypes": CU}, "key 'distort' is missing, which 'prototypes' needs"),
-        ({"prototypes": CU, "path": "x"}, "give only one of: load_atoms | path | generate | proto"),
+        (
+            {"prototypes": CU, "distort": {"number": 30}, "path": "x"},
+            r"give only one of: load_atoms \| path \| generate \| prototypes",
+        ),
         (
             {"path": "x", "distort": {"number": 30}, "labels": {"energy": "e", "forces": "f"}},
             "datasets.Cu-synthetic.labels: distorted structures have other labels",

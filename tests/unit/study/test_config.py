@@ -186,7 +186,8 @@ def test_published_weights_need_neither_structures_nor_sources(root):
     assert config["datasets"]["C-SYNTH-23M"]["title"] == "synthetic"
 
 
-STRUCTURES = "datasets.C-SYNTH-23M: give one of: load_atoms | path | generate; its structures are "
+STRUCTURES = "datasets.C-SYNTH-23M: give one of: load_atoms | path | generate | prototypes; "
+STRUCTURES += "its structures are "
 LACKS = "read by a pre-training of experiments.fig2 that pretrained_weights lacks: "
 SYNTHETIC = {"dataset": "C-SYNTH-23M"}
 HEATED = {"models": [{"experiment": "fig2"}], "stages": [{"temperature": 300, "ps": 1}]}

@@ -111,7 +111,7 @@ def _dataset_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
         yield f"datasets.{name}.split.val: needs split.key, the info key with the set's split"
     if "test_path" in dataset["split"] and "key" in dataset["split"]:
         yield f"datasets.{name}.split: give only one of: key | test_path"
-    if "test_path" in dataset["split"] and dataset.keys() & {"load_atoms", "generate"}:
+    if "test_path" in dataset["split"] and dataset.keys() & {"load_atoms", "generate", "distort"}:
         yield f"datasets.{name}.split.test_path: only beside path; leave it out"
 
 
