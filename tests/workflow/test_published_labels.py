@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
 
-from copper import CONFIG, add_files, counts, run, structures, write
+from copper import CONFIG, add_files, run, structures, write
 from pretraining.data.store import Store
 from pretraining.runtime.files import file_sha256
 
@@ -76,7 +76,7 @@ def test_nothing_is_computed_but_the_comparison(study):
     labelled = (study.folder / "results/copper/labels").glob("*/*/chunks/*.extxyz")
     names = {str(path.relative_to(study.folder / "results/copper/labels")) for path in labelled}
     assert names == {"Cu-synthetic/lj/chunks/eval.extxyz"}
-    assert counts(study, MODEL) == {}
+    assert study.job_counts(MODEL, "--configfile", "config/copper.yaml") == {}
 
 
 def test_files_of_the_wrong_sign_stop_the_study_in_one_line(study):

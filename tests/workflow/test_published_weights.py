@@ -97,8 +97,8 @@ def test_another_pretraining_needs_structures_and_labels(study):
     write(study, config)
     assert refused(study).startswith(
         "error: config/copper.yaml: datasets.melt: give one of: load_atoms | path | generate | "
-        "prototypes; its structures are read by a pre-training of experiments.fig3 that pretrained_weights lacks: "
-        "structures melt, transform none, source secret, npre 12, seed 2"
+        "prototypes; its structures are read by a pre-training of experiments.fig3 that "
+        "pretrained_weights lacks: structures melt, transform none, source secret, npre 12, seed 2"
     )
     fitted = {"energy_reference": {"least_squares": True}}
     config["datasets"]["melt"] = copper.CONFIG["datasets"]["Cu-synthetic"] | fitted
