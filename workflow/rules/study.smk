@@ -32,6 +32,9 @@ rule grid_table:
     localrule: True
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        # Not a parameter: hours are expected ones.
+        procedure=json.dumps({key: config[key] for key in ("network", "training")}),
     shell:
-        "python {input.script} --config {input.settings} --costs {input.costs} --out {output} "
-        "2>&1 | tee {log}"
+        "python {input.script} --config {input.settings} --costs {input.costs} "
+        "--procedure {resources.procedure:q} --out {output} 2>&1 | tee {log}"

@@ -58,7 +58,7 @@ def described(study: Plan) -> str:
     config, grid = study.config, study.grid
     finished = estimate.finished_seconds(grid, config["results"])
     costs = estimate.published_costs(ROOT / "resources/published/training-cost.csv")
-    seconds = estimate.estimated_seconds(grid, costs, finished)
+    seconds = estimate.expected_seconds(config, grid, costs, finished)
     named = {
         "experiments": config["experiments"],
         "datasets": sorted(datasets_read(config)),
@@ -69,7 +69,7 @@ def described(study: Plan) -> str:
     lines = [f"{study.files}: no fault found; results in {config['results']}"]
     lines += [f"{what}: {', '.join(names)}" for what, names in named.items() if names]
     lines += ["decided:", *map(str, study.decisions)] if study.decisions else []
-    return "\n".join([*lines, "", estimate.summarise(grid, seconds, finished, config["sources"])])
+    return "\n".join([*lines, "", estimate.summarise(config, grid, seconds, finished)])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pretraining.operations import status
 from pretraining.study import estimate
 from pretraining.study.config import validate_study
 from pretraining.study.grid import grid_table
-from pretraining.training.progress import log_of
+from pretraining.training.progress import Progress, log_of
 from pretraining.training.run import Request, train
 from toy import write_settings, write_store
 
@@ -108,7 +108,7 @@ def test_the_summary_names_who_runs_what_and_what_has_failed(config, table, proc
     first, hours, *_ = text.splitlines()
     told = "1 finished, 1 diverged, 1 running, 1 failed, 1 stopped, 15 left"
     assert first == f"{config['results']}: 20 training runs: {told}"
-    assert re.match(r"0\.00 GPU h measured, 0\.\d\d h on CPUs[,;] ", hours)
+    assert re.match(r"0\.\d\d h measured on CPUs[,;] ", hours) and "GPU" not in hours
     running = text.split("\nRunning:\n")[1].splitlines()[0]
     assert "/n~6/" in running and f"process {processes[6].pid} on" in running
     failed = text.split("\nFailed:\n")[1].splitlines()
@@ -118,6 +118,13 @@ def test_the_summary_names_who_runs_what_and_what_has_failed(config, table, proc
     assert "labels of Cu-synthetic by emt: 0 of 3 chunks" in text
     line = next(line for line in text.splitlines() if line.startswith("direct Cu n 3 "))
     assert line.split()[4:7] == ["1", "1", "·"]
+
+
+def test_what_a_run_does_before_its_first_epoch_is_said(config, table):
+    row = next(table.itertuples())
+    progress = Progress("running", by="process 1 on here", phase="compiling")
+    (line,) = status._named(config, row._replace(progress=progress))
+    assert line.endswith(": compiling, process 1 on here")
 
 
 def test_at_the_end_the_failed_and_the_killed_are_named(config, processes):

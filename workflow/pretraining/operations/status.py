@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pretraining.runtime.lease import running, worker
-from pretraining.study.estimate import estimated_seconds
+from pretraining.study.estimate import expected_seconds, hours_of, on_gpu
 from pretraining.study.generation import trajectory_files
 from pretraining.study.grid import select, stability_models
 from pretraining.study.queries import datasets_read, label_source
@@ -36,10 +36,10 @@ def run_table(config: dict[str, Any], grid: pd.DataFrame, costs: pd.DataFrame) -
     table["progress"] = pd.Series(progress, dtype=object)
     table["state"] = [p.state for p in progress]
     table["measured"] = [p.seconds / 3600 for p in progress]
-    table["gpu"] = [p.on_gpu is not False for p in progress]
+    table["gpu"] = [on_gpu(config["training"]) if p.on_gpu is None else p.on_gpu for p in progress]
     done = table["state"].isin(DONE)
     finished = (3600 * table["measured"]).where(done & (table["measured"] > 0))
-    expected = estimated_seconds(table, costs, finished) / 3600
+    expected = expected_seconds(config, table, costs, finished) / 3600
     table["remaining"] = (expected - table["measured"]).clip(lower=0).mask(done, 0.0)
     return table
 
@@ -54,7 +54,8 @@ def summary(
     """
     counts = table["state"].value_counts()
     states = ", ".join(f"{counts[state]:,} {state}" for state in STATES if state in counts)
-    lines = [f"{config['results']}: {len(table):,} training runs: {states}", _hours(table), ""]
+    lines = [f"{config['results']}: {len(table):,} training runs: {states}", _hours(table)]
+    lines += [hours_of(config, bool(table["state"].isin(DONE).any())), ""]
     lines.append(_counts(table, sizes))
     for state, title in (("running", "Running"), ("failed", "Failed"), ("stopped", "Stopped")):
         rows = table[table["state"] == state]
@@ -68,13 +69,16 @@ def summary(
 
 
 def _hours(table: pd.DataFrame) -> str:
-    done = table["state"].isin(DONE)
-    parts = [f"{_number(table.loc[done & table['gpu'], 'measured'].sum())} GPU h measured"]
-    for rows, what in ((done & ~table["gpu"], "h on CPUs"), (~done, "h in unfinished runs")):
-        hours = table.loc[rows, "measured"].sum()
-        if hours:
-            parts.append(f"{_number(hours)} {what}")
-    return f"{', '.join(parts)}; about {_number(table['remaining'].sum())} h left"
+    done, gpu = table["state"].isin(DONE), table["gpu"]
+    sums = {
+        "GPU h measured": table.loc[done & gpu, "measured"].sum(),
+        "h measured on CPUs": table.loc[done & ~gpu, "measured"].sum(),
+        "h in unfinished runs": table.loc[~done, "measured"].sum(),
+    }
+    parts = [f"{_number(hours)} {what}" for what, hours in sums.items() if hours]
+    left = table["remaining"].sum()
+    of = "GPU h" if left and gpu[~done].all() else "h"
+    return f"{', '.join(parts) or 'nothing measured so far'}; about {_number(left)} {of} left"
 
 
 def _number(hours: float) -> str:
@@ -104,6 +108,8 @@ def _named(config: dict[str, Any], row: Any) -> Iterator[str]:
     """Yield the lines of one run that is running, has failed or was stopped."""
     progress: Progress = row.progress
     facts = [] if progress.epoch is None else [f"epoch {progress.epoch}"]
+    if progress.phase not in ("", "training"):
+        facts.append(progress.phase)
     if progress.seconds:
         facts.append(f"trained for {_time(progress.seconds)}")
     if progress.by:

@@ -39,8 +39,9 @@ class Progress:
         None if unknown.
     epoch, quiet
         Of an unfinished run: epochs done, and seconds since it last wrote something.
-    by
-        The process that works on it.
+    by, phase
+        The process that works on it, and what it does: ``starting``, ``compiling``, ``training`` or
+        ``evaluating``.
     message
         Error of a failed run, or why a run was interrupted; empty for a killed one.
     """
@@ -51,6 +52,7 @@ class Progress:
     epoch: int | None = None
     quiet: float | None = None
     by: str = ""
+    phase: str = ""
     message: str = ""
 
 
@@ -103,7 +105,7 @@ def run_progress(results: str | Path, path: str) -> Progress:
     measured = facts.get("train_time_s", 0.0), on_gpu, facts.get("epoch"), quiet
     by = worker(folder / LEASE)
     if by is not None:
-        return Progress("running", *measured, by)
+        return Progress("running", *measured, by, facts.get("phase", ""))
     try:
         text = log.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -161,7 +161,9 @@ class Run:
         if self._wants_compiling(network_of(module), config, saved):
             examples = range(min(len(self.train_set), EXAMPLES))
             example = Key.to_(collate([self.train_set[i] for i in examples]), self.device)
+            self.state.report(phase="compiling")
             self.evaluator.compile(config, example, self.state.log)
+            self.state.report(phase="starting")
         torch.manual_seed(self.request.seed)
         fit = Fit(
             module,
