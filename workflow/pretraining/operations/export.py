@@ -99,6 +99,8 @@ def export(
     """
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out: {out} is not empty: remove it, or give another folder")
+    if compiled != "none":
+        models.check_compiler()
     trust = tuple(code_in(config["network"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:

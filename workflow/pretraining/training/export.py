@@ -61,11 +61,15 @@ def write_package(
         nequip_package.main(["build", f"{folder}/model.ckpt", str(out)])
 
 
-def compile_package(package: Path, out: Path, target: str, device: str) -> None:
-    """Compile a package for ``ase`` or ``pair_nequip`` (LAMMPS); this takes minutes."""
+def check_compiler() -> None:
+    """Raise a UserError if there is no C++ compiler."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise UserError(f"no C++ compiler {compiler!r}: set CXX, or export with --compile none")
+
+
+def compile_package(package: Path, out: Path, target: str, device: str) -> None:
+    """Compile a package for ``ase`` or ``pair_nequip`` (LAMMPS); this takes minutes."""
     options = ["--mode", "aotinductor", "--device", device, "--target", target]
     with quiet(f"{package.name} cannot be compiled for {target}"):
         nequip_compile.main([str(package), str(out), *options])

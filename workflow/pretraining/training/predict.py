@@ -82,9 +82,11 @@ def predict(
                     "relative energies (--relative)"
                 )
         out = model(Key.to_(Key.batched_from_list(frames), device))
-        energies = out[Key.TOTAL_ENERGY_KEY].detach().cpu().double().numpy().ravel() + zeros
+        # A sum in single precision would lose digits.
+        per_atom = out[Key.PER_ATOM_ENERGY_KEY].detach().cpu().double().numpy().ravel()
         forces = out[Key.FORCE_KEY].detach().cpu().double().numpy()
         ends = np.cumsum([len(atoms) for _, atoms in batch])[:-1]
+        energies = np.add(zeros, [own.sum() for own in np.split(per_atom, ends)])
         for (i, atoms), energy, own in zip(batch, energies, np.split(forces, ends), strict=True):
             if not (np.isfinite(energy) and np.isfinite(own).all()):
                 raise UserError(f"structure {i}: the network's energy or forces are not finite")
