@@ -10,6 +10,7 @@ import pytest
 
 PARTS = ["Snakefile", "workflow", "config", "envs", "profiles", "resources/demo"]
 PARTS += [
+    "resources/tutorial",
     "resources/published",
     "resources/replication/runs.csv",
     "pyproject.toml",

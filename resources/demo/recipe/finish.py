@@ -1,4 +1,4 @@
-"""Select labelled structures, part them by trajectory, and write the manifest of the demo data."""
+"""Select labelled structures, part them by trajectory, and write the manifest of the data."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def select(frames: list[Atoms]) -> list[Atoms]:
     ]
 
 
-def isolated_atom() -> Atoms:
-    """One carbon atom in a wide box: by the labels' definition, of no energy."""
-    atoms = Atoms("C", cell=[20.0] * 3, pbc=True)
+def isolated_atom(element: str) -> Atoms:
+    """One atom in a wide box: by the labels' definition, of no energy."""
+    atoms = Atoms(element, cell=[20.0] * 3, pbc=True)
     atoms.info = {
         "density": 0.0,
         "run_id": "isolated",
@@ -120,16 +120,17 @@ def main() -> None:
     choose.add_argument("labelled", type=Path)
     choose.add_argument("out", type=Path)
     choose.add_argument("--split", nargs=3, type=int, metavar=("SEED", "TEST", "VAL"))
-    choose.add_argument("--isolated", action="store_true", help="add an isolated atom")
+    choose.add_argument("--isolated", nargs="+", default=[], help="elements of lone atoms to add")
     listing = commands.add_parser("manifest")
-    listing.add_argument("provenance", type=Path, help="JSON written by label.py")
+    listing.add_argument("provenance", type=Path, nargs="+", help="JSON written by label.py")
+    listing.add_argument("--folder", type=Path, default=DEMO)
     args = parser.parse_args()
     if args.command == "manifest":
-        how = json.loads(args.provenance.read_text())
-        content = manifest(DEMO, how)
+        how = [json.loads(path.read_text()) for path in args.provenance]
+        content = manifest(args.folder, how[0] if len(how) == 1 else how)
         text = json.dumps(content, indent=1, sort_keys=True)
-        (DEMO / "manifest.json").write_text(text + "\n")
-        readme = DEMO / "README.md"
+        (args.folder / "manifest.json").write_text(text + "\n")
+        readme = args.folder / "README.md"
         before, _, rest = readme.read_text().partition(MARKS[0])
         after = rest.partition(MARKS[1])[2]
         listed = table(content["files"])
@@ -139,8 +140,10 @@ def main() -> None:
     frames = select(labelled)
     if args.split:
         split_trajectories(frames, *args.split)
-    if args.isolated:
-        frames.append(isolated_atom())
+    lone = [isolated_atom(element) for element in args.isolated]
+    for atoms in lone if args.split else []:
+        atoms.info["split"] = "train"
+    frames += lone
     write(args.out, frames, format="extxyz")
     print(f"{args.out.name}: {len(frames)} of {len(labelled)} structures kept")
 
