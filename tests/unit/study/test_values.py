@@ -232,6 +232,15 @@ def test_what_would_fail_late_is_refused(study, key, value, words):
     assert words in str(error.value)
 
 
+def test_results_outside_the_repository_must_be_writable(study, tmp_path, monkeypatch):
+    folder, config = study
+    config = changed(config, ("results",), str(tmp_path / "deep/results"))
+    plan(config, folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UserError, match=f"cannot be made: {tmp_path} is not writable; give anoth"):
+        plan(config, folder)
+
+
 @pytest.mark.parametrize("size", [8.0, 1.0e1, 8])
 def test_whole_numbers_may_be_written_with_a_point(study, size):
     config = changed(study[1], ("experiments", "fig3", "sizes"), [3, size])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -116,9 +117,11 @@ def _results_problems(results: str) -> Iterator[str]:
     inside = folder.parts[len(ROOT.parts) :] if folder.is_relative_to(ROOT) else None
     if folder in (ROOT, *ROOT.parents) or (inside and inside[0] != "results" and _own(inside[0])):
         yield f"results: '{results}' is part of the repository; give a folder as results/NAME"
-    taken = next((path for path in (folder, *folder.parents) if path.is_file()), None)
-    if taken is not None:
-        yield f"results: '{results}': {taken.name} is a file; give a folder as results/NAME"
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if there.is_file():
+        yield f"results: '{results}': {there.name} is a file; give a folder as results/NAME"
+    elif there != folder and not os.access(there, os.W_OK):
+        yield f"results: '{results}' cannot be made: {there} is not writable; give another folder"
 
 
 def _own(name: str) -> bool:
