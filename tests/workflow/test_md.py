@@ -46,9 +46,7 @@ CONFIG = copper.CONFIG | {
             "stages": [{"from": 100, "to": 600, "ps": 0.05}, {"temperature": 600, "ps": 0.05}],
             "frame_every_ps": 0.01,
             "log_every_ps": 0.005,
-            "radius": 3.2,
-            # Twelve neighbours are what copper has.
-            "limits": {"eight_fold": 1, "temperature_factor": 50, "energy_per_atom": 50},
+            "limits": {"temperature_factor": 50, "energy_per_atom": 50},
             "snapshots": [0, 0.1],
         }
     },
@@ -177,16 +175,23 @@ def test_a_stopped_job_goes_on(heated, tmp_path):
 
 
 def test_a_failure_is_a_result(heated, tmp_path):
-    """The program ends well and says what has failed: here every atom has eight neighbours."""
+    """The program ends well and says what has failed; a start that breaks a limit is an error."""
     protocol = yaml.safe_load((heated.folder / SETTINGS).read_text())
-    protocol["dynamics"]["limits"]["eight_fold"] = 0.01
-    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(protocol))
     out = tmp_path / "replica~1"
-    _, command = moving(heated, out, tmp_path / "settings.yaml")
-    process = subprocess.run(command, cwd=heated.folder, capture_output=True, text=True)
-    assert process.returncode == 0 and "8 of 8 atoms have 8 or more" in process.stderr
+
+    def moved(**limits):
+        protocol["dynamics"]["limits"] |= limits
+        (tmp_path / "settings.yaml").write_text(yaml.safe_dump(protocol))
+        _, command = moving(heated, out, tmp_path / "settings.yaml")
+        return subprocess.run(command, cwd=heated.folder, capture_output=True, text=True)
+
+    process = moved(temperature_factor=0.1)
+    assert process.returncode == 0 and "K, above 60 K" in process.stderr
     outcome = json.loads((out / "outcome.json").read_text())
     assert (outcome["status"], outcome["time_ps"]) == ("failed", 0)
+    process = moved(eight_fold=0.01)
+    refused = "already breaks a limit of the test: 8 of 8 atoms have 8 or more neighbours"
+    assert process.returncode == 1 and refused in process.stderr
 
 
 def test_replicas_together(heated):

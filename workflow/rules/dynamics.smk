@@ -54,10 +54,10 @@ rule trajectories_table:
         "../../envs/analysis.yaml"
     params:
         source=source_of,
-        radius=config["figures"]["neighbour_radius"],
+        radius=radius_option(config["figures"].get("neighbour_radius")),
     shell:
         "python {input.script} --settings {input.settings} --dataset {wildcards.generated} "
-        "--source {params.source} --radius {params.radius} --out {output.csv} "
+        "--source {params.source} {params.radius} --out {output.csv} "
         "--markdown {output.md} 2>&1 | tee {log}"
 
 

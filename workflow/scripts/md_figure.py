@@ -15,7 +15,7 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--table", type=Path, required=True, help="table of the trajectories, CSV")
     parser.add_argument("--title", default="")
-    parser.add_argument("--radius", type=number(), required=True, help="of neighbours, Å")
+    parser.add_argument("--radius", type=number(), help="of neighbours, Å; default, covalent radii")
     parser.add_argument(
         "--snapshots", type=moment, nargs="*", default=[], help=f"times, ps, or {FIRST_FIVE_FOLD}"
     )

@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--settings", type=Path, required=True, help="YAML of the dataset")
     parser.add_argument("--dataset", required=True, help="its name there")
     parser.add_argument("--source", required=True, help="label source of the dynamics")
-    parser.add_argument("--radius", type=number(), required=True, help="of neighbours, Å")
+    parser.add_argument("--radius", type=number(), help="of neighbours, Å; default, covalent radii")
     parser.add_argument("--out", type=Output, required=True, help="table to write, CSV")
     parser.add_argument("--markdown", type=Output, required=True)
     args = parser.parse_args()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ase import Atoms, units
-from ase.build import bulk, graphene
+from ase.build import bulk, graphene, molecule
 from ase.io import read
 
 from pretraining.data.geometry import FOLDS, LAYERING, fold_counts, layering, neighbours
@@ -40,13 +40,13 @@ def graphite(distance: float = 3.35, layers: int = 4) -> Atoms:
 
 
 def test_neighbours_of_crystals_and_atoms():
-    counts = fold_counts(neighbours(bulk("C", "diamond", a=3.57, cubic=True), 1.85))
+    counts = fold_counts(neighbours(bulk("C", "diamond", a=3.57, cubic=True), 1.85), 8)
     assert counts.tolist() == [0, 0, 0, 0, 8, 0, 0, 0, 0]
-    assert fold_counts(neighbours(graphite(), 1.85)).tolist() == [0, 0, 0, 128, 0, 0, 0, 0, 0]
+    assert fold_counts(neighbours(graphite(), 1.85), 8).tolist() == [0, 0, 0, 128, 0, 0, 0, 0, 0]
     # An atom alone, a dimer, and the centre of a cube with its corners.
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
     atoms = Atoms("C12", [[9, 0, 0], [0, 0, 0], [1.3, 0, 0], [20, 0, 0], *([20, 0, 0] + corners)])
-    assert fold_counts(neighbours(atoms, 1.85)).tolist() == [1, 10, 0, 0, 0, 0, 0, 0, 1]
+    assert fold_counts(neighbours(atoms, 1.85), 8).tolist() == [1, 10, 0, 0, 0, 0, 0, 0, 1]
 
 
 def test_layering_is_one_for_flat_layers_wherever_they_lie():
@@ -83,6 +83,7 @@ def frame_of(atoms: Atoms, temperature: float = 3000.0, potential: float = 0.0) 
 
 def monitor(**limits: float) -> StabilityMonitor:
     stages = [Stage(300, 3000, 100), Stage(3000, 3000, 100)]
+    limits = {"min_distance": 0.8, "zero_fold": 0.05, "eight_fold": 0.01} | limits
     return StabilityMonitor(Limits(**limits), stages, 1.85, Settings(), start=0.0)
 
 
@@ -146,6 +147,42 @@ def test_each_criterion_by_itself(criterion, frame, said):
     }
     if criterion in key:
         assert monitor(**key[criterion])(frame) is None
+
+
+@pytest.mark.parametrize(
+    ("atoms", "counted"),
+    [
+        (bulk("Mo", cubic=True), 14),  # the second shell of bcc is near
+        (bulk("Cu", cubic=True), 12),
+        (bulk("Si", cubic=True), 4),
+        (bulk("C", cubic=True), 4),
+        (bulk("NaCl", "rocksalt", a=5.64, cubic=True), 6),
+        (molecule("H2"), 1),
+        (Atoms("Ar4", 9.0 * np.arange(4)[:, None] * np.ones(3)), 0),
+    ],
+)
+def test_perfect_structures_of_any_material_break_no_limit(atoms, counted):
+    counts = neighbours(atoms)
+    assert (counts == counted).all()
+    stages = [Stage(300, 300, 100)]
+    rest = {"radius": None, "settings": Settings(), "start": 0.0}
+    look = StabilityMonitor(Limits(), stages, alone=float((counts == 0).mean()), **rest)
+    assert look(frame_of(atoms, 300)) is None
+    # What has evaporated since the start, and what has collapsed.
+    far = Atoms(atoms.numbers, positions=20.0 * np.arange(len(atoms))[:, None] * np.ones(3))
+    assert (look(frame_of(far, 300)) is None) == (counted == 0)
+    near = atoms.copy()
+    near.set_cell(near.cell * 0.4, scale_atoms=False)
+    near.positions *= 0.4
+    assert counted == 0 or "from each other, below" in look(frame_of(near, 300))
+
+
+def test_a_start_that_breaks_a_limit_is_refused(tmp_path, model, start):
+    limits = PROTOCOL["limits"] | {"min_distance": 5.0}
+    asked = request(model, start, tmp_path, limits=limits)
+    with pytest.raises(UserError, match="start already breaks a limit .* below 5 Å: change the"):
+        run(asked)
+    assert not (asked.folder(1) / OUTCOME).exists()
 
 
 class Engine:

@@ -272,11 +272,11 @@ def test_forces_that_are_not_finite_end_one_alone(tmp_path, model, start, monkey
 
 
 def test_all_may_fail_at_the_start(tmp_path, model, start):
-    limits = NO_LIMITS | {"min_distance": 5.0}
+    limits = NO_LIMITS | {"temperature_factor": 0.1}
     run(request(model, start, tmp_path, limits=limits))
     for outcome in outcomes(tmp_path):
         assert (outcome["status"], outcome["time_ps"]) == ("failed", 0)
-        assert outcome["criterion"] == "distance"
+        assert outcome["criterion"] == "temperature"
 
 
 def test_an_error_of_the_program_is_no_failure_of_the_model(tmp_path, model, start, monkeypatch):

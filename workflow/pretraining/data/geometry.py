@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses
+from ase.data import atomic_masses, covalent_radii
 from ase.units import _amu
 from matscipy.neighbours import neighbour_list
 
@@ -16,8 +16,10 @@ from matscipy.neighbours import neighbour_list
 NEAREST_WITHIN = 3.0
 # An atom farther than this from all others is isolated, Å.
 ALONE = 7.0
+# Atoms are neighbours within this factor of the sum of their covalent radii, if no radius is given.
+BOND = 1.2
 # Coordination numbers from here on are counted together.
-TOP = 8
+TOP = 14
 FOLDS = tuple(f"fold_{n}" for n in range(TOP)) + (f"fold_{TOP}_or_more",)
 LAYERING = "layering"
 # Range of layer distances, Å: graphite has 3.35, disordered layers up to 3.7.
@@ -26,8 +28,11 @@ SPACINGS = (3.0, 4.0)
 DENSITY = _amu * 1e3 / 1e-24
 
 
-def pairs(atoms: Atoms, cutoff: float, quantities: str = "ijd") -> Any:
-    """Pairs of atoms within `cutoff` (Å), periodic images included (matscipy's quantities)."""
+def pairs(atoms: Atoms, cutoff: float | np.ndarray, quantities: str = "ijd") -> Any:
+    """Pairs of atoms within `cutoff` (Å), periodic images included (matscipy's quantities).
+
+    An array has a radius for each atom: pairs are within the sum of theirs.
+    """
     # matscipy needs three lattice vectors, also where the structure is not periodic.
     return neighbour_list(
         quantities,
@@ -68,9 +73,15 @@ def density(numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> float | N
     return float(atomic_masses[numbers].sum() / abs(np.linalg.det(cell)) * DENSITY)
 
 
-def neighbours(atoms: Atoms, radius: float) -> np.ndarray:
-    """Number of neighbours of each atom within `radius` (Å), shape (n_atoms,)."""
-    return np.bincount(pairs(atoms, radius, "i"), minlength=len(atoms))
+def covalent(atoms: Atoms, factor: float = BOND) -> np.ndarray:
+    """Covalent radius of each atom (Å) times `factor`, shape (n_atoms,)."""
+    return factor * covalent_radii[atoms.numbers]
+
+
+def neighbours(atoms: Atoms, radius: float | None = None) -> np.ndarray:
+    """Number of neighbours of each atom within `radius` (Å, or covalent radii), (n_atoms,)."""
+    reach = covalent(atoms) if radius is None else radius
+    return np.bincount(pairs(atoms, reach, "i"), minlength=len(atoms))
 
 
 def fold_counts(numbers: np.ndarray, top: int = TOP) -> np.ndarray:

@@ -15,20 +15,22 @@ from pretraining.runtime.errors import UserError, whole
 from pretraining.runtime.records import check_output
 from pretraining.runtime.tables import markdown
 
-CLASSES = ("0", "1", "2", "3", "4", "5+")
+# Classes of coordination, narrow where covalent structures differ, and the first number of each.
+CLASSES = {"0": 0, "1": 1, "2": 2, "3": 3, "4": 4, "5-6": 5, "7-9": 7, "10-12": 10, "13+": 13}
 ENERGY = "energy_ev_per_atom"
 
 
-def coordination(atoms: Atoms, radius: float) -> np.ndarray:
-    """Fractions of atoms with 0, … 4, and 5 or more neighbours within `radius` (Å), shape (6,)."""
-    return fold_counts(neighbours(atoms, radius), top=5) / len(atoms)
+def coordination(atoms: Atoms, radius: float | None = None) -> np.ndarray:
+    """Fractions of atoms in the :data:`CLASSES`; `radius` as of :func:`.geometry.neighbours`."""
+    counts = fold_counts(neighbours(atoms, radius))
+    return np.add.reduceat(counts, list(CLASSES.values())) / len(atoms)
 
 
-def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame:
+def summarise(paths: Sequence[Path], source: str, radius: float | None = None) -> pd.DataFrame:
     """Return a row for each trajectory with its final state.
 
-    Each has energies of the label source `source`, and its log (CSV) beside it. Atoms within
-    `radius` (Å) are neighbours.
+    Each has energies of the label source `source`, and its log (CSV) beside it; `radius` is as of
+    :func:`coordination`.
     """
     rows = []
     for path in paths:
@@ -50,26 +52,32 @@ def summarise(paths: Sequence[Path], source: str, radius: float) -> pd.DataFrame
                 "time_ps": float(last.info["time"]),
                 "temperature_k": float(log["temperature_k"].iloc[-1]),
                 ENERGY: float(energy) / len(last),
-                "radius": radius,
+                "radius": np.nan if radius is None else radius,
                 **dict(zip(CLASSES, coordination(last, radius), strict=True)),
             }
         )
     return pd.DataFrame(rows)
 
 
+def within(radius: float) -> str:
+    """Say how near neighbours are."""
+    return "by covalent radii" if np.isnan(radius) else f"within {radius:g} Å"
+
+
 def as_markdown(table: pd.DataFrame) -> str:
     """Return a page with the means by density."""
     percent = table.assign(**{name: 100 * table[name] for name in CLASSES}).groupby("density")
-    means = percent[[ENERGY, *CLASSES]].mean().assign(trajectories=percent.size()).reset_index()
+    present = [name for name in CLASSES if table[name].any()]
+    means = percent[[ENERGY, *present]].mean().assign(trajectories=percent.size()).reset_index()
     columns = {
         "density": ("density (g/cm³)", "g"),
         "trajectories": ("trajectories", "d"),
         ENERGY: ("energy (eV/atom)", ".3f"),
-        **{name: (f"{name} neighbours (%)", ".1f") for name in CLASSES},
+        **{name: (f"{name} neighbours (%)", ".1f") for name in present},
     }
     about = (
         f"The last frames of {len(table):,} trajectories ({table['structures'].sum():,} "
-        f"structures): means by density, neighbours within {table['radius'].iloc[0]:g} Å. "
+        f"structures): means by density, neighbours {within(table['radius'].iloc[0])}. "
         "Energies are relative to isolated atoms.\n\n"
     )
     return about + markdown(means, columns=columns)

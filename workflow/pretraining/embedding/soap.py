@@ -195,7 +195,7 @@ def describe(store: Store, settings: Mapping[str, Any]) -> Environments:
                 structure=np.full(len(chosen), arrays["index"]),
                 atom=chosen,
                 density=np.full(len(chosen), density_of(atoms)),
-                coordination=neighbours(atoms, sample["neighbour_radius"])[chosen],
+                coordination=neighbours(atoms, sample.get("neighbour_radius"))[chosen],
                 energy=np.full(len(chosen), energy),
             )
         )

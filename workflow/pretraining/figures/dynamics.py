@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ from matplotlib.lines import Line2D
 from pretraining.data.geometry import FOLDS, LAYERING
 from pretraining.dynamics.stability.survival import read_counts, survival_curves
 from pretraining.dynamics.summary import CLASSES as COORDINATIONS
-from pretraining.dynamics.summary import ENERGY
+from pretraining.dynamics.summary import ENERGY, within
 from pretraining.figures.snapshots import CLASSES, draw_structure
 from pretraining.figures.style import (
     COLUMN_WIDTH,
@@ -95,6 +96,8 @@ def draw_coordination(axes: Axes, table: pd.DataFrame) -> None:
     mean = binned(parts, titles)
     last = table.loc[table["time_ps"].idxmax()]
     for title, _, _, colour in CLASSES:
+        if not mean[title].any():
+            continue
         axes.plot(mean["time_ps"], mean[title], color=colour, linewidth=1.1, clip_on=False)
     axes.set(ylim=(0, 100), xlabel="time (ps)", ylabel="atoms (%)")
     axes.set_xlim(0, last["time_ps"] * 1.02 if last["status"] == "failed" else last["planned_ps"])
@@ -181,7 +184,9 @@ def stability_figure(
             axes.grid(axis="y")
             axes.label_outer()
         look = {"marker": "o", "markersize": 4, "linewidth": 1.1}
-        key = [Line2D([], [], color=colour, label=name, **look) for name, _, _, colour in CLASSES]
+        drawn = {line.get_color() for axes in panels for line in axes.lines}
+        present = [(name, colour) for name, _, _, colour in CLASSES if colour in drawn]
+        key = [Line2D([], [], color=colour, label=name, **look) for name, colour in present]
         middle.legend(handles=key, title="neighbours", loc="outside right center")
         left, right = bottom.subplots(1, 2)
         draw_survival(left, table)
@@ -192,7 +197,10 @@ def stability_figure(
 
 
 def _snapshots(
-    box: Figure, groups: Mapping[str, pd.DataFrame], radius: float, times: Sequence[float | str]
+    box: Figure,
+    groups: Mapping[str, pd.DataFrame],
+    radius: float | None,
+    times: Sequence[float | str],
 ) -> None:
     panels = box.subplots(len(groups), len(times), squeeze=False)
     for row, (group, part) in zip(panels, groups.items(), strict=True):
@@ -244,12 +252,13 @@ def _coordination(axes: Axes, table: pd.DataFrame) -> None:
     groups = 100 * table.set_index("density")[list(COORDINATIONS)]
     mean, spread = (getattr(groups.groupby("density"), name)() for name in ("mean", "std"))
     handles = []
-    for name, colour, marker in zip(COORDINATIONS, CYCLE, MARKERS, strict=False):
+    present = [name for name in COORDINATIONS if groups[name].any()]
+    for name, colour, marker in zip(present, cycle(CYCLE), cycle(MARKERS), strict=False):
         look = {"color": colour, "marker": marker}
         # Bars end at 0 and 100 %.
         bars = [np.minimum(spread[name].fillna(0), room) for room in (mean[name], 100 - mean[name])]
         axes.errorbar(mean.index, mean[name], bars, elinewidth=0.7, clip_on=False, **look)
         handles.append(Line2D([], [], label=name, **look))
     axes.set(ylabel="atoms (%)", ylim=(0, 100))
-    title = f"neighbours\nwithin {table['radius'].iloc[0]:g} Å"
+    title = f"neighbours\n{within(table['radius'].iloc[0])}"
     axes.legend(handles=handles, title=title, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -13,12 +13,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.colors import to_rgb
 
-from pretraining.data.geometry import TOP, neighbours
+from pretraining.data.geometry import TOP, covalent, neighbours, pairs
 
 # Title, smallest and largest number of neighbours, colour.
 CLASSES = (
@@ -28,7 +27,8 @@ CLASSES = (
     ("3 (sp²)", 3, 3, "#4D4D4D"),
     ("4 (sp³)", 4, 4, "#0072B2"),
     ("5–7", 5, 7, "#CC79A7"),
-    ("8 or more", TOP, TOP, "#8B00A8"),
+    ("8–11", 8, 11, "#8B00A8"),
+    ("12 or more", 12, TOP, "#009E73"),
 )
 ATOM = 0.38  # radius of an atom, Å
 FOG = 0.65  # share of white in the colour of the atoms at the back
@@ -44,13 +44,13 @@ def class_colours(numbers: np.ndarray) -> np.ndarray:
     return colours
 
 
-def draw_structure(axes: Axes, atoms: Atoms, radius: float) -> None:
+def draw_structure(axes: Axes, atoms: Atoms, radius: float | None) -> None:
     """Draw a structure, seen along its second lattice vector.
 
     Parameters
     ----------
     radius
-        Distance within which an atom is a neighbour, Å.
+        As of :func:`.geometry.neighbours`.
     """
     axes.set_axis_off()
     axes.set_aspect("equal")
@@ -60,14 +60,14 @@ def draw_structure(axes: Axes, atoms: Atoms, radius: float) -> None:
         _by_matplotlib(axes, atoms, radius)
 
 
-def _by_matplotlib(axes: Axes, atoms: Atoms, radius: float) -> None:
+def _by_matplotlib(axes: Axes, atoms: Atoms, radius: float | None) -> None:
     """Discs and sticks from back to front, paler at the back."""
     places = atoms.positions[:, [0, 2]]
     depth = atoms.positions[:, 1]
     span = max(np.ptp(depth), 1e-9)
     share = FOG * (depth - depth.min())[:, None] / span  # 0 in front
     colours = class_colours(neighbours(atoms, radius)) * (1 - share) + share
-    i, j, images = neighbor_list("ijS", atoms, radius)
+    i, j, images = pairs(atoms, covalent(atoms) if radius is None else radius, "ijS")
     inside = (i < j) & ~images.any(axis=1)
     i, j = i[inside], j[inside]
     ends = np.stack([places[i], places[j]], axis=1)
@@ -93,7 +93,7 @@ def _by_matplotlib(axes: Axes, atoms: Atoms, radius: float) -> None:
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
 
 
-def _by_ovito(atoms: Atoms, radius: float) -> np.ndarray:
+def _by_ovito(atoms: Atoms, radius: float | None) -> np.ndarray:
     """An image rendered by OVITO's Tachyon, shape (PIXELS, PIXELS, 3)."""
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # there may be no display
     from ovito.io.ase import ase_to_ovito
@@ -108,7 +108,7 @@ def _by_ovito(atoms: Atoms, radius: float) -> np.ndarray:
     data.cell.vis.line_width = 0.06
     data.cell.vis.rendering_color = (0.55, 0.55, 0.55)
     pipeline = Pipeline(source=StaticSource(data=data))
-    bonds = CreateBondsModifier(cutoff=radius)
+    bonds = CreateBondsModifier(cutoff=radius or 2 * covalent(atoms).max())
     bonds.vis.width = 0.3
     pipeline.modifiers.append(bonds)
     pipeline.add_to_scene()

@@ -119,8 +119,9 @@ def _descriptors_view(config: Mapping[str, Any], embedding: str, name: str) -> d
     sample = dict(samples_of(entry)[name])
     transform = _only(config["transforms"][sample["transform"]], ("elements", "scale"))
     # A stretched structure has stretched bonds.
-    radius = config["figures"]["neighbour_radius"] * transform.get("scale", 1.0)
-    sample.setdefault("neighbour_radius", radius)
+    if "neighbour_radius" in config["figures"]:
+        radius = config["figures"]["neighbour_radius"] * transform.get("scale", 1.0)
+        sample.setdefault("neighbour_radius", radius)
     return {
         "descriptor": entry["descriptor"],
         "seed": entry["seed"],

@@ -124,4 +124,4 @@ def md_options(wildcards):
     test = config["dynamics"][wildcards.test]
     times = " ".join(str(time) for time in test["snapshots"])
     title = shlex.quote(test.get("title", wildcards.test))
-    return f"--title {title} --radius {test['radius']:g} --snapshots {times}"
+    return f"--title {title} {radius_option(test.get('radius'))} --snapshots {times}"

@@ -26,6 +26,11 @@ def given(*names):
     return options
 
 
+def radius_option(radius):
+    """Return the option with a distance of neighbours; without one, covalent radii decide."""
+    return "" if radius is None else f"--radius {radius:g}"
+
+
 def longest_runtime():
     """Return the cluster's wall-time limit (min) that the profile gives; None without one."""
     resource = (workflow.resource_settings.default_resources or {}).get("max_runtime")

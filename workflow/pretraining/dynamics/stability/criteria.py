@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ase.neighborlist import neighbor_list
+from ase import Atoms
 
-from pretraining.data.geometry import TOP, fold_counts, neighbours
+from pretraining.data.geometry import covalent, fold_counts, neighbours, pairs
 from pretraining.dynamics.engines import Frame, Settings
 from pretraining.study.generation import Stage
 
+# Share of the covalent radii that two atoms keep.
+HALF = 0.5
 CRITERIA = ("temperature", "energy", "distance", "free atoms", "clusters", "not finite")
 
 
@@ -33,38 +35,43 @@ class Limits:
         Largest change of the potential energy since the start, eV/atom. Heating to 3,000 K takes
         3/2 kT = 0.4 eV/atom, and graphitisation releases about as much.
     min_distance
-        Smallest distance of two atoms, Å.
-    zero_fold, eight_fold
-        Largest share of atoms without a neighbour (vapour) and with eight or more (clusters that no
-        valence allows). Atoms with five neighbours occur in any hot liquid.
+        Smallest distance of two atoms, Å; None for half the sum of their covalent radii.
+    zero_fold
+        Largest share of atoms without a neighbour (vapour); None for that of the start and 5 %.
+    eight_fold
+        Largest share of atoms with eight neighbours or more, which no valence of carbon allows;
+        None for any: metals have eight to fourteen.
     """
 
     temperature_factor: float = 3.0
     energy_per_atom: float = 3.0
-    min_distance: float = 0.8
-    zero_fold: float = 0.05
-    eight_fold: float = 0.01
+    min_distance: float | None = None
+    zero_fold: float | None = None
+    eight_fold: float | None = None
 
 
 class StabilityMonitor:
     """Checks the frames of one trajectory, and temperature and forces after every step.
 
-    Atoms within `radius` (Å) are neighbours, and `start` is the potential energy (eV) of the start.
-    At a failure, `criterion` is the failed one of :data:`CRITERIA`.
+    `radius` is as of :func:`.geometry.neighbours`, and `start` the potential energy (eV) of the
+    start, in which a share `alone` of the atoms has no neighbour. At a failure, `criterion` is the
+    failed one of :data:`CRITERIA`.
     """
 
     def __init__(
         self,
         limits: Limits,
         stages: Sequence[Stage],
-        radius: float,
+        radius: float | None,
         settings: Settings,
         start: float,
+        alone: float = 0.0,
     ) -> None:
         self.limits = limits
         self.radius = radius
         self.settings = settings
         self.start = start
+        self.alone = alone
         self.criterion: str | None = None
         self.hottest = max(max(stage.first, stage.last) for stage in stages)
 
@@ -80,9 +87,12 @@ class StabilityMonitor:
         return (
             self._temperature_fault(frame.temperature)
             or self._energy_fault(frame)
-            or self._distance_fault(frame)
-            or self._neighbour_fault(frame)
+            or self.structure_fault(frame.atoms)
         )
+
+    def structure_fault(self, atoms: Atoms) -> str | None:
+        """Return the fault of a structure."""
+        return self._distance_fault(atoms) or self._neighbour_fault(atoms)
 
     def _failed(self, criterion: str, reason: str) -> str:
         self.criterion = criterion
@@ -106,20 +116,26 @@ class StabilityMonitor:
         reason = f"the potential energy changed by {change:+.3g} eV/atom, beyond {limit:g} eV/atom"
         return self._failed("energy", reason)
 
-    def _distance_fault(self, frame: Frame) -> str | None:
+    def _distance_fault(self, atoms: Atoms) -> str | None:
         limit = self.limits.min_distance
-        distances = neighbor_list("d", frame.atoms, limit)
+        if limit == 0:
+            return None
+        i, j, distances = pairs(atoms, covalent(atoms, HALF) if limit is None else limit)
         if not len(distances):
             return None
-        reason = f"two atoms are {distances.min():.2f} Å from each other, below {limit:g} Å"
+        k = distances.argmin()
+        limit = limit or covalent(atoms, HALF)[[i[k], j[k]]].sum()
+        reason = f"two atoms are {distances[k]:.2f} Å from each other, below {limit:.3g} Å"
         return self._failed("distance", reason)
 
-    def _neighbour_fault(self, frame: Frame) -> str | None:
-        counts = fold_counts(neighbours(frame.atoms, self.radius))
-        n = len(frame.atoms)
+    def _neighbour_fault(self, atoms: Atoms) -> str | None:
+        counts, limits = fold_counts(neighbours(atoms, self.radius)), self.limits
+        zero = self.alone + 0.05 if limits.zero_fold is None else limits.zero_fold
+        eight = 1.0 if limits.eight_fold is None else limits.eight_fold
+        n = len(atoms)
         for criterion, count, limit, what in (
-            ("free atoms", counts[0], self.limits.zero_fold, "no neighbour"),
-            ("clusters", counts[TOP], self.limits.eight_fold, f"{TOP} or more neighbours"),
+            ("free atoms", counts[0], zero, "no neighbour"),
+            ("clusters", counts[8:].sum(), eight, "8 or more neighbours"),
         ):
             if count > limit * n:
                 reason = f"{count} of {n} atoms have {what}, more than {100 * limit:g} %"

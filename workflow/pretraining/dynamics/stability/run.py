@@ -123,7 +123,7 @@ def run(
 
 
 def _recorder(request: Request, replica: int) -> Recorder:
-    radius = request.protocol["radius"]
+    radius = request.protocol.get("radius")
     return Recorder(
         request.folder(replica) / STATE,
         {
@@ -151,7 +151,7 @@ def _structure(frame: Frame) -> Atoms:
     return structure
 
 
-def _measures(frame: Frame | None, radius: float) -> dict[str, float]:
+def _measures(frame: Frame | None, radius: float | None) -> dict[str, float]:
     """Return the atoms of a frame by number of neighbours, and its layering."""
     if frame is None or not np.isfinite(frame.atoms.positions).all():
         return dict.fromkeys((*FOLDS, LAYERING), np.nan)
@@ -185,14 +185,21 @@ def _move(
     structures = [start.copy() for _ in recorders]
     for replica, atoms in zip(recorders, structures, strict=True):
         thermalise(atoms, stages[0].first, np.random.default_rng([protocol["seed"], replica]))
+    radius, limits = protocol.get("radius"), Limits(**protocol["limits"])
+    alone = float(np.mean(neighbours(start, radius) == 0))
+    monitor = StabilityMonitor(limits, stages, radius, request.settings, 0.0, alone)
+    if fault := monitor.structure_fault(start):
+        raise UserError(
+            f"{request.start}: the start already breaks a limit of the test: {fault}: change the "
+            "start, or radius and limits of this test in the section 'dynamics'"
+        )
     engines, advance, drop = _engines(request, structures, device)
     energy = engines[0].energy()
     if not np.isfinite(energy):
         raise UserError(f"{request.model}: the energy of {request.start} is {energy}")
     trajectories = []
     for engine, recorder in zip(engines, recorders.values(), strict=True):
-        limits = Limits(**protocol["limits"])
-        monitor = StabilityMonitor(limits, stages, protocol["radius"], request.settings, energy)
+        monitor = StabilityMonitor(limits, stages, radius, request.settings, energy, alone)
         every = request.steps_of("log_every_ps")
         trajectories.append(
             Trajectory(engine, stages, every, request.settings, recorder, monitor, monitor.watch)
