@@ -64,9 +64,16 @@ def test_equal_accuracy_is_enough():
     assert row["ratio"] == 32.0
 
 
+def test_structures_that_fewer_equal_are_no_measure():
+    """Direct training with 8 that is worse than with 4 makes no ratio of 8."""
+    table = efficiency(runs_of(direct={4: 13.0, 8: 19.0, 16: 12.0}, tuned={4: 15.0, 8: 10.0}))
+    energy = table[(table["metric"] == "energy") & (table["aggregate"] == "best")]
+    assert energy[["n_direct", "ratio"]].values.tolist() == [[4, 0.5], [16, 2]]
+
+
 def test_what_is_never_reached_is_empty():
     table = efficiency(runs_of())
-    row = row_of(table, 800, metric="force")
+    row = row_of(table, 25, metric="force")
     assert pd.isna(row["n_finetune"])
     assert math.isnan(row["ratio"])
     assert "none reached" in as_markdown(table)

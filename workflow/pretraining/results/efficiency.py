@@ -34,10 +34,10 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row for each target, metric, aggregate, pre-training and N (``n_direct``):
-        ``rmse_direct``, ``n_finetune``, ``rmse_finetune`` and ``ratio`` = n_direct / n_finetune
-        (all three empty if no fine-tuning reaches ``rmse_direct``), ``at_least`` (true if the
-        smallest size with runs suffices: the true ratio can be larger), ``seeds_direct``,
+        One row for each target, metric, aggregate, pre-training and N (``n_direct``) that beats
+        all smaller: ``rmse_direct``, ``n_finetune``, ``rmse_finetune``, ``ratio`` = n_direct /
+        n_finetune (all three empty if no fine-tuning reaches ``rmse_direct``), ``at_least`` (true
+        if the smallest size suffices: the true ratio can be larger), ``seeds_direct``,
         ``seeds_finetune``, of which ``unconverged_direct`` and ``unconverged_finetune`` were still
         improving at max_epochs, ``train_time_ratio_min`` and ``_max`` (see :func:`_time_ratios`),
         ``rmse_untuned`` and ``untuned_reaches`` (whether the pre-trained model reaches
@@ -48,8 +48,10 @@ def efficiency(runs: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
     for name, tuned, direct in _comparisons(runs):
         tested = tested_on(runs, "pretrain", name["target"], {c: name[c] for c in MODEL})
         untuned = getattr(cell_of(tested, RMSE[name["metric"]]), name["aggregate"])
-        reached = _curve(tuned, name)
-        for n_direct, (rmse, seeds, late) in _curve(direct, name).items():
+        reached, without = _curve(tuned, name), _curve(direct, name)
+        for n_direct, (rmse, seeds, late) in without.items():
+            if rmse >= min((v for n, (v, *_) in without.items() if n < n_direct), default=np.inf):
+                continue
             row = {
                 **name,
                 "n_direct": n_direct,
