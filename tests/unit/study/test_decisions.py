@@ -100,6 +100,11 @@ def test_every_decision_gives_way_to_its_key(number):
         ),
         ({}, {"datasets.made.generate.replicas": 1000}, {"pretrain_sizes": [10000]}),
         ({}, {"datasets.made.filters": []}, {"pretrain_sizes": [490]}),
+        (
+            {},
+            {"datasets.made.generate.stages": [{"temperature": 900, "ps": 2}]},
+            {"pretrain_sizes": [170]},
+        ),
     ],
 )
 def test_sizes_follow_from_the_pools(facts, changes, expected):
@@ -134,17 +139,22 @@ def test_the_network_follows_from_the_data(volume, changes, expected):
     assert decided(changes, volume=volume)[0]["network"] == expected
 
 
+def test_an_unknown_dataset_is_named():
+    with pytest.raises(UserError, match="experiments.fig3.target: 'x' is not one of .*: dft, made"):
+        decided({"experiments.fig3.target": "x"})
+
+
 @pytest.mark.parametrize(
     "facts, words",
     [
         ({"densities": None}, "datasets.made.generate.densities: give them"),
         (
             {"labels": {"energy": ["e_energy", "pbe_energy"], "forces": ["forces"]}},
-            "datasets.dft.labels: name the energy; the file has: e_energy, pbe_energy",
+            "datasets.dft.labels: name the energy, .*; the file has: e_energy, pbe_energy",
         ),
         (
             {"labels": {"energy": ["energy"], "forces": []}},
-            "datasets.dft.labels: name the forces; the file has: none",
+            "datasets.dft.labels: name the forces, .*; the file has: none",
         ),
     ],
 )
@@ -177,6 +187,10 @@ def test_a_file_is_read_for_its_facts(tmp_path):
     assert glance("cu", own).parts == {"train": 9, "test": 9}
     with pytest.raises(UserError, match="datasets.cu: no structure file none.xyz: put it there"):
         glance("cu", {"path": ["none.xyz"]})
+    with pytest.raises(UserError, match="datasets.cu: structure 0 has no entry 'zz'"):
+        glance("cu", {"path": str(path), "filters": [{"key": "zz", "min": 1}]})
+    with pytest.raises(UserError, match="datasets.cu: 'defaults: data' decides from files"):
+        glance("cu", {"generate": {}})
     with pytest.raises(UserError, match="leave no structure"):
         glance("cu", {"path": str(path), "filters": [{"key": "number", "min": 9}]})
 

@@ -32,15 +32,21 @@ def glance(name: str, dataset: Mapping[str, Any]) -> Facts:
     formulas, parts, packings = Counter(), Counter(), []
     names: dict[str, set[str]] = {"energy": set(), "forces": set()}
     isolated: set[str] = set()
+    if not dataset.keys() & {"path", "load_atoms"}:
+        raise UserError(f"datasets.{name}: 'defaults: data' decides from files: name them in path")
     try:
         raw = open_raw(dict(dataset), Path("."))
     except UserError as error:
-        raise UserError(f"datasets.{name}: {error}; 'defaults: data' needs it now") from None
+        cure = f" (download {dataset['url']})" if "url" in dataset else ""
+        raise UserError(f"datasets.{name}: {error}{cure}: 'defaults: data' needs it now") from None
     for index, atoms in enumerate(raw.frames):
         if index in dataset.get("exclude", []) or broken_geometry(atoms) is not None:
             continue  # broken structures are named when the set is prepared
-        if not all(entry.keeps(atoms) for entry in filters):
-            continue
+        try:
+            if not all(entry.keeps(atoms) for entry in filters):
+                continue
+        except UserError as error:
+            raise UserError(f"datasets.{name}: {raw.name(index)} {error}") from None
         if is_isolated(atoms):
             isolated.add(str(atoms.symbols[0]))
             continue

@@ -107,8 +107,11 @@ def decide(config: Mapping[str, Any], look: Look) -> tuple[dict[str, Any], list[
     datasets, largest, volumes = config.get("datasets", {}), 0, [0.0]
     for name, experiment in config.get("experiments", {}).items():
         of = [experiment["target"], experiment["structures"]]
-        if not datasets.keys() >= set(of):
-            continue  # the rules between keys name it
+        for key, dataset in zip(("target", "structures"), of, strict=True):
+            if dataset not in datasets:
+                known = ", ".join(datasets)
+                where = f"experiments.{name}.{key}"
+                raise UserError(f"{where}: '{dataset}' is not one of the datasets: {known}")
         target, structures = (datasets[dataset] for dataset in of)
         facts = look(of[0], target)
         fill(f"datasets.{of[0]}", target, _target(f"datasets.{of[0]}", target, facts))
@@ -133,7 +136,8 @@ def _target(where: str, dataset: Mapping[str, Any], facts: Facts) -> Choices:
         for quantity, names in facts.labels.items():
             if len(usual := [name for name in names if name == quantity] or names) != 1:
                 found = ", ".join(names) or "none"
-                raise UserError(f"{where}.labels: name the {quantity}; the file has: {found}")
+                asked = f"name the {quantity}, or a source that computes labels"
+                raise UserError(f"{where}.labels: {asked}; the file has: {found}")
             labels[quantity] = usual[0]
         yield "labels", labels, "the file's entries"
     missing = ", ".join(sorted(facts.elements - facts.isolated))
@@ -172,8 +176,8 @@ def _structures(dataset: Mapping[str, Any], target: Mapping[str, Any]) -> Choice
         yield "energy_reference", {fit: True}, "as the target's"
     if "generate" not in dataset:
         return
-    melt = dataset["generate"]["stages"][0]["ps"]
-    yield "filters", [{"key": "time", "min": melt}], "without the melt"
+    melt, *others = dataset["generate"]["stages"]
+    yield "filters", [{"key": "time", "min": melt["ps"]}] if others else [], "without the melt"
     runs, frames = _made(dataset)
     part = max(1, round(runs / 10)) * frames
     yield "split", {"groups": "run_id", "n_test": part, "n_val": part}, "whole trajectories"
