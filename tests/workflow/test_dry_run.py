@@ -54,6 +54,12 @@ def test_figures_2_and_3_need_no_potential_with_published_labels(checkout):
     assert not {"label", "isolated_atoms", "source_error", "own_labels"} & counts.keys()
 
 
+def test_silicon_as_carbon_is_an_experiment_on_top(checkout):
+    files = ("--configfile", "config/config.yaml", "config/fig5-sp2-sp3.yaml")
+    counts = checkout.job_counts("fig5_sp2", "fig5_sp3", *files)
+    assert tuple(counts[rule] for rule in TRAINING) == (10, 35, 350)
+
+
 def test_the_default_target_is_everything(checkout, everything):
     assert tuple(everything[rule] for rule in TRAINING) == (20, 100, 583)
     assert checkout.job_counts() == everything

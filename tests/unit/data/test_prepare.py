@@ -416,6 +416,26 @@ def test_given_and_computed_references(case: Case) -> None:
             )
 
 
+def test_a_transform_of_the_set_follows_its_filters_and_its_energy_reference(case: Case) -> None:
+    """Silicon made to look like carbon, as a target."""
+    options = {"labels": LABELS, "energy_reference": {"given": {"C": -150.0, "Si": -160.0}}}
+    options["filters"] = [{"neighbours_within": 2.0}]
+    plain = case.prepare(structures(), **options)
+    with case.store() as store:
+        raw = store.arrays(0)
+    transform = {"elements": {"Si": "C"}, "scale": 0.5, "energy_shift": {"C": 5.0}}
+    changed = case.prepare(**options, transform=transform)
+    with case.store() as store:
+        row = store.arrays(0)
+    assert changed["counts"] == plain["counts"]
+    assert set(row["numbers"]) == {6}
+    np.testing.assert_allclose(row["positions"], 0.5 * raw["positions"])
+    np.testing.assert_allclose(row["energy"], raw["energy"] + 5.0 * len(raw["numbers"]))
+    np.testing.assert_array_equal(row["forces"], raw["forces"])
+    nearest = [r["groups"]["all"]["min_distance_angstrom"] for r in (plain, changed)]
+    assert nearest[1] == pytest.approx(0.5 * nearest[0])
+
+
 def isolated(element: str, energy: float, **box) -> Atoms:
     """Return an isolated atom without forces."""
     return Atoms(element, info={"dft_energy": energy}, **box)

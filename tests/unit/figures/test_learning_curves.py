@@ -134,7 +134,7 @@ def test_missing_and_diverged_runs_are_stated_and_marked():
     lost = runs.index[(runs["source"] == "ace") & (runs["npre"] == 300)][0]
     runs.loc[lost, ["test_energy_rmse", "test_force_rmse"]] = np.nan
     figure = learning_curves([select(runs)], Options())
-    note = note_of(figure)
+    note = " ".join(note_of(figure).split())
     assert "1 of 18 runs missing" in note
     assert "1 run diverged" in note
     assert "* a seed diverged" in note
@@ -151,6 +151,11 @@ def test_what_is_plotted_of_the_seeds_is_stated():
         "direct: best of 3 seeds",
         "fine-tuned: seed 42",
     ]
+    # Only finished runs are seeds that something is the best of.
+    runs.loc[(runs["seed"] == 2) & (runs["n"] == SIZES[0]), "status"] = "missing"
+    assert "best of up to 3 seeds" in describe_runs([selected], runs, "best", ["energy"])
+    runs.loc[runs["seed"] == 2, "status"] = "missing"
+    assert "best of 2 seeds" in describe_runs([selected], runs, "best", ["energy"])
 
 
 def test_a_figure_without_any_result_says_so():

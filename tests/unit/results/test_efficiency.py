@@ -166,7 +166,19 @@ def test_published_numbers_stand_beside_the_computed_ones(root):
     other = found[found["source"] == "edip"]
     assert other["computed"].isna().all()
     text = " ".join(as_markdown(efficiency(runs), None, found).split())
-    assert "| 63.3 | = 63 | +0.303 | % |" in text
+    assert "| 63.3 | = 63 | +0.303 | % | paper section 4 |" in text
+
+
+def test_the_gain_of_empirical_sources_is_stated_by_records_means_and_text(root):
+    claims = read_claims(root / "resources/published/headline.csv")
+    runs = runs_of(direct={25: 166.5}, tuned={25: 131.9}, source="edip", npre=10_000)
+    found = claims_of_efficiency(claims, efficiency(runs), gains(runs), runs)
+    found = found[(found["quantity"] == "gain_percent") & (found["source"] == "edip")]
+    energy = found[found["metric"] == "energy"].set_index(["aggregate", "origin"])
+    best = energy.loc[("best", "published records")]
+    assert best["value"] == 20.8 and abs(best["difference"]) < 0.05
+    assert energy.loc[("best", "paper section 5.1"), "value"] == 25
+    assert energy.loc[("mean", "Table 1"), "value"] == 29.1
 
 
 def test_published_errors_of_sources_and_times_stand_beside_the_computed_ones(root):

@@ -22,6 +22,7 @@ from pretraining.data.screening import Filter, Kept, read_raw
 from pretraining.data.splits import Split, split_structures
 from pretraining.data.store import GROUPS, Store, StoreWriter
 from pretraining.data.summary import Statistics, as_markdown
+from pretraining.data.transforms import Transform
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import remove, write_text
 from pretraining.runtime.records import write_record
@@ -63,16 +64,23 @@ def prepare(
     dataset = config["datasets"][name]
     scratch = out.with_name(f".{out.name}.{os.getpid()}.raw.h5")
     try:
+        transform = dataset.get("transform", {})
+        if isinstance(transform, str):
+            transform = Transform.from_settings(transform, config.get("transforms", {}))
+        else:
+            transform = Transform(**transform)
         filters = [Filter(entry) for entry in dataset.get("filters", [])]
         raw = open_raw(dataset, root)
         kept = read_raw(raw, dataset, filters, scratch)
         for handler, known in (handlers or {}).items():
-            missing = [element for element in kept.elements if element not in known]
+            missing = [e for e in kept.elements if transform.elements.get(e, e) not in known]
             if missing:
                 fault = unknown(handler, name, missing, known)
                 raise UserError(f"structure {kept.elements[missing[0]]}: {fault}")
         with Store(scratch, verify=False) as store:
-            result = _write(store, kept, raw, dataset, name, filters, out, sizes, source_reference)
+            result = _write(
+                store, kept, raw, dataset, name, filters, out, sizes, source_reference, transform
+            )
         with Store(out, verify=False) as store:
             result["notes"] += unit_warnings(store)
             result["notes"] += near_duplicates(store) if store.has_labels else []
@@ -102,8 +110,9 @@ def _write(
     out: Path,
     sizes: Sequence[int],
     source_reference: Path | None,
+    transform: Transform,
 ) -> dict[str, Any]:
-    """Split, subtract the energy reference, write the final store and summarise it."""
+    """Split, subtract the energy reference, transform, write the final store and summarise it."""
     split = dataset.get("split", {})
     parts = split_structures(len(store), split, kept.own or None, kept.groups or None)
     _check_sizes(parts, sizes)
@@ -130,9 +139,11 @@ def _write(
                 row = store.arrays(i)
                 if store.has_labels:
                     row["energy"] = row["energy"] - reference.of(row["numbers"])
+                row = transform.apply(row)
+                nearest = kept.nearest[i] and kept.nearest[i] * transform.scale
                 written.append((writer.add_arrays(row, store.info(i)), group))
                 for statistics in (groups[group], groups["all"]):
-                    statistics.add(row, kept.nearest[i], kept.config_types[i])
+                    statistics.add(row, nearest, kept.config_types[i])
         checksum = writer.finish(len(parts.val), len(parts.test), provenance)
     return {
         "dataset": name,

@@ -258,6 +258,15 @@ def _take_dollars_literally(figure: Figure) -> None:
             text.set_parse_math(False)
 
 
+def _keep_layout(figure: Figure) -> None:
+    """Keep the layout, rounded: its solver's last digits depend on addresses in memory."""
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(6))
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
+
+
 def save(figure: Figure, *paths: str | Path) -> None:
     """Write a figure, atomically, in the formats of the paths.
 
@@ -282,6 +291,7 @@ def save(figure: Figure, *paths: str | Path) -> None:
         _take_dollars_literally(figure)
         # The same layout for all formats.
         figure.draw_without_rendering()
+        _keep_layout(figure)
         for path in map(Path, paths):
             options = {"format": path.suffix[1:], "metadata": stable[path.suffix]}
             write_atomically(path, partial(figure.savefig, **options))

@@ -255,7 +255,8 @@ def as_markdown(
             published=claims["relation"] + claims["value"].map(" {:g}".format),
         )
         columns = ["quantity", "target", "metric", "aggregate", "source", "npre", "n", "computed"]
-        printed = printed[[*columns, "published", "difference", "unit"]].rename(columns=HEADS)
+        columns += ["published", "difference", "unit", "origin"]
+        printed = printed[columns].rename(columns=HEADS)
         formats = {"pre-training": ">", "n": ">", "computed": ".3g", "published": ">"}
         text += "\n## Published numbers\n\n" + markdown(printed, formats | {"difference": "+.3g"})
     return text

@@ -115,6 +115,8 @@ def curve_points(runs: pd.DataFrame, metric: str, aggregate: str) -> pd.DataFram
 
 def describe_seeds(rows: pd.DataFrame) -> str:
     """``seed 42``, ``5 seeds``, ``up to 5 seeds``; ``2 × 5 seeds`` of two pre-trainings."""
+    done = rows[rows["status"] != "missing"]
+    rows = done if len(done) else rows
     seeds = sorted(set(rows["seed"]))
     first = sorted(set(rows["preseed"]))
     if len(seeds) == len(first) == 1:

@@ -27,7 +27,8 @@ def element_problems(config: Mapping[str, Any], root: Path) -> Iterator[str]:
     What is not known before the sets are prepared raises no problem here.
     """
     for name in sorted(datasets_read(config)):
-        found = elements_of(config["datasets"][name], root)
+        dataset = config["datasets"][name]
+        found = set(_renamed(config, dataset.get("transform", "none"), elements_of(dataset, root)))
         for handler, known in handlers(config, name).items():
             missing = sorted(found - set(known))
             if missing:

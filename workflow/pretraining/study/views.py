@@ -111,6 +111,8 @@ def dataset_view(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     view = _without(dataset, ("generate", "title", "about", "published_as"))
     if "generate" in dataset:
         view |= {"path": trajectory_files(config, name), "format": "extxyz"}
+    if "transform" in dataset:
+        view["transform"] = config["transforms"][dataset["transform"]]
     return view
 
 
