@@ -15,7 +15,7 @@ from ase.build import bulk
 from pretraining.data.glance import glance
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import validate_study
-from pretraining.study.decisions import Facts, decide
+from pretraining.study.decisions import DISTORT, Facts, decide
 from pretraining.study.plan import complete, plan
 
 FACTS = Facts(
@@ -110,6 +110,17 @@ def test_every_decision_gives_way_to_its_key(number):
 def test_sizes_follow_from_the_pools(facts, changes, expected):
     experiment = decided(changes, **facts)[0]["experiments"]["fig3"]
     assert {key: experiment[key] for key in expected} == expected
+
+
+def test_distorted_structures_are_by_default_those_of_the_target():
+    config, decisions = decided({"datasets.made": {"distort": {"rattle": 0.2}}})
+    made = config["datasets"]["made"]
+    assert made["path"] == ["cu.xyz"] and made["distort"] == DISTORT | {"rattle": 0.2}
+    assert config["experiments"]["fig3"]["pretrain_sizes"] == [400]
+    assert "datasets.made.distort.strain: 0.05  # " in "\n".join(map(str, decisions))
+    assert validate_study(config, "mine.yaml")
+    config, _ = decided({"datasets.made": {"path": "a.xyz", "distort": {}}})
+    assert config["datasets"]["made"]["path"] == "a.xyz"
 
 
 @pytest.mark.parametrize(

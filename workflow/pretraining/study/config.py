@@ -152,6 +152,7 @@ def validate_written(config: dict[str, Any], file: str) -> None:
     schema = copy.deepcopy(_schema())
     schema["$defs"]["experiment"]["required"] = ["target", "structures", "sources"]
     schema["$defs"]["generate"]["required"] = ["source"]
+    schema["$defs"]["dataset"]["properties"]["distort"]["required"] = []
     for fault in faults(config):
         raise UserError(f"{file}: {fault}")
     _validated(config, schema, file)

@@ -15,7 +15,14 @@ import yaml
 
 from pretraining.runtime.errors import UserError
 from pretraining.study.generation import frames_of, trajectories
-from pretraining.study.queries import fitted_zero, has_own_split, part_size, split_sizes
+from pretraining.study.queries import (
+    STRUCTURE_KEYS,
+    fitted_zero,
+    has_own_split,
+    part_size,
+    paths_of,
+    split_sizes,
+)
 
 # Sizes double from 8; from the paper's 25 in a pool of so many structures.
 SMALL_START, LARGE_START, LARGE_POOL = 8, 25, 400
@@ -38,6 +45,8 @@ STAGES = [
     {"from": 5000, "to": 300, "ps": 4},
     {"temperature": 300, "ps": 1},
 ]
+# Distorted structures: relative strain and displacements (Å) of thermal size.
+DISTORT = {"number": 500, "strain": 0.05, "rattle": 0.1}
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,10 @@ def decide(config: Mapping[str, Any], look: Look) -> tuple[dict[str, Any], list[
         if "generate" in structures:
             where = f"datasets.{of[1]}.generate"
             fill(where, structures["generate"], _generation(where, structures["generate"], facts))
+        if "distort" in structures:
+            where = f"datasets.{of[1]}.distort"
+            chosen = [(key, value, "around each structure") for key, value in DISTORT.items()]
+            fill(where, structures["distort"], iter(chosen))
         fill(f"datasets.{of[1]}", structures, _structures(structures, target))
         made = structures.keys() & {"generate", "distort"}
         other = None if made else look(of[1], structures)
@@ -174,6 +187,8 @@ def _generation(where: str, generate: Mapping[str, Any], facts: Facts) -> Choice
 def _structures(dataset: Mapping[str, Any], target: Mapping[str, Any]) -> Choices:
     if fit := fitted_zero(target):
         yield "energy_reference", {fit: True}, "as the target's"
+    if "distort" in dataset and not dataset.keys() & set(STRUCTURE_KEYS) and "path" in target:
+        yield "path", paths_of(target), "the target's, whose labels are not read"
     if "generate" not in dataset:
         return
     melt, *others = dataset["generate"]["stages"]
