@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretraining.data.glance import glance
+from pretraining.data.glance import read_study
 from pretraining.operations.accept import accept
 from pretraining.operations.fit import examine
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.study.grid import grid_table
-from pretraining.study.plan import read_study
 
 
 def main() -> None:
@@ -36,7 +35,7 @@ def main() -> None:
             "Snakemake is at work in this folder; wait for it, or, if it was killed: "
             "snakemake --unlock"
         )
-    config = read_study(glance, args.config)
+    config = read_study([args.config])
     grid = grid_table(config)
     refusals = examine(config, grid)
     for refusal in refusals:

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretraining.data.glance import read_study
 from pretraining.runtime import cli
-from pretraining.study.config import load_config, validate_study
 from pretraining.study.grid import grid_table
 
 
 def main() -> None:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("config/config.yaml"),
-        help="configuration of the study (default: %(default)s), - for standard input",
-    )
-    parser.add_argument("--results", help="folder of results, if not that of the configuration")
+    parser.add_study()
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", type=Path, help="folder of a run; its other seeds come along")
     which.add_argument(
@@ -36,9 +30,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to compile for")
     args = parser.parse_args()
 
-    file = "/dev/stdin" if args.config == Path("-") else args.config
-    config = validate_study(load_config(file), str(args.config))
-    results = Path(args.results or config["results"])
+    config = read_study(args.config, args.results)
+    results = Path(config["results"])
 
     from pretraining.operations.export import best_cell, cell_of_run, export, finished_runs
 

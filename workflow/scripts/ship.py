@@ -7,32 +7,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretraining.data.glance import glance
+from pretraining.data.glance import read_study
 from pretraining.results.runs_table import finished_runs
 from pretraining.runtime import cli
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv
-from pretraining.study.plan import read_study
 
 
 def main() -> None:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="configuration of the study, files as after --configfile",
-    )
-    parser.add_argument("--results", help="folder of results, if not that of the configuration")
+    parser.add_study()
     parser.add_argument("--out", type=cli.Output, help="table, CSV; default, the key 'shipped'")
     args = parser.parse_args()
 
-    name = " + ".join(map(str, args.config))
-    config = read_study(glance, *args.config)
-    config["results"] = args.results or config["results"]
+    config = read_study(args.config, args.results)
     out = args.out or config.get("shipped")
     if out is None:
+        name = " + ".join(map(str, args.config))
         raise UserError(f"{name}: no key 'shipped', the table to write: add it or give --out")
     cli.refuse_unwritable("--out", Path(out))
     runs = finished_runs(config)

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretraining.data.glance import glance
+from pretraining.data.glance import read_study
 from pretraining.operations import status
 from pretraining.runtime import cli
 from pretraining.study import estimate
 from pretraining.study.grid import grid_table
-from pretraining.study.plan import read_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("config/config.yaml"),
-        help="configuration of the study (default: %(default)s), - for standard input",
-    )
-    parser.add_argument("--results", help="folder of results, if not that of the configuration")
+    parser.add_study()
     parser.add_argument("--sizes", action="store_true", help="a line for each number of structures")
     parser.add_argument(
         "--names",
@@ -35,9 +28,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    file = "/dev/stdin" if args.config == Path("-") else args.config
-    config = read_study(glance, file)
-    config["results"] = args.results or config["results"]
+    config = read_study(args.config, args.results)
     grid = grid_table(config)
     costs = estimate.published_costs(ROOT / "resources/published/training-cost.csv")
     table = status.run_table(config, grid, costs)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 from pretraining.runtime.errors import UserError
+from pretraining.study.config import read_config, validate_study
 from pretraining.study.decisions import Facts
+from pretraining.study.plan import complete
 
 # Shares of structures that are less dense: surfaces and molecules have vacuum.
 LOW, DENSE, HIGH = 0.1, 0.75, 0.9
+
+
+def read_study(files: Sequence[str | Path], results: str | None = None) -> dict[str, Any]:
+    """Return the validated configuration of a study, given its files; - is standard input.
+
+    `results` takes the place of its folder of results.
+    """
+    found = ["/dev/stdin" if str(file) == "-" else file for file in files]
+    config = complete(read_config(*found), files, glance)[0]
+    config = validate_study(config, " + ".join(map(str, files)))
+    return config | {"results": results or config["results"]}
 
 
 def glance(name: str, dataset: Mapping[str, Any]) -> Facts:

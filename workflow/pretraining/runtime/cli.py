@@ -62,6 +62,18 @@ class Parser(argparse.ArgumentParser):
     :class:`Folder` can be written, and no :class:`Output` is a file that another argument names.
     """
 
+    def add_study(self) -> None:
+        """Add ``--config``, the files of a study, and ``--results``."""
+        self.add_argument(
+            "--config",
+            type=Path,
+            nargs="+",
+            default=[Path("config/config.yaml")],
+            help="configuration of the study, files as after --configfile, - for standard input "
+            "(default: config/config.yaml)",
+        )
+        self.add_argument("--results", help="folder of results, if not that of the configuration")
+
     def parse_args(self, *arguments: Any) -> argparse.Namespace:
         """Parse and check the arguments; raise a `UserError` if one is wrong."""
         args = super().parse_args(*arguments)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pretraining.runtime.errors import UserError
 from pretraining.runtime.files import read_yaml
-from pretraining.study.config import read_config, validate_study, validate_written
+from pretraining.study.config import validate_study, validate_written
 from pretraining.study.decisions import Decision, Look, decide
 from pretraining.study.grid import check_pools, grid_table, stability_models
 from pretraining.study.sources import relative_to
@@ -53,12 +53,6 @@ def plan(config: dict[str, Any], files: Sequence[str | Path], look: Look) -> Pla
     check_pools(grid, config)
     tested = {name: stability_models(config, grid, name) for name in config["dynamics"]}
     return Plan(names, config, grid, tested, decisions)
-
-
-def read_study(look: Look, *files: str | Path) -> dict[str, Any]:
-    """Return the validated configuration of a study, given its files."""
-    config = complete(read_config(*files), files, look)[0]
-    return validate_study(config, " + ".join(map(str, files)))
 
 
 def complete(
