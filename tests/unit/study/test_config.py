@@ -26,6 +26,7 @@ def paper(root):
     [
         ["config.yaml"],
         ["config.yaml", "fig5-published.yaml"],
+        ["config.yaml", "fig5-sp2-sp3.yaml"],
         ["config.yaml", "published-labels.yaml"],
         ["demo.yaml"],
         ["generate.yaml"],
@@ -38,6 +39,9 @@ def test_shipped_configurations_are_valid(root, names):
     config = validate_study(load_config(*(root / "config" / name for name in names)), "test")
     # Validation is idempotent: what it returns it accepts, and changes no further.
     assert validate_study(config, "again") == config
+    for name in config["datasets"]:
+        # What the preparation of a set reads.
+        validate_config(config_view(config, f"dataset~{name}"), "settings")
 
 
 def test_a_later_file_takes_precedence(root):

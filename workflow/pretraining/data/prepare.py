@@ -82,7 +82,9 @@ def prepare(
                 store, kept, raw, dataset, name, filters, out, sizes, source_reference, transform
             )
         with Store(out, verify=False) as store:
-            result["notes"] += unit_warnings(store)
+            # Of a scaled set forces are no gradient, as they are meant to be.
+            gradient = transform.scale == 1 or transform.scale_forces
+            result["notes"] += unit_warnings(store) if gradient else []
             result["notes"] += near_duplicates(store) if store.has_labels else []
     except UserError as error:
         raise UserError(f"dataset '{name}': {error}") from error

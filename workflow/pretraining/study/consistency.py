@@ -91,8 +91,8 @@ def _dataset_problems(name: str, config: dict[str, Any]) -> Iterator[str]:
             f"datasets.{name}.labels: distorted structures have other labels than their originals: "
             "leave them out, or give a source that computes them"
         )
-    transform = dataset.get("transform", "none")
-    yield from _unknown(config, f"datasets.{name}.transform", transform, "transforms")
+    if isinstance(transform := dataset.get("transform", {}), str):
+        yield from _unknown(config, f"datasets.{name}.transform", transform, "transforms")
     reference = dataset["energy_reference"]
     uses = {
         "energy_reference": (reference.get("source"), "evaluate the isolated atoms with"),

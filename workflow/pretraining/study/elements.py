@@ -73,8 +73,11 @@ def _after(transform: str) -> str:
     return "" if transform == "none" else f" after the transform '{transform}'"
 
 
-def _renamed(config: Mapping[str, Any], transform: str, elements: Iterable[str]) -> list[str]:
-    names = config["transforms"][transform].get("elements", {})
+def _renamed(
+    config: Mapping[str, Any], transform: str | Mapping[str, Any], elements: Iterable[str]
+) -> list[str]:
+    given = config["transforms"][transform] if isinstance(transform, str) else transform
+    names = given.get("elements", {})
     return sorted({names.get(element, element) for element in elements})
 
 

@@ -111,7 +111,7 @@ def dataset_view(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     view = _without(dataset, ("generate", "title", "about", "published_as"))
     if "generate" in dataset:
         view |= {"path": trajectory_files(config, name), "format": "extxyz"}
-    if "transform" in dataset:
+    if isinstance(dataset.get("transform"), str):
         view["transform"] = config["transforms"][dataset["transform"]]
     return view
 
