@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from ase.calculators.emt import EMT
 
 from copper import CONFIG, add_files, run, structures, write
 from pretraining.data.store import Store
+from pretraining.operations.fit import examine
 from pretraining.runtime.files import file_sha256
+from pretraining.study.plan import plan
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +80,18 @@ def test_nothing_is_computed_but_the_comparison(study):
     names = {str(path.relative_to(study.folder / "results/copper/labels")) for path in labelled}
     assert names == {"Cu-synthetic/lj/chunks/eval.extxyz"}
     assert study.job_counts(MODEL, "--configfile", "config/copper.yaml") == {}
+
+
+def test_other_files_are_not_accepted(study, monkeypatch):
+    monkeypatch.chdir(study.folder)
+    planned = plan(study.config, ["config/copper.yaml"])
+    assert examine(planned.config, planned.grid) == []
+    first, second = (Path(name).read_bytes() for name in FILES)
+    Path(FILES[0]).write_bytes(second)
+    (stamp, labels) = examine(planned.config, planned.grid)
+    Path(FILES[0]).write_bytes(first)
+    assert labels.what == LABELS.removeprefix("results/copper/")
+    assert labels.why == f"{FILES[0]} was another file there"
 
 
 def test_files_of_the_wrong_sign_stop_the_study_in_one_line(study):

@@ -126,7 +126,7 @@ HOSTILE = {
     "complex": (pickled(pickle.dumps(ragged(np.ones(1, complex)))), "an array of the type 'c16'"),
     "no array": (b"hello", "magic string"),
     "nothing": (b"", "EOF|magic|array"),
-    "one label": (pickled(pickle.dumps(ragged(SAME[0]))), "force the length 1"),
+    "one label": (pickled(pickle.dumps(ragged(SAME[0]))), "force 1 parts"),
     "a bomb": (bytes(10**7), "force has 10,000,000 bytes, too many for this set"),
 }
 

@@ -117,9 +117,7 @@ def read_labels(path: Path, limit: int) -> tuple[np.ndarray, list[np.ndarray]]:
         with zipfile.ZipFile(path) as archive:
             energy, force = (_member(archive, name, limit) for name in ("energy", "force"))
         if np.shape(energy) != (len(force),) or 8 * sum(part.size for part in force) > limit:
-            raise NotArrays(
-                f"energy has the shape {np.shape(energy)}, force the length {len(force)}"
-            )
+            raise NotArrays(f"energy has the shape {np.shape(energy)}, force {len(force)} parts")
         energy, force = np.asarray(energy, float), [np.asarray(part, float) for part in force]
     except Exception as error:  # anything, from a hostile file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -139,11 +137,9 @@ def published_labels(
     ----------
     retrieved
         Record of their files, in the order of the structures that pass the filters.
-    known, source
-        Labels of the validation and test structures to compare with, and their source; by default
-        the set's own.
-    fit
-        Zero of the energies, fitted on the training pool: ``least_squares`` or ``median_shift``.
+    known, source, fit
+        Labels of the validation and test structures to compare with; their source, if they are not
+        the set's own; how the zero of the published energies is fitted, if it is.
 
     Returns
     -------
@@ -188,13 +184,12 @@ def published_labels(
         mine = energy[rows] / atoms[rows], [forces[i] for i in rows]
         theirs = known.energy[rows], [known.forces[i] for i in rows]
         _compare(f"{path}: beside {source or 'own labels'}", mine, theirs, same_zero)
-    pool = [(store.arrays(i)["numbers"], energy[i]) for i in store.indices("train") if fit]
-    present = sorted({chemical_symbols[z] for numbers, _ in pool for z in numbers})
+    numbers = [store.arrays(row)["numbers"] for row in range(len(store))]
+    present = [chemical_symbols[z] for z in np.unique(np.concatenate(numbers))]
+    pool = [(numbers[row], energy[row]) for row in store.indices("train")]
     zero = make_reference({fit or "none": True}, present, pool)
-    labels = {}
-    for row in range(len(store)):
-        shift = zero.of(store.arrays(row)["numbers"]) if fit else 0.0
-        labels[row] = {"energy": np.asarray(energy[row] - shift), "forces": forces[row]}
+    energy = energy - [zero.of(each) for each in numbers]
+    labels = {i: {"energy": energy[i], "forces": forces[i]} for i in range(len(store))}
     return labels, {"labels": made, "energy_zero": zero.as_dict()}
 
 
@@ -203,8 +198,7 @@ def _compare(where: str, mine: Any, theirs: Any, same_zero: bool) -> None:
     pairs = zip(mine[1], theirs[1], strict=True)
     pairs = [pair for pair in pairs if min(map(_rms, pair)) > NO_FORCE]
     if not pairs:
-        print(f"{where}: not compared: no validation or test structure of this file has forces")
-        return
+        return print(f"{where}: not compared: none of its evaluation structures has forces")
     match = float(np.median([np.mean(a * b) / _rms(a) / _rms(b) for a, b in pairs]))
     size = float(np.median([_rms(a) / _rms(b) for a, b in pairs]))
     ratio = float(np.median(mine[0]) / np.median(theirs[0])) if same_zero else 1.0
@@ -225,8 +219,7 @@ def _compare(where: str, mine: Any, theirs: Any, same_zero: bool) -> None:
             "another sign, unit or zero: get energies in eV a structure, relative to isolated atoms"
         )
     else:
-        print(found)
-        return
+        return print(found)
     raise UserError(f"{found}: {fault}")
 
 

@@ -264,16 +264,15 @@ def _pretraining_problems(
                 f"name their keys in datasets.{structures}.labels"
             )
         if "published_labels" in keys:
-            where_from = f"sources.{source}.published_labels"
-            name = verifier(config, source)
+            key, name = f"sources.{source}.published_labels", verifier(config, source)
             if name is not None:
-                yield from _unknown(config, f"{where_from}.verify_with", name, "sources")
+                yield from _unknown(config, f"{key}.verify_with", name, "sources")
                 if "calculator" not in config["sources"][name]:
-                    yield f"{where_from}.verify_with: '{name}' has no calculator to compare with"
+                    yield f"{key}.verify_with: '{name}' has no calculator to compare with"
             elif not has_own_labels(config["datasets"][structures]):
                 yield (
-                    f"{where_from}: nothing to compare them with: give verify_with, a source with "
-                    f"a calculator, or datasets.{structures}.labels, the set's own"
+                    f"{key}: nothing to compare them with: give verify_with, a source with a "
+                    f"calculator, or datasets.{structures}.labels, the set's own"
                 )
         zeros = [fitted_zero(config["datasets"][d]) for d in (experiment["target"], structures)]
         if zeros[0] != zeros[1]:
