@@ -14,7 +14,8 @@ from copper import CONFIG, add_files, run, structures, write
 from pretraining.data.store import Store
 from pretraining.operations.fit import examine
 from pretraining.runtime.files import file_sha256
-from pretraining.study.plan import plan
+from pretraining.study.config import validate_study
+from pretraining.study.grid import grid_table
 
 pytestmark = pytest.mark.slow
 
@@ -84,11 +85,12 @@ def test_nothing_is_computed_but_the_comparison(study):
 
 def test_other_files_are_not_accepted(study, monkeypatch):
     monkeypatch.chdir(study.folder)
-    planned = plan(study.config, ["config/copper.yaml"])
-    assert examine(planned.config, planned.grid) == []
+    config = validate_study(study.config, "copper.yaml")
+    grid = grid_table(config)
+    assert examine(config, grid) == []
     first, second = (Path(name).read_bytes() for name in FILES)
     Path(FILES[0]).write_bytes(second)
-    (stamp, labels) = examine(planned.config, planned.grid)
+    (stamp, labels) = examine(config, grid)
     Path(FILES[0]).write_bytes(first)
     assert labels.what == LABELS.removeprefix("results/copper/")
     assert labels.why == f"{FILES[0]} was another file there"

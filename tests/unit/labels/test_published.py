@@ -217,7 +217,7 @@ def test_labels_come_in_the_order_of_the_set(tmp_path, labelled):
             own = store.arrays(row)
             assert labels[row]["energy"] == pytest.approx(1.2 * float(own["energy"]))
             np.testing.assert_allclose(labels[row]["forces"], 1.1 * own["forces"])
-    assert [Path(file["path"]).name for file in made["labels"]] == ["a-0.npz", "a-1.npz"]
+    assert [Path(file["path"]).name for file in made["published"]] == ["a-0.npz", "a-1.npz"]
     assert made["energy_zero"] == {"kind": "none", "energies": {}}
 
 

@@ -190,7 +190,7 @@ def published_labels(
     zero = make_reference({fit or "none": True}, present, pool)
     energy = energy - [zero.of(each) for each in numbers]
     labels = {i: {"energy": energy[i], "forces": forces[i]} for i in range(len(store))}
-    return labels, {"labels": made, "energy_zero": zero.as_dict()}
+    return labels, {"labels": [], "published": made, "energy_zero": zero.as_dict()}
 
 
 def _compare(where: str, mine: Any, theirs: Any, same_zero: bool) -> None:

@@ -212,7 +212,7 @@ class _Study:
         self.made_of(dataset, made["prepared"]["checksum"])
         entry = self.config["sources"][source]
         if "published_labels" in entry:
-            read, wanted = made["labels"], entry["files"]
+            read, wanted = made["published"], entry["files"]
             equal("other files", [f["path"] for f in read], [f["path"] for f in wanted])
             self.same_files((Path(f["path"]), f["sha256"]) for f in read)
         elif "calculator" in entry:
