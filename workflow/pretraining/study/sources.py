@@ -154,7 +154,8 @@ def interpreter_fault(python: str) -> str | None:
     except (OSError, subprocess.CalledProcessError) as error:
         last = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
         return f"'{python}' does not start ({last}): correct it"
-    packages = [NEEDED[module] for module in done.stdout.split()]
+    # A wrapper may print words of its own.
+    packages = [NEEDED[module] for module in NEEDED if module in done.stdout.split()]
     return (packages or None) and (
         f"'{python}' lacks {', '.join(packages)}, which every source needs beside its own code: "
         f"run `{python} -m pip install {' '.join(packages)}`"
