@@ -32,7 +32,7 @@ def script(study, name, *arguments):
 
 
 def test_the_target_exports_the_models_of_each_dft_set(study):
-    assert counts(study, "--", "export")["export_models"] == 1
+    assert counts(study, "--nolock", "export")["export_models"] == 1
 
 
 def test_an_export_without_compiled_models(study):

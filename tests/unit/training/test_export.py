@@ -100,7 +100,7 @@ def assert_close(done, file: str) -> None:
     """The example finds the energies to 1e-6 eV/atom and the forces to 1e-5 eV/Å."""
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"{file}: "))
-    energy, force = (float(number) for number in re.findall(r"\d\.\de-\d+", line))
+    energy, force = (float(number) for number in re.findall(r"\d\.\de[-+]\d+", line))
     assert energy <= 1e-6 and force <= 1e-5
 
 
