@@ -37,9 +37,10 @@ def test_a_shortened_study_runs(checkout, study):
     config["training"] = {"max_epochs": 2, "pretrain": {"max_epochs": 2}, "compile": "never"}
     config["network"] = {"num_layers": 1, "num_features": 4}
     (checkout.folder / "config/short.yaml").write_text(yaml.safe_dump(config))
-    checkout.snakemake("--configfile", "config/short.yaml", "--cores", "2")
+    checkout.snakemake("--configfile", "config/short.yaml", "--cores", "2", "fig3")
     results = checkout.folder / config["results"]
-    runs = pd.read_csv(results / "tables/runs.csv")
-    assert sorted(runs["kind"]) == ["direct", "finetune", "finetune", "pretrain", "pretrain"]
+    runs = pd.read_csv(results / "tables/fig3-runs.csv")
+    kinds = ["direct", *2 * ["finetune"], *2 * ["pretrain"], *2 * ["source"]]
+    assert sorted(runs["kind"]) == kinds
     assert runs["test_energy_rmse"].notna().all()
     assert (results / "figures/fig3.png").is_file()
