@@ -156,7 +156,7 @@ def test_a_trusted_file_is_opened(folder, tmp_path):
     """By its whole, or by the code that it may name."""
     pickled(folder, tmp_path / "touched", tmp_path / "model.ckpt")
     options = ("--structures", folder / "in.extxyz", "--device", "cpu", "--out")
-    options = (*options, tmp_path / "out.extxyz")
+    options = (*options, tmp_path / "out.extxyz", "--relative")
     done = run_script("predict", "--trust", "--model", tmp_path / "model.ckpt", *options)
     assert (done.returncode, (tmp_path / "touched").exists()) == (0, True), done.stderr
     names_code(_target_="toy_builder.Network")(folder, "", tmp_path / "own.ckpt")
