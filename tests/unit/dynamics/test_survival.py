@@ -194,6 +194,20 @@ def test_panels_for_other_figures(outcomes):
     plt.close(figure)
 
 
+def test_a_metal_has_no_columns_of_carbon(outcomes):
+    for path in outcomes:
+        counts = pd.read_csv(path.parent / "coordination.csv")
+        counts[list(FOLDS)] = 0
+        counts["fold_12"] = 8
+        counts.to_csv(path.parent / "coordination.csv", index=False)
+    table = summarise(outcomes)
+    page = as_markdown(table)
+    assert "sp²" not in page and "5-fold" not in page and "Layering is a mean over" in page
+    figure = stability_figure(table, "a metal", None, [])
+    (legend,) = (box.legends[0] for box in figure.subfigs if box.legends)
+    assert [text.get_text() for text in legend.get_texts()] == ["12 or more"]
+
+
 # ---------------------------------------------------------------- which models, and from where
 
 

@@ -184,7 +184,7 @@ def stability_figure(
             axes.grid(axis="y")
             axes.label_outer()
         look = {"marker": "o", "markersize": 4, "linewidth": 1.1}
-        drawn = {line.get_color() for axes in panels for line in axes.lines}
+        drawn = {x.get_color() for axes in panels for x in axes.lines if x.get_marker() != "x"}
         present = [(name, colour) for name, _, _, colour in CLASSES if colour in drawn]
         key = [Line2D([], [], color=colour, label=name, **look) for name, colour in present]
         middle.legend(handles=key, title="neighbours", loc="outside right center")

@@ -165,15 +165,23 @@ def as_markdown(table: pd.DataFrame) -> str:
     planned = " or ".join(f"{time:g}" for time in sorted(table["planned_ps"].unique()))
     reasons = table["criterion"] + ": " + table["reason"]
     ends = table.assign(end=reasons.where(table["status"] == "failed", "survived"))
+    # Close-packed materials have neither three nor, for the first time, five neighbours.
+    covalent = bool(table[["sp2_start", "sp2_end"]].any(axis=None))
+    hidden = () if covalent else ("sp2", "first_five_fold_ps")
+    groups, single = (
+        {key: head for key, head in heads.items() if key not in hidden}
+        for heads in (GROUPS, TRAJECTORIES)
+    )
+    measured = "sp² (three neighbours) and layering are means" if covalent else "Layering is a mean"
     return (
         f"{len(table)} trajectories of {planned} ps. The share that survives is Kaplan and Meier's "
-        "estimate with Greenwood's standard error. sp² (three neighbours) and layering are means "
+        f"estimate with Greenwood's standard error. {measured} "
         "over the last tenth of each trajectory, failed ones included. Layering is the largest "
         f"peak of the structure factor at {SPACINGS[0]:g}–{SPACINGS[1]:g} Å over the number of "
         "atoms: 1 for perfect layers.\n\n"
-        + markdown(_by_group(table), columns=GROUPS)
+        + markdown(_by_group(table), columns=groups)
         + "\n"
-        + markdown(ends, columns=TRAJECTORIES)
+        + markdown(ends, columns=single)
     )
 
 
