@@ -239,9 +239,12 @@ def swapped(values):
 
 FAULTS = {
     "sign of forces": (lambda e, f: (e, [-x for x in f]), "a-0.npz: .* the opposite sign"),
-    "unit of forces": (lambda e, f: (e, [x * 51.4 for x in f]), "a-0.npz: .* another unit.* eV/Å"),
-    "sign of energies": (lambda e, f: (-e, f), "a-0.npz: .* -1 times .* energies in eV"),
-    "unit of energies": (lambda e, f: (e * 23.06, f), "a-0.npz: .* 23.1 times .* energies in eV"),
+    "unit of forces": (
+        lambda e, f: (e, [x * 51.4 for x in f]),
+        "a-0.npz: .* another sign, unit.* eV/Å",
+    ),
+    "sign of energies": (lambda e, f: (-e, f), "a-0.npz: .* energies -1 times .* another sign"),
+    "unit of energies": (lambda e, f: (e * 23.06, f), "a-0.npz: .* energies 23.1 times .* unit"),
     "no zero": (lambda e, f: (e - 148.3 * np.array(COUNTS), f), "relative to isolated atoms"),
     "other structures": (lambda e, f: (e, swapped(f)), "a-0.npz: .* are of other structures"),
     "order": (lambda e, f: (e, f[::-1]), r"a-0.npz: label 0 of all files has forces of the shape"),

@@ -205,18 +205,16 @@ def _compare(where: str, mine: Any, theirs: Any, same_zero: bool) -> None:
     # Few components agree by chance.
     least = min(0.9, max(LEAST_CORRELATION, 3 / sum(a.size for a, _ in pairs) ** 0.5))
     found = (
-        f"{where} its forces in {len(pairs)} structures have a correlation of {match:.2f} (by "
-        f"chance {least:.2f}), are {size:.3g} and its energies {ratio:.3g} times as large"
+        f"{where} its forces in {len(pairs)} structures have a correlation of {match:.2f} (at "
+        f"least {least:.2f} is needed), are {size:.3g} and its energies {ratio:.3g} times as large"
     )
     if abs(match) < least:
         fault = "its labels are of other structures: see to the order of files and the filters"
     elif match < 0:
         fault = "its forces have the opposite sign: get forces, not gradients"
-    elif not 1 / MOST_FACTOR < size < MOST_FACTOR:
-        fault = "its forces have another unit: get them in eV/Å"
-    elif not 1 / MOST_FACTOR < ratio < MOST_FACTOR:
+    elif not all(1 / MOST_FACTOR < factor < MOST_FACTOR for factor in (size, ratio)):
         fault = (
-            "another sign, unit or zero: get energies in eV a structure, relative to isolated atoms"
+            "another sign, unit or zero: get eV a structure, relative to isolated atoms, and eV/Å"
         )
     else:
         return print(found)
