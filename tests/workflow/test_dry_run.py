@@ -47,7 +47,7 @@ def test_the_published_unscaled_curve_is_an_experiment_on_top(checkout):
 
 def test_figures_2_and_3_need_no_potential_with_published_labels(checkout):
     files = ("--configfile", "config/config.yaml", "config/published-labels.yaml")
-    counts = checkout.job_counts(*files, "--", "fig2", "fig3")
+    counts = checkout.job_counts("fig2", "fig3", *files)
     assert tuple(counts[rule] for rule in TRAINING) == (10, 40, 208)
     # Two sets and four sources.
     assert (counts["retrieve_files"], counts["published_labels"]) == (6, 10)
