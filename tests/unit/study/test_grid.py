@@ -175,6 +175,9 @@ def test_expected_hours_are_those_of_network_epochs_and_machine(root, monkeypatc
     larger = {**config["network"], "num_layers": 4, "num_features": 32}
     larger = hours(root, "demo", monkeypatch, network=larger)[0].sum()
     assert larger - starts == pytest.approx(8 * (demo.sum() - starts))
+    training = {**config["training"], "compile": "never"}
+    plain = hours(root, "demo", monkeypatch, training=training)[0].sum()
+    assert plain - starts == pytest.approx(7 * (demo.sum() - starts))
     paper, grid, text = hours(root, "config", monkeypatch)
     assert 430 < paper.sum() < 432 and "GPU h of training" in text and "RTX A6000" in text
 

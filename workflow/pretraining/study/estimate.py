@@ -25,6 +25,7 @@ from pretraining.study.settings import COMPILE_ABOVE_S, KINDS
 # training step (s), the share of it in a validation, start and end of a run (s), and the bandwidth
 # of a copy (bytes/s), which limits them.
 ATOM_S, VALIDATION, START_S, BANDWIDTH = 0.32e-3, 1 / 3, 7.4, 36e9
+UNCOMPILED = 7  # times as long
 PAPER = {"num_layers": 4, "num_features": 32, "cutoff": 4.0, "l_max": 1}
 PATIENCE, USUAL_ATOMS, USUAL_STRUCTURES = 40, 64, 1000  # the paper's; guesses for unread files
 
@@ -79,6 +80,8 @@ def expected_seconds(
     powers = {"num_layers": 1, "num_features": 2, "cutoff": 3}
     size = np.prod([(network[key] / PAPER[key]) ** power for key, power in powers.items()])
     atom = ATOM_S * size * ((network["l_max"] + 1) / 2) ** 2
+    if training["compile"] == "never":
+        atom *= UNCOMPILED
     if finished.isna().all():
         atom *= BANDWIDTH / _bandwidth()
     sets = {name: _shape(config, name) for name in {*grid["target"], *grid["structures"]} - {""}}
@@ -103,7 +106,7 @@ def hours_of(config: Mapping[str, Any], finished: bool) -> str:
     if on_gpu(config["training"]):
         basis = "published medians of one RTX A6000 with the paper's network, for these epochs"
     else:
-        basis = "this network and these epochs on one core of this machine, compiled"
+        basis = "this network and these epochs on one core of this machine, without compiling"
     return f"Hours that are not measured: {basis}{', scaled to the finished runs' * finished}."
 
 
