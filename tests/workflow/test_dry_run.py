@@ -149,7 +149,7 @@ def test_the_grid_is_written_and_summarised(checkout):
 
 def test_published_numbers_need_no_training(checkout):
     counts = checkout.job_counts("--config", "metrics_from=published")
-    assert set(counts) == {"settings", "table1", "learning_curves", "all"}
+    assert set(counts) == {"settings", "table1", "learning_curves", "summary", "all"}
 
 
 def test_the_replication_is_redrawn_without_its_files(checkout):
@@ -157,13 +157,8 @@ def test_the_replication_is_redrawn_without_its_files(checkout):
     options = ["--configfile", "config/replication.yaml"]
     counts = checkout.job_counts(*options, "--config", "metrics_from=shipped")
     others = {"table1", "differences", "efficiency", "cost", "grid_table", "settings", "all"}
-    others |= {"surface_figure"}
-    assert set(counts) == others | {
-        "results_grid",
-        "collect_runs",
-        "learning_curves",
-        "time_figure",
-    }
+    figures = {"learning_curves", "time_figure", "surface_figure", "summary"}
+    assert set(counts) == others | figures | {"results_grid", "collect_runs"}
     process = checkout.snakemake("-n", *options, check=False)
     last = process.stdout.strip().splitlines()[-1]
     assert process.returncode == 1
