@@ -15,7 +15,6 @@ from pretraining.runtime.errors import UserError
 from pretraining.study.titles import SourceStyle, title_of
 
 REPORT = Path(__file__).resolve().parents[2] / "report"
-SKETCH = Path(__file__).resolve().parents[3] / "docs" / "images" / "method.svg"
 IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
@@ -108,4 +107,4 @@ def page(title: str, words: Sequence[str], parts: Sequence[Mapping[str, str]]) -
     """
     environment = Environment(autoescape=select_autoescape(default=True))
     template = environment.from_string((REPORT / "summary.html").read_text("utf-8"))
-    return template.render(title=title, words=words, parts=parts, sketch=SKETCH.read_text("utf-8"))
+    return template.render(title=title, words=words, parts=parts, sketch=(REPORT / "method.svg").read_text("utf-8"))
