@@ -11,7 +11,6 @@ import pytest
 PARTS = ["Snakefile", "workflow", "config", "envs", "profiles", "resources/demo"]
 PARTS += [
     "resources/tutorial",
-    "docs/images/method.svg",
     "resources/published",
     "resources/replication/runs.csv",
     "pyproject.toml",
