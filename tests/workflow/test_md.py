@@ -185,8 +185,8 @@ def test_a_failure_is_a_result(heated, tmp_path):
         _, command = moving(heated, out, tmp_path / "settings.yaml")
         return subprocess.run(command, cwd=heated.folder, capture_output=True, text=True)
 
-    process = moved(temperature_factor=0.1)
-    assert process.returncode == 0 and "K, above 60 K" in process.stderr
+    process = moved(temperature_factor=0.01)
+    assert process.returncode == 0 and "K, above 6 K" in process.stderr
     outcome = json.loads((out / "outcome.json").read_text())
     assert (outcome["status"], outcome["time_ps"]) == ("failed", 0)
     process = moved(eight_fold=0.01)

@@ -272,7 +272,7 @@ def test_forces_that_are_not_finite_end_one_alone(tmp_path, model, start, monkey
 
 
 def test_all_may_fail_at_the_start(tmp_path, model, start):
-    limits = NO_LIMITS | {"temperature_factor": 0.1}
+    limits = NO_LIMITS | {"temperature_factor": 0.01}
     run(request(model, start, tmp_path, limits=limits))
     for outcome in outcomes(tmp_path):
         assert (outcome["status"], outcome["time_ps"]) == ("failed", 0)
