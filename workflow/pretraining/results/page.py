@@ -107,4 +107,5 @@ def page(title: str, words: Sequence[str], parts: Sequence[Mapping[str, str]]) -
     """
     environment = Environment(autoescape=select_autoescape(default=True))
     template = environment.from_string((REPORT / "summary.html").read_text("utf-8"))
-    return template.render(title=title, words=words, parts=parts, sketch=(REPORT / "method.svg").read_text("utf-8"))
+    sketch = (REPORT / "method.svg").read_text("utf-8")
+    return template.render(title=title, words=words, parts=parts, sketch=sketch)
