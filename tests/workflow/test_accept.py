@@ -29,7 +29,7 @@ FINETUNED = (
 )
 # What is made again in any case.
 DERIVED = {"collect_runs", "learning_curves", "table1", "efficiency", "cost", "students", "all"}
-DERIVED |= {"results_grid", "grid_table", "settings"}
+DERIVED |= {"results_grid", "grid_table", "settings", "summary", "time_figure"}
 
 
 def config_at(checkout):

@@ -16,7 +16,10 @@ TITLES = {
     "$defs.dataset.properties.title",
     "$defs.source.properties.title",
     "$defs.source.properties.install",
-    "$defs.source.properties.files.items.properties.from",
+    "$defs.files.items.properties.from",
+    "$defs.about.properties.theory",
+    "$defs.about.properties.licence",
+    "$defs.about.properties.cite",
     "$defs.experiment.properties.title",
     "$defs.sample.properties.title",
     "$defs.dynamics.properties.title",
@@ -40,8 +43,10 @@ FATAL = {
     "$defs.source.properties.python",
     "$defs.embedding.properties.descriptor",
 }
-# A file that Snakemake opens, with --sdm conda only; names that are only compared.
+# A file that Snakemake opens, with --sdm conda only; names that are only compared; a style that
+# matplotlib must know before anything runs.
 ELSEWHERE = {"$defs.source.properties.env", "$defs.generate.properties.exclude.items"}
+ELSEWHERE |= {"properties.figures.properties.style"}
 
 
 def test_every_free_string_of_the_configuration_is_known_here(root):
@@ -75,6 +80,7 @@ def study(checkout):
     config["datasets"]["Cu-synthetic"]["title"] = HURT
     for source in config["sources"].values():
         source |= {"title": HURT + source["title"], "install": HURT, "neutral_kwargs": {}}
+        source["about"] = dict.fromkeys(("theory", "licence", "cite"), HURT)
     config["experiments"]["fig3"] |= {"title": HURT, "sources": ["emt"], "sizes": [3]}
     config["training"]["max_epochs"] = 1
     config["dynamics"] = {

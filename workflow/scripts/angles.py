@@ -8,6 +8,7 @@ from pretraining.figures.angles import angles_figure
 from pretraining.figures.style import Parser, save
 from pretraining.results.published import read_claims
 from pretraining.runtime import cli
+from pretraining.runtime.errors import UserError
 from pretraining.runtime.tables import write_csv
 from pretraining.study.titles import published_names, read_styles
 
@@ -22,6 +23,9 @@ def main() -> None:
     parser.add_argument("--table", type=cli.Output, help="means and medians, CSV")
     args = parser.parse_args()
     named = [dict(p.split("~", 1) for p in path.parts if "~" in p) for path in args.predictions]
+    for names, path in zip(named, args.predictions, strict=True):
+        if not {"source", "target"} <= set(names):
+            raise UserError(f"--predictions: {path} does not tell its source and target: {text}")
     files = {
         (names["source"], int(names.get("n", 0))): path
         for names, path in zip(named, args.predictions, strict=True)

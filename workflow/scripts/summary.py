@@ -25,11 +25,11 @@ def main() -> None:
     parser.add_argument("--out", type=cli.Output, required=True, help=".html")
     args = parser.parse_args()
 
-    titles = read_titles(args.styles)
+    styles, titles = read_styles(args.styles), read_titles(args.styles)
     targets = [printed(titles, "datasets", name) for name in args.targets]
     captions = ["" if caption == "-" else caption for caption in args.captions]
     parts = [part(*pair) for pair in zip(captions, args.parts, strict=True)]
-    words = headline(read_table1(args.table1), read_styles(args.styles))
+    words = headline(read_table1(args.table1), styles)
     title = f"Synthetic pre-training for {', '.join(targets)}"
     write_text(args.out, page(title, words, parts))
     print("\n".join(words))
