@@ -93,7 +93,7 @@ def read_titles(path: str | Path | None) -> Titles:
     content = read_yaml(path) if path else {}
     datasets, transforms = (content.get(section) or {} for section in ("datasets", "transforms"))
     return {
-        "datasets": {name: str(entry["title"]) for name, entry in datasets.items()},
+        "datasets": {name: str(entry.get("title", name)) for name, entry in datasets.items()},
         "transforms": {name: transform_title(entry) for name, entry in transforms.items()},
     }
 
