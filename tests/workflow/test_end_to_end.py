@@ -156,7 +156,7 @@ TABLES["learning_curves"] = 1
 GRID = {"settings": 1, "grid_table": 1, "results_grid": 2, **TABLES}
 SPLIT = GRID | {"settings": 2, "prepare": 1}
 # Drawn anew after almost any change; other tests hold what they show.
-DRAWN = ("all", "summary", "time_figure", "angles_figure", "predictions")
+DRAWN = ("all", "summary", "time_figure", "angles_figure", "surface_figure", "predictions")
 MD = {"dynamics": 1, "md_table": 1, "md_figure": 1}
 PRETRAINED = {"pretrain": 2, "evaluate": 2, "finetune": 4}
 TRAININGS = PRETRAINED | {"direct": 2} | MD | TABLES
