@@ -17,7 +17,8 @@ from snakemake.settings.types import DeploymentMethod
 STARTED = time.time()
 
 # The package is found here by Snakemake, and by the interpreter of every job.
-sys.path.insert(0, str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent))
+WORKFLOW = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+sys.path.insert(0, str(WORKFLOW))
 PACKAGES = [sys.path[0], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys(filter(None, PACKAGES))))
 

@@ -16,7 +16,7 @@ rule learning_curves:
     log:
         "<logs>/learning_curves/{experiment}.log",
     wildcard_constraints:
-        experiment=experiments_of("curves"),
+        experiment=experiments_of("learning_curves"),
     localrule: True
     conda:
         "../../envs/analysis.yaml"

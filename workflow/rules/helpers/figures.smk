@@ -3,11 +3,11 @@ from pretraining.study.titles import run_title
 
 
 def figure_kind(name):
-    """Return the kind of figure that an experiment ends in."""
+    """Return the kind of figure that an experiment ends in, which is the name of its caption."""
     experiment = config["experiments"][name]
     if set(experiment["transforms"]) != {"none"}:
         return "alchemical"
-    return "specialised" if experiment["also_test"] else "curves"
+    return "specialised" if experiment["also_test"] else "learning_curves"
 
 
 def experiment_figure(caption, prefix=""):
@@ -59,7 +59,7 @@ def angle_note(wildcards):
 
 def figure_runs(wildcards):
     """Return the runs that a figure shows; none if it shows the published values."""
-    curves = figure_kind(wildcards.experiment) == "curves"
+    curves = figure_kind(wildcards.experiment) == "learning_curves"
     published = figure_published("points")(wildcards) if curves else []
     return runs_or_published(wildcards.experiment, published)
 

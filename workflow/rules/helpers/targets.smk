@@ -92,7 +92,7 @@ def tables_and_figures(wildcards):
             [
                 name
                 for name, experiment in experiments.items()
-                if published_as(experiment["target"]) and figure_kind(name) == "curves"
+                if published_as(experiment["target"]) and figure_kind(name) == "learning_curves"
             ]
         )
     files += ["<results>/tables/efficiency.csv", "<results>/tables/cost.csv"]
@@ -114,7 +114,7 @@ def tables_and_figures(wildcards):
     return files + figure_files([f"{kind}{name}" for name in experiments for kind in ("", "time-")])
 
 
-# Order of the page of results by the beginnings of names; experiments follow the first.
+# Order of the page of results by name; the empty name stands for all others.
 PAGE = ("table1", *config["experiments"], "", "forgetting", "efficiency", "cost")
 
 
@@ -137,17 +137,14 @@ def page_parts(wildcards):
 
 def page_captions(wildcards, input):
     """Return the name of the caption of each part of the page, - for none."""
-    kinds = {"curves": "learning_curves"}
     captions = []
     for path in map(Path, input.parts):
         if path.stem in config["experiments"]:
-            kind = figure_kind(path.stem)
-            caption = kinds.get(kind, kind)
+            caption = figure_kind(path.stem)
         elif path.parent.name == "embeddings":
             caption = "coverage"
         else:
             caption = path.stem.partition("-")[0]
             caption += "_table" if caption == "md" and path.suffix == ".md" else ""
-        there = Path(workflow.main_snakefile).parent / f"workflow/report/{caption}.rst"
-        captions.append(caption if there.is_file() else "-")
+        captions.append(caption if (WORKFLOW / f"report/{caption}.rst").is_file() else "-")
     return captions
