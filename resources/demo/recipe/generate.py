@@ -16,8 +16,7 @@ import layers
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
-from ase.io import write
-from structures import bare, melt_quench, random_start, shuffle_trajectories, spread, usable
+from structures import bare, melt_quench, random_start, spread, usable, write_set
 
 from pretraining.labels.evaluate import make_calculator
 from pretraining.runtime.cli import run
@@ -194,11 +193,7 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, default=ROOT / "config/demo.yaml")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    frames = shuffle_trajectories(make_set(args.set, args.sources), SETS[args.set]["seed"])
-    for index, atoms in enumerate(frames):
-        atoms.info["index"] = index
-    write(args.out, frames, format="extxyz")
-    print(f"{len(frames)} structures", file=sys.stderr)
+    write_set(make_set(args.set, args.sources), SETS[args.set]["seed"], args.out)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
 from ase.data import atomic_masses, atomic_numbers
+from ase.io import write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.neighborlist import neighbor_list
@@ -104,6 +107,15 @@ def spread(rng: np.random.Generator, frames: list[Atoms], count: int) -> list[At
     if len(frames) < count:
         return frames
     return [frames[int(rng.choice(part))] for part in np.array_split(np.arange(len(frames)), count)]
+
+
+def write_set(frames: list[Atoms], seed: int, path: Path) -> None:
+    """Write a set with its trajectories in random order, each structure with its index."""
+    frames = shuffle_trajectories(frames, seed)
+    for index, atoms in enumerate(frames):
+        atoms.info["index"] = index
+    write(path, frames, format="extxyz")
+    print(f"{len(frames)} structures", file=sys.stderr)
 
 
 def shuffle_trajectories(frames: list[Atoms], seed: int) -> list[Atoms]:

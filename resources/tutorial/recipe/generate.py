@@ -16,7 +16,6 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_masses, atomic_numbers
-from ase.io import write
 
 # Of resources/demo/recipe, which the Makefile puts on the path.
 from structures import (
@@ -25,9 +24,9 @@ from structures import (
     melt_quench,
     random_start,
     shortest_distance,
-    shuffle_trajectories,
     spread,
     usable,
+    write_set,
 )
 
 from pretraining.labels.evaluate import make_calculator
@@ -150,11 +149,7 @@ def main() -> None:
     parser.add_argument("set", choices=sorted(SETS))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    frames = shuffle_trajectories(make_set(args.set), SETS[args.set]["seed"])
-    for index, atoms in enumerate(frames):
-        atoms.info["index"] = index
-    write(args.out, frames, format="extxyz")
-    print(f"{len(frames)} structures", file=sys.stderr)
+    write_set(make_set(args.set), SETS[args.set]["seed"], args.out)
 
 
 if __name__ == "__main__":
