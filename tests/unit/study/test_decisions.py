@@ -12,6 +12,7 @@ import yaml
 from ase import Atoms
 from ase.build import bulk
 
+import copper
 from pretraining.data.glance import glance
 from pretraining.runtime.errors import UserError
 from pretraining.study.config import validate_study
@@ -31,14 +32,7 @@ FACTS = Facts(
 WRITTEN = {
     "defaults": "data",
     "datasets": {"dft": {"path": "cu.xyz"}, "made": {"generate": {"source": "emt"}}},
-    "sources": {
-        "emt": {
-            "title": "EMT",
-            "kind": "empirical",
-            "elements": ["Cu"],
-            "calculator": "ase.calculators.emt.EMT",
-        }
-    },
+    "sources": {"emt": copper.CONFIG["sources"]["emt"]},
     "experiments": {"fig3": {"target": "dft", "structures": "made", "sources": ["emt"]}},
 }
 

@@ -46,7 +46,7 @@ def plan(config: dict[str, Any], files: Sequence[str | Path], look: Look) -> Pla
     Raises a `UserError` for the first fault, naming file and key.
     """
     read_files(files)
-    names = " + ".join(os.path.relpath(file) for file in files) or "--config"
+    names = names_of(files)
     config, decisions = complete(config, files, look)
     config = validate_study(config, names, root=".")
     grid = grid_table(config)
@@ -55,11 +55,16 @@ def plan(config: dict[str, Any], files: Sequence[str | Path], look: Look) -> Pla
     return Plan(names, config, grid, tested, decisions)
 
 
+def names_of(files: Sequence[str | Path]) -> str:
+    """Return how messages name the configuration of these files."""
+    return " + ".join(os.path.relpath(file) for file in files) or "--config"
+
+
 def complete(
     config: dict[str, Any], files: Sequence[str | Path], look: Look
 ) -> tuple[dict[str, Any], list[Decision]]:
     """Return a configuration, as read from its files, with the values it leaves to its data."""
-    names = " + ".join(os.path.relpath(file) for file in files) or "--config"
+    names = names_of(files)
     folder = os.path.relpath(Path(files[-1]).parent) if files else "."
     config = relative_to(config, folder)
     if config.get("defaults") == "data":
