@@ -12,6 +12,7 @@ from collections import defaultdict
 
 import numpy as np
 from ase import Atoms
+from ase.geometry import find_mic
 from scipy.spatial import cKDTree
 
 from pretraining.data.geometry import pairs
@@ -75,9 +76,7 @@ def displacement(one: Atoms, other: Atoms) -> float:
     """Displacement of the atoms (rms, Å); infinite for another order or another cell."""
     if (one.numbers != other.numbers).any() or (one.pbc != other.pbc).any():
         return np.inf
-    cell = one.cell.complete()
     if np.abs(one.cell - other.cell).max() > MOVED / 5:
         return np.inf
-    moves = cell.scaled_positions(one.positions - other.positions)
-    moves = cell.cartesian_positions(moves - np.where(one.pbc, np.round(moves), 0))
+    moves = find_mic(one.positions - other.positions, one.cell, one.pbc)[0]
     return float(np.sqrt(((moves - moves.mean(axis=0)) ** 2).sum(axis=1).mean()))
