@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pretraining.data.sanity.units import comparison_warnings
+from pretraining.data.sanity.units import comparison_warnings, rms
 from pretraining.data.store import Store
 from pretraining.labels.chunks import read_labelled
 from pretraining.runtime.errors import UserError
@@ -151,9 +151,9 @@ def _errors(first: Labels, second: Labels, shift: float, rows: np.ndarray) -> di
         energy = 1000 * (second.energy[rows] - first.energy[rows] - shift)
         forces = np.concatenate([(second.forces[i] - first.forces[i]).ravel() for i in rows])
     return {
-        ENERGY: _rms(energy),
+        ENERGY: rms(energy),
         "energy_mae_mev_per_atom": float(np.mean(np.abs(energy))),
-        FORCE: _rms(forces),
+        FORCE: rms(forces),
         "force_mae_ev_per_angstrom": float(np.mean(np.abs(forces))),
     }
 
@@ -212,19 +212,15 @@ def source_error(
         "source": source,
         "test": {
             "n_structures": len(energy),
-            ENERGY: 1000 * _rms(energy),
-            FORCE: _rms(np.concatenate(forces)),
-            "energy_rmse_after_median_shift_mev_per_atom": 1000 * _rms(energy - shift),
+            ENERGY: 1000 * rms(energy),
+            FORCE: rms(np.concatenate(forces)),
+            "energy_rmse_after_median_shift_mev_per_atom": 1000 * rms(energy - shift),
             "energy_rmse_after_mean_shift_mev_per_atom": 1000 * float(np.std(energy)),
             "median_shift_ev_per_atom": shift,
         },
         "warnings": comparison_warnings(*known, fitted),
         "failed": [{"index": index, "reason": why} for index, why in theirs.errors.items()],
     }
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
 
 
 # ------------------------------------------------------------------------------ the page
@@ -280,7 +276,7 @@ def page(
 
 def _spread(labels: Labels) -> str:
     known = [forces.ravel() for forces in labels.forces if forces is not None]
-    force = _rms(np.concatenate(known)) if known else np.nan
+    force = rms(np.concatenate(known)) if known else np.nan
     return (
         f"Spread of these labels: energies have a standard deviation of "
         f"{1000 * np.nanstd(labels.energy):.0f} meV/atom, force components a root mean square of "

@@ -20,6 +20,7 @@ from ase.data import chemical_symbols
 from numpy.lib import format as npy
 
 from pretraining.data.energy_references import make_reference
+from pretraining.data.sanity.units import rms
 from pretraining.data.store import Store
 from pretraining.labels.compare import Labels
 from pretraining.runtime.errors import UserError, remake
@@ -196,11 +197,11 @@ def published_labels(
 def _compare(where: str, mine: Any, theirs: Any, same_zero: bool) -> None:
     """Raise a `UserError` if energies per atom and forces are of others than `theirs`."""
     pairs = zip(mine[1], theirs[1], strict=True)
-    pairs = [pair for pair in pairs if min(map(_rms, pair)) > NO_FORCE]
+    pairs = [pair for pair in pairs if min(map(rms, pair)) > NO_FORCE]
     if not pairs:
         return print(f"{where}: not compared: none of its evaluation structures has forces")
-    match = float(np.median([np.mean(a * b) / _rms(a) / _rms(b) for a, b in pairs]))
-    size = float(np.median([_rms(a) / _rms(b) for a, b in pairs]))
+    match = float(np.median([np.mean(a * b) / rms(a) / rms(b) for a, b in pairs]))
+    size = float(np.median([rms(a) / rms(b) for a, b in pairs]))
     ratio = float(np.median(mine[0]) / np.median(theirs[0])) if same_zero else 1.0
     # Few components agree by chance.
     least = min(0.9, max(LEAST_CORRELATION, 3 / sum(a.size for a, _ in pairs) ** 0.5))
@@ -219,7 +220,3 @@ def _compare(where: str, mine: Any, theirs: Any, same_zero: bool) -> None:
     else:
         return print(found)
     raise UserError(f"{found}: {fault}")
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))

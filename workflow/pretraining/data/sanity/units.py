@@ -146,7 +146,7 @@ def comparison_warnings(
         )
     for name, one, other, unit in (
         ("energies vary by", own[0].std(), theirs[0].std(), "eV/atom"),
-        ("force components are", _rms(own[1]), _rms(theirs[1]), "eV/Å (rms)"),
+        ("force components are", rms(own[1]), rms(theirs[1]), "eV/Å (rms)"),
     ):
         small, large = sorted((one, other))
         if len(own[0]) >= ENOUGH and large > FACTOR * small > 0:
@@ -154,5 +154,6 @@ def comparison_warnings(
     return warnings
 
 
-def _rms(values: np.ndarray) -> float:
+def rms(values: np.ndarray) -> float:
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(values**2)))
